@@ -1,0 +1,2 @@
+//! The `sealgate` binary.
+fn main() {}

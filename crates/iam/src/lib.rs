@@ -1,0 +1,1 @@
+//! Principals, SigV4 verification and decisions.

@@ -1,0 +1,1 @@
+//! Sealed objects behind an S3 front.
