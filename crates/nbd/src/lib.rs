@@ -1,1 +1,27 @@
-//! The NBD protocol.
+//! The NBD protocol, server side: codec, negotiation, transmission, and an engine that runs them.
+//!
+//! The crate knows the protocol (fixed newstyle, structured replies, `base:allocation`; see `PROTOCOL.md`) and nothing
+//! of what is stored: storage is an [`Export`], the choice and authorization of exports is an [`Exports`], metrics are
+//! an [`Observer`]. [`Server`] ties them to sockets.
+//!
+//! It promises that no length from a peer is believed before it is checked, that memory for a connection is bounded whatever the
+//! peer sends, that a request which fails never desynchronizes the stream, and that no answer is sent before the export says so.
+//! It does not encrypt, authenticate or authorize anything by itself; TLS comes through [`TlsUpgrade`].
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod errno;
+mod export;
+mod observer;
+mod peer;
+mod server;
+
+pub use errno::Errno;
+pub use export::{
+    BlockSizes, Export, ExportInfo, ExportName, Exports, Extent, ExtentKind, InvalidName,
+    OpenError, STRING_LEN_MAX, ZeroOptions,
+};
+pub use observer::{Closed, Command, Observer, Unobserved};
+pub use peer::Peer;
+pub use server::{BlockingStream, Drained, Options, Server, TlsSession, TlsStream, TlsUpgrade};
