@@ -1,1 +1,34 @@
-//! Principals, SigV4 verification and decisions.
+//! Who calls, and whether they may.
+//!
+//! - [`identity`], [`arn`], [`caller`]: accounts, principals, credentials, resource names, and the
+//!   [`Caller`] that travels with a request;
+//! - [`sigv4`]: the one Signature Version 4 verifier in front of every service;
+//! - [`chunked`]: the `aws-chunked` body decoder that goes on where the verifier stopped;
+//! - [`action`], [`authorize`]: [`Authorized<A>`], the proof that this caller may do `A` to that
+//!   resource. Only [`Authorizer`] makes one, and key use, volumes and objects ask for it by type.
+//!
+//! What this crate promises: no I/O, no clock of its own (the time is an argument), secrets that
+//! are wiped on drop and never printed, and decisions that fail closed: whatever is not understood
+//! is refused.
+//!
+//! What it does not do: there is no policy language yet. The account's root user may do everything
+//! to the account's own resources and nobody else may do anything.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod action;
+pub mod arn;
+pub mod authorize;
+pub mod caller;
+pub mod chunked;
+pub mod identity;
+pub mod sigv4;
+
+pub use action::{Action, ec2::*, kms::*, s3::*, sts::*};
+pub use arn::{Arn, ArnError};
+pub use authorize::{Authorized, Authorizer, Denied};
+pub use caller::{Caller, Via};
+pub use identity::{
+    AccessKeyId, AccountId, Credential, Credentials, IdentityError, Principal, Region,
+    SecretAccessKey,
+};
