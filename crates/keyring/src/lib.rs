@@ -1,1 +1,42 @@
-//! Keys with KMS semantics.
+//! Keys with KMS semantics, sealed at rest, every use audited.
+//!
+//! A [`Keyring`] keeps keys whose material never leaves it: callers give it plaintext and get
+//! ciphertext blobs, or get data keys together with their sealed form. Blobs say themselves which
+//! key and which version of its material opens them, and are bound to an encryption context.
+//!
+//! What it promises:
+//! - Every operation takes an [`iam::Authorized`] made for that key and that action, and its audit
+//!   record is durable before the answer; if it cannot be made durable, the answer is an error.
+//! - Every record at rest is sealed under the root key and bound to its table and id.
+//! - A key that was disabled or scheduled for deletion opens nothing from the moment the change is
+//!   answered, and listeners ([`Keyring::on_change`]) were called before that.
+//! - A crash leaves the state before or after an operation, never between.
+//!
+//! What it does not: detect that the whole store was replaced by an older copy of itself.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod audit;
+mod clock;
+mod error;
+mod event;
+mod key;
+mod keyring;
+mod metadata;
+mod observer;
+pub mod root;
+pub mod store;
+
+pub use audit::{AuditError, AuditLog, AuditOptions};
+pub use clock::{Clock, SystemClock};
+pub use error::KeyringError;
+pub use event::{KeyChange, KeyEvent};
+pub use key::{AliasName, KeyArgument, KeyArn, KeyId, KeyState};
+pub use keyring::{
+    DataKey, Decrypted, Encrypted, Keyring, Options, ReEncrypted, Swept, WrappedDataKey,
+};
+pub use metadata::{
+    Alias, CreateKey, DataKeyLen, KeyMetadata, Listed, MaterialId, Page, PendingWindow, Rotation,
+    RotationKind, RotationStatus, Service, Tag, Tier,
+};
+pub use observer::{NoObserver, Observer};

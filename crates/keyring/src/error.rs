@@ -1,0 +1,159 @@
+//! The one error of this crate: a variant for each exception of the KMS API, and whose fault it is.
+//!
+//! [`KeyringError::code`] is the exception's name as it stands on the wire and in the audit log;
+//! [`KeyringError::message`] is what may be told to the caller. Everything that is the store's, the
+//! audit log's or our own fault becomes `KMSInternalException` with a fixed message: the detail is
+//! in [`std::fmt::Display`] and belongs in our log.
+
+use crate::{
+    audit::AuditError,
+    key::{KeyArn, KeyState},
+    root::RootKeyError,
+    store::StoreError,
+};
+
+/// Why the keyring did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyringError {
+    /// Caller: no such key or alias (or an AWS owned key, which nobody may name).
+    #[error("{what} does not exist")]
+    NotFound {
+        /// `Key 'arn:...'`, `Alias arn:...`, `Invalid keyId '...'`.
+        what: String,
+    },
+    /// Caller: the key is disabled.
+    #[error("{key} is disabled.")]
+    Disabled {
+        /// The key.
+        key: KeyArn,
+    },
+    /// Caller: the key's state does not allow the operation.
+    #[error("{key} {}", state.refusal())]
+    InvalidState {
+        /// The key.
+        key: KeyArn,
+        /// The state it is in.
+        state: KeyState,
+    },
+    /// Caller: an ARN that is none, or not of a key or alias, or an alias where none is taken.
+    #[error("Invalid ARN {0}")]
+    InvalidArn(String),
+    /// Caller: an alias name outside `alias/[a-zA-Z0-9/_-]+`, or of the reserved `alias/aws/`.
+    #[error("{0}")]
+    InvalidAliasName(String),
+    /// Caller: the alias exists.
+    #[error("An alias with the name {0} already exists")]
+    AlreadyExists(String),
+    /// Caller: the blob does not open. The same for every reason.
+    #[error("The ciphertext is invalid.")]
+    InvalidCiphertext,
+    /// Caller: the blob was sealed under another key than the one named.
+    #[error(
+        "The key ID in the request does not identify a CMK that can perform this operation: the ciphertext was made under another key."
+    )]
+    IncorrectKey,
+    /// Caller: a quota, such as 25 on-demand rotations a key.
+    #[error("{0}")]
+    LimitExceeded(String),
+    /// Caller: a marker that no list of ours returned.
+    #[error("The marker is not valid.")]
+    InvalidMarker,
+    /// Caller: the kind of key does not do this.
+    #[error("{0}")]
+    UnsupportedOperation(String),
+    /// Caller: a tag that is malformed, reserved or one too many.
+    #[error("{0}")]
+    Tag(String),
+    /// Caller: a value outside its bounds.
+    #[error("{0}")]
+    Validation(String),
+    /// Caller: not permitted. The message is IAM's.
+    #[error("{0}")]
+    AccessDenied(String),
+    /// Caller asked for a dry run, and the request would have succeeded.
+    #[error("The request would have succeeded, but the DryRun option is set.")]
+    DryRun,
+    /// Ours: the store belongs to another root key. Refused at open, nothing changed.
+    #[error("root key {found} does not open this store: it was made with root key {needed}")]
+    WrongRootKey {
+        /// Public id of the root key the store was made with.
+        needed: String,
+        /// Public id of the root key given.
+        found: String,
+    },
+    /// Ours: the store was made for another account or region.
+    #[error("the store belongs to account {account}, region {region}")]
+    WrongAccount {
+        /// The store's account.
+        account: String,
+        /// The store's region.
+        region: String,
+    },
+    /// The root key file's fault.
+    #[error(transparent)]
+    Root(#[from] RootKeyError),
+    /// The store's fault: a record was changed, moved, cut or lost.
+    #[error("record {id} of table {table} is damaged or does not belong there: {why}")]
+    Damaged {
+        /// The table.
+        table: &'static str,
+        /// The record's id, in hexadecimal or as the name it is.
+        id: String,
+        /// What did not hold.
+        why: &'static str,
+    },
+    /// The store's fault.
+    #[error("key store: {0}")]
+    Store(#[from] StoreError),
+    /// The audit log's fault: no key is used without its record.
+    #[error("audit log: {0}")]
+    Audit(#[from] AuditError),
+    /// Ours: a task was cut off by the runtime shutting down.
+    #[error("the keyring is shutting down")]
+    ShuttingDown,
+}
+
+impl KeyringError {
+    /// The exception's name, such as `DisabledException`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotFound { .. } => "NotFoundException",
+            Self::Disabled { .. } => "DisabledException",
+            Self::InvalidState { .. } => "KMSInvalidStateException",
+            Self::InvalidArn(_) => "InvalidArnException",
+            Self::InvalidAliasName(_) => "InvalidAliasNameException",
+            Self::AlreadyExists(_) => "AlreadyExistsException",
+            Self::InvalidCiphertext => "InvalidCiphertextException",
+            Self::IncorrectKey => "IncorrectKeyException",
+            Self::LimitExceeded(_) => "LimitExceededException",
+            Self::InvalidMarker => "InvalidMarkerException",
+            Self::UnsupportedOperation(_) => "UnsupportedOperationException",
+            Self::Tag(_) => "TagException",
+            Self::Validation(_) => "ValidationException",
+            Self::AccessDenied(_) => "AccessDeniedException",
+            Self::DryRun => "DryRunOperationException",
+            Self::WrongRootKey { .. }
+            | Self::WrongAccount { .. }
+            | Self::Root(_)
+            | Self::Damaged { .. }
+            | Self::Store(_)
+            | Self::Audit(_)
+            | Self::ShuttingDown => "KMSInternalException",
+        }
+    }
+
+    /// What the caller may read. Never names a file, a record or a reason of ours.
+    pub fn message(&self) -> String {
+        if self.is_internal() {
+            "The request could not be completed because of an internal error.".to_owned()
+        } else {
+            self.to_string()
+        }
+    }
+
+    /// Whether it is our fault (HTTP 500) and the detail belongs in the log alone.
+    pub fn is_internal(&self) -> bool {
+        self.code() == "KMSInternalException"
+    }
+}
