@@ -1,1 +1,34 @@
-//! Sealed block volumes.
+//! Block volumes, sealed: slots, maps, key generations, durability.
+//!
+//! [`Volumes`] is the registry: it makes, lists, attaches and deletes volumes, and asks the keyring for their data
+//! keys. [`AttachedVolume`] is a volume in use: bytes at any offset, from any number of threads.
+//!
+//! What it promises:
+//! - What is written to the store is sealed with AES-256-XTS under keys derived from the volume's own data key. A store
+//!   takes sealed sectors and nothing else; a volume without encryption is another type.
+//! - [`AttachedVolume::flush`] makes durable everything that was answered before it, on any thread. A sector that was
+//!   not flushed holds its old or its new content after a crash, never anything else.
+//! - A failed sync is final: the volume fails and says so to every later request.
+//! - A full disk is an error of the write that met it; the volume goes on.
+//! - Damage to the map before the last durable point refuses to open and says where; a torn tail is dropped.
+//!
+//! What it does not: authenticate sectors (XTS does not), detect that all files of a volume were put back to an
+//! older state, take snapshots (the formats have room for them).
+//!
+//! It knows neither NBD nor AWS shapes: `gateway` and `api` adapt it.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod attached;
+mod error;
+mod id;
+mod request;
+mod volumes;
+
+pub use attached::{AttachedVolume, Extent, ExtentKind};
+pub use error::{ErrorKind, VolumeError};
+pub use id::VolumeId;
+pub use request::{
+    CreateVolume, Encryption, Protection, Tag, VolumeInfo, VolumeSize, VolumeState, VolumeType,
+};
+pub use volumes::{Options, Volumes};

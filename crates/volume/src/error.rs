@@ -1,0 +1,193 @@
+//! The crate's one error: a variant for each thing a caller would do differently, and whose fault it is.
+//!
+//! Two readers turn it into their own codes, each in one place: the block protocol by [`VolumeError::kind`],
+//! the EC2 API by [`VolumeError::code`].
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use keyring::KeyringError;
+
+use crate::{VolumeId, VolumeState};
+
+/// Why a volume did not do what was asked. Cheap to clone, since one failed sync is the answer to many requests.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum VolumeError {
+    /// Caller: no such volume.
+    #[error("The volume '{0}' does not exist.")]
+    NotFound(String),
+    /// Caller: text that is no volume id.
+    #[error(
+        "Value ({0}) for parameter volumeId is invalid. Expected: 'vol-' and 17 hexadecimal digits."
+    )]
+    MalformedId(String),
+    /// Caller: two volumes have the tag `Name` by which an export was asked for.
+    #[error("more than one volume is named '{0}'; use a volume id")]
+    AmbiguousName(String),
+    /// Caller: it is attached.
+    #[error("Volume {0} is currently attached.")]
+    InUse(VolumeId),
+    /// Caller: its state does not allow the operation.
+    #[error("Volume {id} is in state '{state}', which does not allow this operation.")]
+    IncorrectState {
+        /// The volume.
+        id: VolumeId,
+        /// The state it is in.
+        state: VolumeState,
+    },
+    /// Caller: a parameter outside its bounds.
+    #[error("{0}")]
+    InvalidParameter(String),
+    /// Caller: the client token was used for another request.
+    #[error("The client token was used before with other parameters.")]
+    IdempotentParameterMismatch,
+    /// Caller: too many volumes.
+    #[error("The maximum of {0} volumes is reached.")]
+    TooMany(usize),
+    /// Ours: the permission given is for another resource than the one asked for. Nothing was done.
+    #[error("the permission is for another resource than {0}")]
+    PermissionMismatch(String),
+    /// The key's: it is disabled, gone, not permitted. The keyring's own error says which.
+    #[error("{0}")]
+    Key(Arc<KeyringError>),
+    /// Caller: bytes outside the volume.
+    #[error("{len} bytes at {offset} reach past the end of the volume")]
+    OutOfRange {
+        /// First byte asked for.
+        offset: u64,
+        /// How many.
+        len: u64,
+    },
+    /// The store's: it is full. The volume goes on.
+    #[error("no space left for the volume")]
+    NoSpace,
+    /// The store's: one read or write failed. The volume goes on.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
+    /// The store's: what was acknowledged may be lost, so the volume does nothing more until it is attached again.
+    #[error("the volume has failed and must be attached again: {0}")]
+    Failed(Arc<str>),
+    /// The store's: a file is damaged, forged, or not this volume's. It is not opened.
+    #[error("{file} is damaged at byte {at}: {why}")]
+    Damaged {
+        /// Which file.
+        file: PathBuf,
+        /// Where.
+        at: u64,
+        /// What did not hold.
+        why: &'static str,
+    },
+    /// Ours or an operator's: the volume's files are held by another process.
+    #[error("the files of volume {0} are in use by another process")]
+    Locked(VolumeId),
+    /// Ours: the runtime is going away.
+    #[error("the volumes are shutting down")]
+    ShuttingDown,
+}
+
+/// What a block protocol needs to know of a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// `EINVAL`; of a write, `ENOSPC`.
+    OutOfRange,
+    /// `ENOSPC`.
+    NoSpace,
+    /// `EPERM`: the key or the caller.
+    Denied,
+    /// `ESHUTDOWN`.
+    ShuttingDown,
+    /// `EINVAL`.
+    Invalid,
+    /// `EIO`: everything else, a failed volume among it.
+    Io,
+}
+
+impl VolumeError {
+    /// For a block protocol.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::OutOfRange { .. } => ErrorKind::OutOfRange,
+            Self::NoSpace => ErrorKind::NoSpace,
+            Self::Key(_) | Self::PermissionMismatch(_) => ErrorKind::Denied,
+            Self::ShuttingDown => ErrorKind::ShuttingDown,
+            Self::NotFound(_)
+            | Self::MalformedId(_)
+            | Self::AmbiguousName(_)
+            | Self::InUse(_)
+            | Self::IncorrectState { .. }
+            | Self::InvalidParameter(_)
+            | Self::IdempotentParameterMismatch
+            | Self::TooMany(_) => ErrorKind::Invalid,
+            Self::Io { .. } | Self::Failed(_) | Self::Damaged { .. } | Self::Locked(_) => {
+                ErrorKind::Io
+            }
+        }
+    }
+
+    /// The EC2 API's error code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotFound(_) => "InvalidVolume.NotFound",
+            Self::MalformedId(_) => "InvalidVolumeID.Malformed",
+            Self::AmbiguousName(_) | Self::InvalidParameter(_) => "InvalidParameterValue",
+            Self::InUse(_) => "VolumeInUse",
+            Self::IncorrectState { .. } | Self::Failed(_) | Self::Locked(_) => "IncorrectState",
+            Self::IdempotentParameterMismatch => "IdempotentParameterMismatch",
+            Self::TooMany(_) => "VolumeLimitExceeded",
+            Self::PermissionMismatch(_) => "UnauthorizedOperation",
+            Self::Key(error) => match **error {
+                KeyringError::AccessDenied(_) => "UnauthorizedOperation",
+                KeyringError::NotFound { .. } => "InvalidKmsKeyId.NotFound",
+                KeyringError::Disabled { .. } | KeyringError::InvalidState { .. } => {
+                    "InvalidKmsKey.InvalidState"
+                }
+                ref other if other.is_internal() => "InternalError",
+                _ => "InvalidParameterValue",
+            },
+            Self::OutOfRange { .. } => "InvalidParameterValue",
+            Self::NoSpace => "InsufficientVolumeCapacity",
+            Self::Io { .. } | Self::Damaged { .. } => "InternalError",
+            Self::ShuttingDown => "Unavailable",
+        }
+    }
+
+    /// Whether the fault is ours or the store's (HTTP 5xx), so that the detail belongs in our log alone.
+    pub fn is_internal(&self) -> bool {
+        matches!(self.code(), "InternalError" | "Unavailable")
+    }
+
+    /// What the caller may read: never a path or a reason of ours.
+    pub fn message(&self) -> String {
+        match self {
+            Self::Key(error) => error.message(),
+            other if other.is_internal() => {
+                "The request could not be completed because of an internal error.".to_owned()
+            }
+            other => other.to_string(),
+        }
+    }
+
+    /// An I/O error in words: a full disk is [`VolumeError::NoSpace`], whatever else is [`VolumeError::Io`].
+    pub(crate) fn from_io(what: &'static str, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::FileTooLarge => Self::NoSpace,
+            _ => Self::Io {
+                what,
+                source: Arc::new(source),
+            },
+        }
+    }
+}
+
+impl From<KeyringError> for VolumeError {
+    fn from(error: KeyringError) -> Self {
+        Self::Key(Arc::new(error))
+    }
+}
