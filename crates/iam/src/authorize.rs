@@ -46,6 +46,11 @@ impl<A: Action> Authorized<A> {
         &self.resource
     }
 
+    /// Who may, the permission being spent.
+    pub fn into_caller(self) -> Caller {
+        self.caller
+    }
+
     /// What: `A`'s name, such as `kms:Decrypt`.
     pub fn action(&self) -> &'static str {
         A::NAME

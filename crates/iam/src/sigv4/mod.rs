@@ -27,6 +27,7 @@ pub mod error;
 pub mod payload;
 pub mod signing_key;
 mod strip;
+mod timestamp;
 mod verifier;
 
 pub use error::{Protocol, SigV4Error};
