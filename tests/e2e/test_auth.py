@@ -1,0 +1,150 @@
+"""One endpoint, one verifier: who is let in, and by which form of signature."""
+
+import urllib.parse
+from datetime import timedelta
+
+import pytest
+
+from harness import ACCOUNT, REGION, Signed, http_get, payload
+
+JSON = {"content-type": "application/x-amz-json-1.1", "x-amz-target": "TrentService.ListKeys"}
+WHO = b"Action=GetCallerIdentity&Version=2011-06-15"
+FORM = {"content-type": "application/x-www-form-urlencoded"}
+
+
+def test_the_caller_is_the_root_user(server):
+    identity = server.client("sts").get_caller_identity()
+    assert identity["Account"] == ACCOUNT and identity["UserId"] == ACCOUNT
+    assert identity["Arn"] == f"arn:aws:iam::{ACCOUNT}:root"
+
+
+def test_the_service_is_the_one_that_was_signed_for(server):
+    assert Signed(server, "POST", "/", headers=FORM, body=WHO, service="sts").send()[0] == 200
+    assert Signed(server, "POST", "/", headers=JSON, body=b"{}", service="kms").send()[0] == 200
+    assert Signed(server, "GET", "/", service="s3").send()[0] == 200
+    # Signed for KMS, asking STS: it reaches KMS, which knows no such thing.
+    assert Signed(server, "POST", "/", headers=FORM, body=WHO, service="kms").send()[0] == 400
+    status, _, answer = Signed(server, "POST", "/", headers=FORM, body=WHO, service="dynamodb").send()
+    assert 400 <= status < 500, answer
+
+
+@pytest.mark.parametrize("service, headers, body", [("s3", {}, b""), ("kms", JSON, b"{}"), ("sts", FORM, WHO), ("ec2", FORM, b"Action=DescribeVolumes&Version=2016-11-15")])
+def test_what_is_not_signed_right_is_refused(server, service, headers, body):
+    def ask(**bent):
+        method = "GET" if service == "s3" else "POST"
+        return Signed(server, method, "/", headers=headers, body=body, service=service, **bent)
+
+    assert ask().send()[0] == 200
+    assert ask(secret="x" * 40).send()[0] in (400, 403)
+    for minutes in (-16, 16):
+        status, _, answer = ask(skew=timedelta(minutes=minutes)).send()
+        assert status in (400, 403), (minutes, answer)
+    for minutes in (-14, 14):
+        assert ask(skew=timedelta(minutes=minutes)).send()[0] == 200, minutes
+    assert ask(region="eu-central-1").send()[0] in (400, 403)
+    assert ask(unsigned=("host",)).send()[0] in (400, 403)
+    request = ask()
+    request.headers["authorization"] = request.headers["authorization"].replace("Credential=", "Credential=AKIAAAAAAAAAAAAAAAAA")
+    assert request.send()[0] in (400, 403)
+    request = ask()
+    request.headers["authorization"] = request.headers["authorization"][:-1] + ("0" if request.signature[-1] != "0" else "1")
+    assert request.send()[0] in (400, 403)
+    request = ask()
+    del request.headers["authorization"]
+    assert request.send()[0] in (400, 403)
+    if body:
+        assert ask().send(body=body + b" ")[0] in (400, 403)
+
+
+def test_s3_says_why(server):
+    assert b"SignatureDoesNotMatch" in Signed(server, "GET", "/", secret="x" * 40).send()[2]
+    assert b"RequestTimeTooSkewed" in Signed(server, "GET", "/", skew=timedelta(hours=1)).send()[2]
+    assert b"AccessDenied" in http_get(server.endpoint + "/")[2]
+
+
+def test_a_header_changed_or_added_after_signing_is_refused(server, s3, bucket):
+    request = Signed(server, "PUT", f"/{bucket}/k", headers={"x-amz-meta-a": "1"}, body=b"x")
+    assert request.send(x_amz_meta_a="2")[0] == 403
+    # An x-amz header that was not signed could turn encryption off or copy another object.
+    assert Signed(server, "PUT", f"/{bucket}/k", body=b"x").send(x_amz_meta_b="2")[0] == 403
+    assert "Contents" not in s3.list_objects_v2(Bucket=bucket)
+
+
+def test_signature_version_2_is_refused(server):
+    old = server.client("s3", signature_version="s3")
+    url = old.generate_presigned_url("list_buckets")
+    assert "Signature=" in url and http_get(url)[0] in (400, 403)
+    key, _ = server.credentials
+    status, _, answer = http_get(server.endpoint + "/", headers={"authorization": f"AWS {key}:AAAA", "date": "Sun, 22 Nov 2026 00:00:00 GMT"})
+    assert status in (400, 403), answer
+
+
+def presigner(server):
+    return server.client("s3", signature_version="s3v4")
+
+
+def test_presigned_urls(server, s3, bucket):
+    signer = presigner(server)
+    body = payload(100_000)
+    put = signer.generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": "a b/ü"}, ExpiresIn=60)
+    assert http_get(put, "PUT", body)[0] == 200
+    get = signer.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "a b/ü"}, ExpiresIn=60)
+    status, headers, answer = http_get(get)
+    assert status == 200 and answer == body
+    status, headers, answer = http_get(get, headers={"range": "bytes=65530-65545"})
+    assert status == 206 and answer == body[65530:65546]
+    typed = signer.generate_presigned_url(
+        "get_object", Params={"Bucket": bucket, "Key": "a b/ü", "ResponseContentType": "text/x", "ResponseCacheControl": "no-cache"}
+    )
+    assert http_get(typed)[1]["Content-Type"] == "text/x"
+    assert http_get(get, "PUT", b"overwritten")[0] == 403
+    assert http_get(get, "DELETE")[0] == 403
+    assert http_get(get.replace("a%20b", "a%20c"))[0] == 403
+    assert http_get(get + "&response-content-type=text/html")[0] == 403
+    assert s3.get_object(Bucket=bucket, Key="a b/ü")["Body"].read() == body
+
+
+def test_a_presigned_url_ends(server, s3, bucket, monkeypatch):
+    import datetime as real
+
+    import botocore.auth
+
+    s3.put_object(Bucket=bucket, Key="k", Body=b"abc")
+    now = real.datetime.now(real.timezone.utc)
+
+    def url(age, expires):
+        # botocore asks the clock in one of these two ways, depending on its version.
+        then = now - timedelta(seconds=age)
+        if hasattr(botocore.auth, "get_current_datetime"):
+            monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda remove_tzinfo=True: then.replace(tzinfo=None))
+        else:
+            class Clock(real.datetime):
+                @classmethod
+                def utcnow(cls):
+                    return then.replace(tzinfo=None)
+
+            monkeypatch.setattr(botocore.auth.datetime, "datetime", Clock)
+        made = presigner(server).generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "k"}, ExpiresIn=expires)
+        monkeypatch.undo()
+        return made
+
+    assert http_get(url(30, 60))[0] == 200
+    assert http_get(url(3600, 7200))[0] == 200
+    status, _, answer = http_get(url(90, 60))
+    assert status == 403 and b"AccessDenied" in answer
+    assert http_get(url(-3600, 60))[0] == 403, "from the future"
+    assert http_get(url(0, 8 * 86400))[0] in (400, 403), "longer than seven days"
+
+
+def test_a_post_form_and_virtual_hosts_do_not_open_a_back_door(server, bucket):
+    body = b"--x\r\nContent-Disposition: form-data; name=\"key\"\r\n\r\nk\r\n--x\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\nabc\r\n--x--\r\n"
+    status, _, answer = http_get(f"{server.endpoint}/{bucket}", "POST", body, {"content-type": "multipart/form-data; boundary=x"})
+    assert status >= 400, answer
+    status, _, _ = http_get(f"{server.endpoint}/k", headers={"host": f"{bucket}.s3.amazonaws.com"})
+    assert status in (400, 403, 404)
+
+
+def test_metrics_are_never_on_the_aws_port(server):
+    for path in ("/metrics", "/healthz", "/readyz"):
+        assert http_get(server.endpoint + path)[0] in (400, 403, 404)
+    assert "AKIA" not in urllib.parse.quote(server.admin("/metrics")[1])

@@ -1,0 +1,127 @@
+"""Volumes through EC2's API: create, describe, delete, and what they cannot do."""
+
+import uuid
+
+import pytest
+
+from harness import ACCOUNT, REGION, run
+
+AZ = f"{REGION}a"
+
+
+def describe(ec2, *ids):
+    return ec2.describe_volumes(VolumeIds=list(ids))["Volumes"]
+
+
+def test_a_sealed_volume_under_the_managed_key(ec2, kms):
+    made = ec2.create_volume(Size=1, AvailabilityZone=AZ, VolumeType="gp3", Encrypted=True)
+    assert made["VolumeId"].startswith("vol-") and made["Size"] == 1 and made["Encrypted"] is True
+    managed = kms.describe_key(KeyId="alias/aws/ebs")["KeyMetadata"]
+    assert managed["KeyManager"] == "AWS"
+    found = describe(ec2, made["VolumeId"])[0]
+    assert found["State"] == "available" and found["KmsKeyId"] == managed["Arn"]
+    assert (found["Size"], found["AvailabilityZone"], found["VolumeType"], found["Encrypted"]) == (1, AZ, "gp3", True)
+
+
+def test_a_sealed_volume_under_a_key_of_ones_own_by_every_form(ec2, kms):
+    key = kms.create_key()["KeyMetadata"]
+    kms.create_alias(AliasName="alias/disks", TargetKeyId=key["KeyId"])
+    for form in (key["KeyId"], key["Arn"], "alias/disks", f"arn:aws:kms:{REGION}:{ACCOUNT}:alias/disks"):
+        made = ec2.create_volume(Size=1, AvailabilityZone=AZ, Encrypted=True, KmsKeyId=form)
+        assert describe(ec2, made["VolumeId"])[0]["KmsKeyId"] == key["Arn"]
+
+
+def test_a_plain_volume_says_so(ec2):
+    made = ec2.create_volume(Size=1, AvailabilityZone=AZ, Encrypted=False)
+    found = describe(ec2, made["VolumeId"])[0]
+    assert found["Encrypted"] is False and "KmsKeyId" not in found
+
+
+def test_tags_and_their_export_name(server, ec2):
+    name = f"disk-{uuid.uuid4()}"
+    tags = [{"Key": "Name", "Value": name}, {"Key": "team", "Value": "a & <b>"}]
+    made = ec2.create_volume(
+        Size=1, AvailabilityZone=AZ, Encrypted=True, TagSpecifications=[{"ResourceType": "volume", "Tags": tags}]
+    )
+    found = describe(ec2, made["VolumeId"])[0]
+    assert sorted(found["Tags"], key=str) == sorted(tags, key=str)
+    assert run("nbdinfo", "--size", server.uri(name)).stdout.strip() == str(1 << 30)
+    ec2.create_volume(
+        Size=1, AvailabilityZone=AZ, Encrypted=True, TagSpecifications=[{"ResourceType": "volume", "Tags": tags}]
+    )
+    assert run("nbdinfo", "--size", server.uri(name), check=False).returncode != 0, "the name is not unique any more"
+    assert run("nbdinfo", "--size", server.uri(made["VolumeId"])).stdout.strip() == str(1 << 30)
+
+
+def test_the_same_token_makes_one_volume(ec2, refused):
+    token = str(uuid.uuid4())
+    first = ec2.create_volume(Size=1, AvailabilityZone=AZ, Encrypted=True, ClientToken=token)["VolumeId"]
+    assert ec2.create_volume(Size=1, AvailabilityZone=AZ, Encrypted=True, ClientToken=token)["VolumeId"] == first
+    refused("IdempotentParameterMismatch", 400, ec2.create_volume, Size=2, AvailabilityZone=AZ, Encrypted=True, ClientToken=token)
+
+
+def test_listing_in_pages_and_by_filter(ec2):
+    made = {ec2.create_volume(Size=1, AvailabilityZone=AZ, Encrypted=n % 2 == 0)["VolumeId"] for n in range(7)}
+    pages = list(ec2.get_paginator("describe_volumes").paginate(PaginationConfig={"PageSize": 5}))
+    listed = [v["VolumeId"] for p in pages for v in p["Volumes"]]
+    assert made <= set(listed) and len(listed) == len(set(listed)) and len(pages) > 1
+    plain = ec2.describe_volumes(Filters=[{"Name": "encrypted", "Values": ["false"]}], VolumeIds=sorted(made))["Volumes"]
+    assert len(plain) == 3
+
+
+def test_what_does_not_exist(ec2, refused):
+    refused("InvalidVolume.NotFound", 400, ec2.describe_volumes, VolumeIds=["vol-00000000000000000"])
+    refused("InvalidVolume.NotFound", 400, ec2.delete_volume, VolumeId="vol-00000000000000000")
+    with pytest.raises(ec2.exceptions.ClientError):
+        ec2.delete_volume(VolumeId="../../credentials")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        dict(Size=0), dict(Size=10_000_000), dict(Size=1, KmsKeyId=str(uuid.UUID(int=7))), dict(Size=1, Encrypted=False, KmsKeyId="alias/aws/ebs"),
+        dict(Size=1, VolumeType="floppy"), dict(),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_created(ec2, wrong):
+    before = len(ec2.describe_volumes()["Volumes"])
+    with pytest.raises(ec2.exceptions.ClientError) as error:
+        ec2.create_volume(AvailabilityZone=AZ, **{"Encrypted": True, **wrong})
+    assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
+    assert len(ec2.describe_volumes()["Volumes"]) == before
+
+
+def test_a_deleted_volume_is_gone_with_its_files(server, ec2, refused):
+    volume = server.volume()
+    run("qemu-io", "-f", "raw", "-c", "write -P 0x5a 0 4M", server.uri(volume))
+    ec2.delete_volume(VolumeId=volume)
+    refused("InvalidVolume.NotFound", 400, ec2.describe_volumes, VolumeIds=[volume])
+    assert run("nbdinfo", "--size", server.uri(volume), check=False).returncode != 0
+    assert not [p for p in server.data_dir.rglob("*") if volume in p.name]
+    server.restart()
+    refused("InvalidVolume.NotFound", 400, ec2.describe_volumes, VolumeIds=[volume])
+
+
+def test_volumes_are_there_after_a_restart(server, ec2):
+    before = sorted(ec2.describe_volumes()["Volumes"], key=lambda v: v["VolumeId"])
+    volume = server.volume()
+    run("qemu-io", "-f", "raw", "-c", "write -P 0x77 1M 1M", "-c", "flush", server.uri(volume))
+    for again in ("stop", "kill"):
+        getattr(server, again)()
+        server.start()
+        run("qemu-io", "-r", "-f", "raw", "-c", "read -P 0x77 1M 1M", "-c", "read -P 0 0 1M", server.uri(volume))
+        after = sorted(ec2.describe_volumes()["Volumes"], key=lambda v: v["VolumeId"])
+        assert [v for v in after if v["VolumeId"] != volume] == before
+
+
+def test_the_command_line_client(server):
+    made = server.aws(
+        "ec2", "create-volume", "--size", "1", "--availability-zone", AZ, "--encrypted",
+        "--tag-specifications", "ResourceType=volume,Tags=[{Key=Name,Value=cli}]",
+    )
+    listed = server.aws("ec2", "describe-volumes", "--filters", "Name=tag:Name,Values=cli")["Volumes"]
+    assert [v["VolumeId"] for v in listed] == [made["VolumeId"]]
+    server.aws("ec2", "delete-volume", "--volume-id", made["VolumeId"])
+    done = server.aws("ec2", "describe-volumes", "--volume-ids", made["VolumeId"], check=False)
+    assert done.returncode != 0 and "InvalidVolume.NotFound" in done.stderr
