@@ -1,0 +1,23 @@
+//! IAM, Query, 2010-05-08: not there yet. Users, roles and policies come with the policy language;
+//! until then every request is answered clearly instead of as an unknown service.
+use bytes::Bytes;
+use http::{StatusCode, request::Parts};
+use iam::{Caller, sigv4::Protocol};
+
+use crate::{Answer, error::refuse};
+
+/// Answers one request: `NotImplemented`.
+#[allow(clippy::unused_async)] // the other fronts wait, and the gateway treats them alike
+pub async fn handle(caller: Caller, _head: &Parts, _body: Bytes) -> Answer {
+    let response = refuse(
+        Protocol::Query,
+        StatusCode::NOT_IMPLEMENTED,
+        "NotImplemented",
+        "This gateway has no IAM API yet: the account's root user is its only principal.",
+        &caller.request_id,
+    );
+    Answer {
+        operation: "unknown",
+        response,
+    }
+}
