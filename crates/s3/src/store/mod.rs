@@ -29,7 +29,11 @@
 
 mod chunks;
 mod error;
+pub mod faulty;
 mod list;
+pub mod local;
+pub mod memory;
+mod order;
 mod record;
 
 use std::collections::BTreeMap;
@@ -42,6 +46,8 @@ use crypto::chunk::SealedBuf;
 
 pub use chunks::StoredChunks;
 pub use error::StoreError;
+pub(crate) use order::{check_envelope, check_key, check_part_order};
+
 pub use list::{ListEntry, ListQuery, Page, UploadEntry, UploadQuery};
 pub use record::{BucketRecord, Commit, Condition, ObjectRecord, PartRecord, PartSeen, UploadId, UploadRecord};
 
@@ -81,8 +87,8 @@ pub trait ObjectStore: Send + Sync {
     /// Sets one setting of a bucket, or removes it with `None`, which is no error where it is not set.
     async fn set_bucket_setting(&self, bucket: &str, name: &str, value: Option<Bytes>) -> Result<(), StoreError>;
 
-    /// Begins an object. `plain_len` is the length to expect, where the client has said one: room
-    /// is reserved for it, and a full disk shows here already. It is not a limit.
+    /// Begins an object. `plain_len` is the length to expect, where the client has said one: a
+    /// disk too full for it shows here already, and room may be reserved. It is not a limit.
     async fn begin_put(&self, bucket: &str, key: &str, plain_len: Option<u64>) -> Result<Box<dyn PutSink>, StoreError>;
 
     /// Looks an object up. [`StoreError::NoSuchKey`].

@@ -1,0 +1,308 @@
+//! What requests do to the index, each within one change of the writer thread.
+//!
+//! A change that returns an error is undone whole, so each may check as it goes.
+
+use bytes::Bytes;
+use rusqlite::{Connection, params};
+
+use super::data_file::Published;
+use super::layout::FileId;
+use super::lookup::{self, ObjectRow, Place, to_nanos};
+use super::schema::failed;
+use super::writer::Batch;
+use crate::store::{
+    BucketRecord, Commit, Condition, ObjectRecord, PartRecord, PartSeen, StoreError, UploadId, UploadRecord,
+};
+
+/// Where the sealed bytes of a put are until it is committed.
+pub(super) enum Body {
+    /// Ciphertext, then tags.
+    Inline(Vec<u8>),
+    File(Published),
+}
+
+fn execute(index: &Connection, what: &'static str, sql: &str, values: impl rusqlite::Params) -> Result<usize, StoreError> {
+    index.prepare_cached(sql).and_then(|mut statement| statement.execute(values)).map_err(failed(what))
+}
+
+pub(super) fn create_bucket(batch: &mut Batch<'_>, record: BucketRecord) -> Result<BucketRecord, StoreError> {
+    match lookup::bucket_id(batch.index, &record.name) {
+        Err(StoreError::NoSuchBucket) => {}
+        Ok(_) => return Err(StoreError::BucketExists),
+        Err(other) => return Err(other),
+    }
+    let id = batch.next_sequence();
+    let sql = "INSERT INTO bucket (name, id, created) VALUES (?1, ?2, ?3)";
+    execute(batch.index, "create a bucket", sql, params![record.name, id as i64, to_nanos(record.created)])?;
+    Ok(record)
+}
+
+pub(super) fn delete_bucket(batch: &mut Batch<'_>, bucket: &str) -> Result<(), StoreError> {
+    let (index, what) = (batch.index, "delete a bucket");
+    let id = lookup::bucket_id(index, bucket)? as i64;
+    let occupied = index
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM object WHERE bucket = ?1)")
+        .and_then(|mut statement| statement.query_row([id], |row| row.get::<_, bool>(0)))
+        .map_err(failed(what))?;
+    if occupied {
+        return Err(StoreError::BucketNotEmpty);
+    }
+    let uploads: Vec<i64> = index
+        .prepare_cached("SELECT content FROM upload WHERE bucket = ?1")
+        .and_then(|mut statement| statement.query_map([id], |row| row.get(0))?.collect())
+        .map_err(failed(what))?;
+    for content in uploads {
+        drop_parts(batch, content as u64, None)?;
+    }
+    execute(index, what, "DELETE FROM upload WHERE bucket = ?1", [id])?;
+    execute(index, what, "DELETE FROM bucket_setting WHERE bucket = ?1", [id])?;
+    execute(index, what, "DELETE FROM bucket WHERE name = ?1", [bucket])?;
+    Ok(())
+}
+
+pub(super) fn set_bucket_setting(
+    batch: &mut Batch<'_>,
+    bucket: &str,
+    name: &str,
+    value: Option<&[u8]>,
+) -> Result<(), StoreError> {
+    let (index, what) = (batch.index, "set a bucket setting");
+    let id = lookup::bucket_id(index, bucket)? as i64;
+    match value {
+        Some(value) => {
+            let sql = "INSERT INTO bucket_setting (bucket, name, value) VALUES (?1, ?2, ?3)
+                       ON CONFLICT DO UPDATE SET value = excluded.value";
+            execute(index, what, sql, params![id, name, value])?
+        }
+        None => execute(index, what, "DELETE FROM bucket_setting WHERE bucket = ?1 AND name = ?2", params![id, name])?,
+    };
+    Ok(())
+}
+
+/// Removes the parts of a content and has their files removed.
+fn drop_parts(batch: &mut Batch<'_>, content: u64, pinned: Option<u64>) -> Result<(), StoreError> {
+    let parts = lookup::parts(batch.index, content, 0, usize::MAX)?;
+    execute(batch.index, "drop parts", "DELETE FROM part WHERE content = ?1", [content as i64])?;
+    batch.doom(pinned, parts.into_iter().map(|part| part.file).collect());
+    Ok(())
+}
+
+/// Removes what an object consists of; its row is the caller's affair.
+fn drop_content(batch: &mut Batch<'_>, row: &ObjectRow) -> Result<(), StoreError> {
+    match row.place {
+        Place::Inline => {
+            let sql = "DELETE FROM inline WHERE content = ?1";
+            execute(batch.index, "drop an inline object", sql, [row.content as i64])?;
+        }
+        Place::File(file) => batch.doom(Some(row.content), vec![file]),
+        Place::Parts => drop_parts(batch, row.content, Some(row.content))?,
+    }
+    Ok(())
+}
+
+struct NewObject<'a> {
+    bucket: u64,
+    content: u64,
+    file: Option<FileId>,
+    old: Option<&'a ObjectRow>,
+}
+
+/// Puts an object row in place, over the old one if there is one.
+fn put_row(batch: &mut Batch<'_>, new: NewObject<'_>, record: &ObjectRecord) -> Result<(), StoreError> {
+    if let Some(old) = new.old {
+        drop_content(batch, old)?;
+    }
+    let sql = "INSERT OR REPLACE INTO object
+               (bucket, key, sequence, content, size, modified, part_count, file, envelope)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+    let size = i64::try_from(record.size).map_err(|_| StoreError::Misuse("an object of more than 2^63 bytes"))?;
+    let values = params![
+        new.bucket as i64,
+        record.key.as_bytes(),
+        record.sequence as i64,
+        new.content as i64,
+        size,
+        to_nanos(record.modified),
+        record.part_count,
+        new.file.as_ref().map(|file| &file.as_bytes()[..]),
+        &record.envelope[..],
+    ];
+    execute(batch.index, "put an object", sql, values)?;
+    Ok(())
+}
+
+pub(super) fn put(
+    batch: &mut Batch<'_>,
+    bucket: &str,
+    key: String,
+    size: u64,
+    body: Body,
+    commit: Commit,
+) -> Result<ObjectRecord, StoreError> {
+    let bucket = lookup::bucket_id(batch.index, bucket)?;
+    let old = lookup::object_in(batch.index, bucket, &key)?;
+    commit.condition.check(old.as_ref().map(|old| old.record.sequence))?;
+    let sequence = batch.next_sequence();
+    let record =
+        ObjectRecord { key, size, modified: commit.modified, sequence, part_count: 0, envelope: commit.envelope };
+    let file = match body {
+        Body::File(file) => {
+            let id = file.id();
+            batch.adopt(file);
+            Some(id)
+        }
+        Body::Inline(sealed) => {
+            let sql = "INSERT INTO inline (content, sealed) VALUES (?1, ?2)";
+            execute(batch.index, "put an inline object", sql, params![sequence as i64, sealed])?;
+            None
+        }
+    };
+    put_row(batch, NewObject { bucket, content: sequence, file, old: old.as_ref() }, &record)?;
+    Ok(record)
+}
+
+pub(super) fn replace_envelope(
+    batch: &mut Batch<'_>,
+    bucket: &str,
+    key: &str,
+    sequence: u64,
+    envelope: Bytes,
+) -> Result<ObjectRecord, StoreError> {
+    let bucket = lookup::bucket_id(batch.index, bucket)?;
+    let row = lookup::object_in(batch.index, bucket, key)?.ok_or(StoreError::NoSuchKey)?;
+    Condition::Sequence(sequence).check(Some(row.record.sequence))?;
+    let record = ObjectRecord { sequence: batch.next_sequence(), envelope, ..row.record };
+    let sql = "UPDATE object SET sequence = ?3, envelope = ?4 WHERE bucket = ?1 AND key = ?2";
+    let values = params![bucket as i64, key.as_bytes(), record.sequence as i64, &record.envelope[..]];
+    execute(batch.index, "replace an envelope", sql, values)?;
+    Ok(record)
+}
+
+/// Deletes an object of a bucket given by its id.
+pub(super) fn delete(batch: &mut Batch<'_>, bucket: u64, key: &str, condition: Condition) -> Result<bool, StoreError> {
+    let old = lookup::object_in(batch.index, bucket, key)?;
+    condition.check(old.as_ref().map(|old| old.record.sequence))?;
+    let Some(old) = old else { return Ok(false) };
+    drop_content(batch, &old)?;
+    let sql = "DELETE FROM object WHERE bucket = ?1 AND key = ?2";
+    execute(batch.index, "delete an object", sql, params![bucket as i64, key.as_bytes()])?;
+    Ok(true)
+}
+
+pub(super) fn create_upload(
+    batch: &mut Batch<'_>,
+    bucket: &str,
+    random: [u8; 16],
+    record: impl FnOnce(UploadId) -> UploadRecord,
+) -> Result<UploadRecord, StoreError> {
+    let bucket = lookup::bucket_id(batch.index, bucket)?;
+    let content = batch.next_sequence();
+    let record = record(UploadId::new(content, random));
+    let sql = "INSERT INTO upload (bucket, key, content, random, initiated, envelope) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let values = params![
+        bucket as i64,
+        record.key.as_bytes(),
+        content as i64,
+        random,
+        to_nanos(record.initiated),
+        &record.envelope[..],
+    ];
+    execute(batch.index, "create an upload", sql, values)?;
+    Ok(record)
+}
+
+/// A part that is ready to be committed.
+pub(super) struct NewPart {
+    pub(super) number: u32,
+    pub(super) plain_len: u64,
+    pub(super) modified: std::time::SystemTime,
+    pub(super) envelope: Bytes,
+    pub(super) file: Published,
+}
+
+pub(super) fn put_part(
+    batch: &mut Batch<'_>,
+    bucket: &str,
+    key: &str,
+    id: &UploadId,
+    part: NewPart,
+) -> Result<PartRecord, StoreError> {
+    let bucket = lookup::bucket_id(batch.index, bucket)?;
+    let upload = lookup::upload_in(batch.index, bucket, key, id)?;
+    let old = lookup::parts(batch.index, upload.content, part.number - 1, 1)?;
+    if let Some(old) = old.into_iter().find(|old| old.record.number == part.number) {
+        // Parts of an upload have no readers.
+        batch.doom(None, vec![old.file]);
+    }
+    let sequence = batch.next_sequence();
+    let NewPart { number, plain_len, modified, envelope, file } = part;
+    let id = file.id();
+    let sql = "INSERT OR REPLACE INTO part (content, number, sequence, plain_len, modified, file, envelope)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    let values = params![
+        upload.content as i64,
+        number,
+        sequence as i64,
+        plain_len as i64,
+        to_nanos(modified),
+        &id.as_bytes()[..],
+        &envelope[..],
+    ];
+    execute(batch.index, "put a part", sql, values)?;
+    batch.adopt(file);
+    Ok(PartRecord { number, plain_len, modified, sequence, envelope })
+}
+
+fn delete_upload_row(batch: &Batch<'_>, bucket: u64, key: &str, content: u64) -> Result<(), StoreError> {
+    let sql = "DELETE FROM upload WHERE bucket = ?1 AND key = ?2 AND content = ?3";
+    execute(batch.index, "end an upload", sql, params![bucket as i64, key.as_bytes(), content as i64])?;
+    Ok(())
+}
+
+pub(super) fn complete_upload(
+    batch: &mut Batch<'_>,
+    bucket: &str,
+    key: String,
+    id: &UploadId,
+    wanted: &[PartSeen],
+    commit: Commit,
+) -> Result<ObjectRecord, StoreError> {
+    let bucket = lookup::bucket_id(batch.index, bucket)?;
+    let content = lookup::upload_in(batch.index, bucket, &key, id)?.content;
+    let mut there = lookup::parts(batch.index, content, 0, usize::MAX)?.into_iter().peekable();
+    let (mut size, mut unwanted) = (0u64, Vec::new());
+    for seen in wanted {
+        while let Some(part) = there.next_if(|part| part.record.number < seen.number) {
+            unwanted.push(part);
+        }
+        let part = there.next_if(|part| part.record.number == seen.number && part.record.sequence == seen.sequence);
+        size += part.ok_or(StoreError::InvalidPart { number: seen.number })?.record.plain_len;
+    }
+    unwanted.extend(there);
+    for part in unwanted {
+        let sql = "DELETE FROM part WHERE content = ?1 AND number = ?2";
+        execute(batch.index, "drop a part", sql, params![content as i64, part.record.number])?;
+        batch.doom(None, vec![part.file]);
+    }
+
+    let old = lookup::object_in(batch.index, bucket, &key)?;
+    commit.condition.check(old.as_ref().map(|old| old.record.sequence))?;
+    delete_upload_row(batch, bucket, &key, content)?;
+    let record = ObjectRecord {
+        key,
+        size,
+        modified: commit.modified,
+        sequence: batch.next_sequence(),
+        part_count: wanted.len() as u32,
+        envelope: commit.envelope,
+    };
+    put_row(batch, NewObject { bucket, content, file: None, old: old.as_ref() }, &record)?;
+    Ok(record)
+}
+
+pub(super) fn abort_upload(batch: &mut Batch<'_>, bucket: &str, key: &str, id: &UploadId) -> Result<(), StoreError> {
+    let bucket = lookup::bucket_id(batch.index, bucket)?;
+    let content = lookup::upload_in(batch.index, bucket, key, id)?.content;
+    drop_parts(batch, content, None)?;
+    delete_upload_row(batch, bucket, key, content)
+}

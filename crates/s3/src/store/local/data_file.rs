@@ -1,0 +1,321 @@
+//! Writing and reading one data file: the ciphertext of an object or part, its tags, a footer.
+//!
+//! Written under `temp/`, given its final name and made durable by [`Writer::publish`]; what makes it
+//! part of the store is a row of the index that names it. Everything here blocks and belongs on a
+//! blocking thread, except [`PartFile::read_cached`].
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IoSliceMut};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use crypto::chunk::{CHUNK_LEN, SealedBuf, TAG_LEN};
+use rustix::fs::{FallocateFlags, OFlags};
+use rustix::io::ReadWriteFlags;
+
+use super::layout::{ALIGN, Directory, FOOTER_LEN, FileId, Shape, remove, sync_dir};
+use super::lifecycle::{Life, Unsettled};
+use crate::store::{StoreError, StoredChunks};
+
+/// One direct write: MEASURED at 1850 MB/s and 0.10 CPU s a GB, against 1260 and 0.42 through the page cache.
+const WRITE_LEN: usize = 1 << 20;
+/// How far space is reserved ahead of the writing position: enough to keep files in one piece, too
+/// little for a client that announces terabytes and sends nothing to fill the disk.
+const RESERVE_LEN: u64 = 64 << 20;
+/// Tags of a part up to this many bytes (512 MiB of data) are kept with the open file.
+const TAGS_KEPT_MAX: u64 = 128 << 10;
+
+/// Whether files in this directory can be written past the page cache.
+pub(super) fn direct_io_works(directory: &Directory, id: FileId) -> bool {
+    let path = directory.temp_file(id);
+    let probe = || -> io::Result<()> {
+        let file = create(&path, true)?;
+        let block = AlignedBuffer::new(ALIGN);
+        file.write_all_at(&block.space()[..ALIGN], 0)
+    };
+    let works = probe().is_ok();
+    let _ = remove(&path);
+    works
+}
+
+fn create(path: &std::path::Path, direct: bool) -> io::Result<File> {
+    let flags = if direct { OFlags::DIRECT.bits() as i32 } else { 0 };
+    OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(flags).open(path)
+}
+
+/// Memory whose address direct I/O accepts.
+struct AlignedBuffer {
+    memory: Vec<u8>,
+    start: usize,
+}
+
+impl AlignedBuffer {
+    fn new(len: usize) -> Self {
+        let memory = vec![0; len + ALIGN];
+        let start = memory.as_ptr().align_offset(ALIGN);
+        Self { memory, start }
+    }
+
+    fn space(&self) -> &[u8] {
+        &self.memory[self.start..]
+    }
+
+    fn space_mut(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start..]
+    }
+}
+
+/// Writes a data file. Dropped before [`publish`](Self::publish), it removes it.
+pub(super) struct Writer {
+    directory: Arc<Directory>,
+    id: FileId,
+    file: File,
+    /// Only for direct I/O: what is not yet a whole write.
+    buffer: Option<AlignedBuffer>,
+    filled: usize,
+    /// Bytes given to the file so far, without what is in the buffer.
+    written: u64,
+    reserved: u64,
+    expected_len: u64,
+    plain_len: u64,
+    tags: Vec<u8>,
+    published: bool,
+}
+
+impl Writer {
+    pub(super) fn create(
+        directory: Arc<Directory>,
+        id: FileId,
+        direct: bool,
+        expected_plain_len: Option<u64>,
+    ) -> Result<Self, StoreError> {
+        let file = create(&directory.temp_file(id), direct).map_err(|e| StoreError::io("create a data file", e))?;
+        Ok(Self {
+            directory,
+            id,
+            file,
+            buffer: direct.then(|| AlignedBuffer::new(WRITE_LEN)),
+            filled: 0,
+            written: 0,
+            reserved: 0,
+            expected_len: expected_plain_len.map_or(0, |len| Shape::of(len).file_len()),
+            plain_len: 0,
+            tags: Vec::new(),
+            published: false,
+        })
+    }
+
+    /// Appends chunks; their order and lengths have been checked.
+    pub(super) fn append(&mut self, sealed: &SealedBuf) -> Result<(), StoreError> {
+        self.plain_len += sealed.ciphertext().len() as u64;
+        self.tags.extend(sealed.tags().iter().flatten());
+        self.put(sealed.ciphertext()).map_err(|e| StoreError::io("write a data file", e))
+    }
+
+    fn put(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let Some(buffer) = &mut self.buffer else {
+                self.reserve(bytes.len() as u64)?;
+                self.file.write_all_at(bytes, self.written)?;
+                self.written += bytes.len() as u64;
+                return Ok(());
+            };
+            let take = bytes.len().min(WRITE_LEN - self.filled);
+            buffer.space_mut()[self.filled..self.filled + take].copy_from_slice(&bytes[..take]);
+            self.filled += take;
+            bytes = &bytes[take..];
+            if self.filled == WRITE_LEN {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn pad_to_alignment(&mut self, before_end: usize) -> io::Result<()> {
+        let position = (self.written as usize).wrapping_add(self.filled) % ALIGN;
+        let pad = (2 * ALIGN - position - before_end % ALIGN) % ALIGN;
+        self.put(&[0; ALIGN][..pad])
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.reserve(self.filled as u64)?;
+        if let Some(buffer) = &self.buffer {
+            self.file.write_all_at(&buffer.space()[..self.filled], self.written)?;
+            self.written += self.filled as u64;
+            self.filled = 0;
+        }
+        Ok(())
+    }
+
+    /// Reserves blocks before they are written, as far as the client has announced a length.
+    fn reserve(&mut self, next: u64) -> io::Result<()> {
+        if self.written + next <= self.reserved || self.reserved >= self.expected_len {
+            return Ok(());
+        }
+        let until = (self.written + next + RESERVE_LEN).min(self.expected_len);
+        match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.reserved, until - self.reserved) {
+            Ok(()) => self.reserved = until,
+            // Not every file system can; it is only an optimisation.
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => self.reserved = u64::MAX,
+            Err(e) => return Err(e.into()),
+        }
+        Ok(())
+    }
+
+    /// Ends the file, gives it its final name and makes both durable.
+    pub(super) fn publish(mut self, life: &Arc<Life>) -> Result<Published, StoreError> {
+        let failed = |e| StoreError::io("finish a data file", e);
+        let shape = Shape::of(self.plain_len);
+        let tags = std::mem::take(&mut self.tags);
+        assert_eq!(tags.len() as u64, shape.tags_len(), "one tag a chunk");
+        self.pad_to_alignment(0).map_err(failed)?;
+        self.put(&tags).map_err(failed)?;
+        self.pad_to_alignment(FOOTER_LEN).map_err(failed)?;
+        self.put(&shape.footer(self.id)).map_err(failed)?;
+        self.flush().map_err(failed)?;
+        assert_eq!(self.written, shape.file_len(), "a data file has the length its shape says");
+        if self.reserved > self.written {
+            // Gives back what was reserved beyond the end.
+            self.file.set_len(self.written).map_err(failed)?;
+        }
+
+        // From here on the file has a final name: account for it until a row names it or it is gone.
+        let published = Published::new(self.directory.clone(), self.id, life)?;
+        std::fs::rename(self.directory.temp_file(self.id), self.directory.data_file(self.id)).map_err(failed)?;
+        self.published = true;
+        // The name first, then the data: on a journalling file system one commit covers both.
+        self.file.sync_data().map_err(failed)?;
+        sync_dir(&self.directory.folder_of(self.id)).map_err(failed)?;
+        Ok(published)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if !self.published
+            && let Err(error) = remove(&self.directory.temp_file(self.id))
+        {
+            tracing::warn!(%error, file = %self.id, "cannot remove an abandoned upload; it goes at the next start");
+        }
+    }
+}
+
+/// A data file that is durable but that no row names yet. Dropped, it is removed.
+#[derive(Debug)]
+pub(super) struct Published {
+    directory: Arc<Directory>,
+    id: FileId,
+    state: Fate,
+    _unsettled: Unsettled,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    Remove,
+    Keep,
+}
+
+impl Published {
+    fn new(directory: Arc<Directory>, id: FileId, life: &Arc<Life>) -> Result<Self, StoreError> {
+        Ok(Self { directory, id, state: Fate::Remove, _unsettled: Life::begin(life)? })
+    }
+
+    pub(super) fn id(&self) -> FileId {
+        self.id
+    }
+
+    /// A row names the file now, or may: it stays.
+    pub(super) fn keep(mut self) {
+        self.state = Fate::Keep;
+    }
+}
+
+impl Drop for Published {
+    fn drop(&mut self) {
+        if self.state == Fate::Remove
+            && let Err(error) = remove(&self.directory.data_file(self.id))
+        {
+            tracing::warn!(%error, file = %self.id, "cannot remove a rejected upload; it goes at the next start");
+        }
+    }
+}
+
+/// An open data file.
+pub(super) struct PartFile {
+    file: File,
+    shape: Shape,
+    /// All tags, unless there are very many.
+    tags: Option<Vec<u8>>,
+}
+
+impl PartFile {
+    /// Opens the file that the index says holds `plain_len` bytes.
+    pub(super) fn open(directory: &Directory, id: FileId, plain_len: u64) -> Result<Self, StoreError> {
+        let file = File::open(directory.data_file(id)).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => StoreError::Corrupt(format!("data file {id} is missing")),
+            _ => StoreError::io("open a data file", e),
+        })?;
+        let shape = Shape::of(plain_len);
+        let keep = shape.tags_len() <= TAGS_KEPT_MAX;
+        let from = if keep { shape.tags_at } else { shape.footer_at };
+        let mut tail = vec![0; (shape.file_len() - from) as usize];
+        read_exact(&file, id_text(id), &mut tail, from)?;
+        shape.check(id, &tail[tail.len() - FOOTER_LEN..])?;
+        tail.truncate(shape.tags_len() as usize);
+        Ok(Self { file, shape, tags: keep.then_some(tail) })
+    }
+
+    /// Reads chunks without ever waiting for the disk: `None` unless all of it is in memory.
+    pub(super) fn read_cached(&self, first: u64, count: u64) -> Option<StoredChunks> {
+        let tags = self.tags.as_deref().map(|all| tags_of(all, first, count))?;
+        let mut data = BytesMut::zeroed(self.data_len(first, count));
+        let at = first * CHUNK_LEN as u64;
+        if !data.is_empty() {
+            let mut slices = [IoSliceMut::new(&mut data)];
+            let got = rustix::io::preadv2(&self.file, &mut slices, at, ReadWriteFlags::NOWAIT).ok()?;
+            if got != data.len() {
+                return None;
+            }
+        }
+        Some(StoredChunks::new(first, data, tags))
+    }
+
+    /// Reads chunks; blocks.
+    pub(super) fn read(&self, first: u64, count: u64) -> Result<StoredChunks, StoreError> {
+        let tags = match &self.tags {
+            Some(all) => tags_of(all, first, count),
+            None => {
+                let mut some = vec![0; count as usize * TAG_LEN];
+                read_exact(&self.file, String::new, &mut some, self.shape.tags_at + first * TAG_LEN as u64)?;
+                tags_of(&some, 0, count)
+            }
+        };
+        let mut data = BytesMut::zeroed(self.data_len(first, count));
+        read_exact(&self.file, String::new, &mut data, first * CHUNK_LEN as u64)?;
+        Ok(StoredChunks::new(first, data, tags))
+    }
+
+    fn data_len(&self, first: u64, count: u64) -> usize {
+        let from = first * CHUNK_LEN as u64;
+        let until = ((first + count) * CHUNK_LEN as u64).min(self.shape.plain_len);
+        (until - from) as usize
+    }
+}
+
+fn id_text(id: FileId) -> impl Fn() -> String {
+    move || format!(" {id}")
+}
+
+fn tags_of(all: &[u8], first: u64, count: u64) -> Vec<[u8; TAG_LEN]> {
+    let from = first as usize * TAG_LEN;
+    let (tags, _) = all[from..from + count as usize * TAG_LEN].as_chunks();
+    tags.to_vec()
+}
+
+fn read_exact(file: &File, name: impl Fn() -> String, out: &mut [u8], at: u64) -> Result<(), StoreError> {
+    file.read_exact_at(out, at).map_err(|e| match e.kind() {
+        io::ErrorKind::UnexpectedEof => StoreError::Corrupt(format!("data file{} is too short", name())),
+        _ => StoreError::io("read a data file", e),
+    })
+}

@@ -1,0 +1,383 @@
+//! Reading the index: rows to records, and lists that seek past what they roll up.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::layout::FileId;
+use super::schema::failed;
+use crate::store::list::common_prefix;
+use crate::store::{
+    BucketRecord, ListEntry, ListQuery, ObjectRecord, Page, PartRecord, StoreError, UploadEntry, UploadId,
+    UploadQuery, UploadRecord,
+};
+
+/// Nanoseconds since 1970, negative before; what does not fit (before 1678, after 2262) is clamped.
+pub(super) fn to_nanos(time: SystemTime) -> i64 {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_nanos()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |n| -n),
+    }
+}
+
+pub(super) fn from_nanos(nanos: i64) -> SystemTime {
+    let distance = Duration::from_nanos(nanos.unsigned_abs());
+    if nanos < 0 { UNIX_EPOCH - distance } else { UNIX_EPOCH + distance }
+}
+
+/// Where the bytes of an object are.
+#[derive(Debug)]
+pub(super) enum Place {
+    Inline,
+    File(FileId),
+    Parts,
+}
+
+/// A row of `object`.
+#[derive(Debug)]
+pub(super) struct ObjectRow {
+    pub(super) record: ObjectRecord,
+    pub(super) content: u64,
+    pub(super) place: Place,
+}
+
+fn key_text(bytes: &[u8]) -> Result<String, StoreError> {
+    String::from_utf8(bytes.to_vec()).map_err(|_| StoreError::Corrupt("a key in the index is not UTF-8".into()))
+}
+
+/// Reads the columns `key, sequence, content, size, modified, part_count, file, envelope`.
+fn object_row(row: &Row<'_>) -> Result<ObjectRow, StoreError> {
+    let read = || -> rusqlite::Result<_> {
+        let part_count: u32 = row.get(5)?;
+        let file = row.get_ref(6)?.as_blob_or_null()?.map(FileId::from_index);
+        let record = ObjectRecord {
+            key: String::new(),
+            sequence: row.get::<_, i64>(1)? as u64,
+            size: row.get::<_, i64>(3)? as u64,
+            modified: from_nanos(row.get(4)?),
+            part_count,
+            envelope: Bytes::copy_from_slice(row.get_ref(7)?.as_blob()?),
+        };
+        Ok((row.get_ref(0)?.as_blob()?, record, row.get::<_, i64>(2)? as u64, file))
+    };
+    let (key, mut record, content, file) = read().map_err(failed("read an object row"))?;
+    record.key = key_text(key)?;
+    let place = match file {
+        Some(id) => Place::File(id?),
+        None if record.part_count > 0 => Place::Parts,
+        None => Place::Inline,
+    };
+    Ok(ObjectRow { record, content, place })
+}
+
+pub(super) fn bucket_id(index: &Connection, bucket: &str) -> Result<u64, StoreError> {
+    index
+        .prepare_cached("SELECT id FROM bucket WHERE name = ?1")
+        .and_then(|mut s| s.query_row([bucket], |row| row.get::<_, i64>(0)).optional())
+        .map_err(failed("look a bucket up"))?
+        .map(|id| id as u64)
+        .ok_or(StoreError::NoSuchBucket)
+}
+
+fn bucket_record(row: &Row<'_>) -> rusqlite::Result<BucketRecord> {
+    Ok(BucketRecord { name: row.get(0)?, created: from_nanos(row.get(1)?) })
+}
+
+pub(super) fn bucket(index: &Connection, bucket: &str) -> Result<BucketRecord, StoreError> {
+    index
+        .prepare_cached("SELECT name, created FROM bucket WHERE name = ?1")
+        .and_then(|mut s| s.query_row([bucket], bucket_record).optional())
+        .map_err(failed("look a bucket up"))?
+        .ok_or(StoreError::NoSuchBucket)
+}
+
+pub(super) fn buckets(
+    index: &Connection,
+    prefix: &str,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Page<BucketRecord>, StoreError> {
+    let read = || -> rusqlite::Result<Page<BucketRecord>> {
+        let mut statement = index.prepare_cached(
+            "SELECT name, created FROM bucket WHERE name >= ?1 AND (?2 IS NULL OR name > ?2) ORDER BY name",
+        )?;
+        let mut rows = statement.query(params![prefix, after])?;
+        let mut page = Page::default();
+        while let Some(row) = rows.next()? {
+            let record = bucket_record(row)?;
+            if limit == 0 || !record.name.starts_with(prefix) {
+                break;
+            }
+            if page.entries.len() == limit {
+                page.truncated = true;
+                break;
+            }
+            page.entries.push(record);
+        }
+        Ok(page)
+    };
+    read().map_err(failed("list buckets"))
+}
+
+pub(super) fn bucket_settings(index: &Connection, bucket: &str) -> Result<BTreeMap<String, Bytes>, StoreError> {
+    let id = bucket_id(index, bucket)?;
+    let read = || -> rusqlite::Result<_> {
+        index
+            .prepare_cached("SELECT name, value FROM bucket_setting WHERE bucket = ?1")?
+            .query_map([id as i64], |row| Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?.into())))?
+            .collect()
+    };
+    read().map_err(failed("read bucket settings"))
+}
+
+/// The object, if it is there; `bucket` by its id.
+pub(super) fn object_in(index: &Connection, bucket: u64, key: &str) -> Result<Option<ObjectRow>, StoreError> {
+    let mut statement = index
+        .prepare_cached(
+            "SELECT key, sequence, content, size, modified, part_count, file, envelope FROM object
+             WHERE bucket = ?1 AND key = ?2",
+        )
+        .map_err(failed("look an object up"))?;
+    let mut rows = statement.query(params![bucket as i64, key.as_bytes()]).map_err(failed("look an object up"))?;
+    rows.next().map_err(failed("look an object up"))?.map(object_row).transpose()
+}
+
+pub(super) fn object(index: &Connection, bucket: &str, key: &str) -> Result<ObjectRow, StoreError> {
+    let bucket = bucket_id(index, bucket)?;
+    object_in(index, bucket, key)?.ok_or(StoreError::NoSuchKey)
+}
+
+/// The sealed bytes of an inline object: ciphertext, then tags.
+pub(super) fn inline(index: &Connection, content: u64) -> Result<Bytes, StoreError> {
+    index
+        .prepare_cached("SELECT sealed FROM inline WHERE content = ?1")
+        .and_then(|mut s| {
+            s.query_row([content as i64], |row| Ok(Bytes::copy_from_slice(row.get_ref(0)?.as_blob()?))).optional()
+        })
+        .map_err(failed("read an inline object"))?
+        .ok_or_else(|| StoreError::Corrupt("an inline object has no bytes".into()))
+}
+
+/// A row of `part`.
+#[derive(Debug)]
+pub(super) struct PartRow {
+    pub(super) record: PartRecord,
+    pub(super) file: FileId,
+}
+
+/// Parts of one content with numbers above `after`, `limit` at most.
+pub(super) fn parts(index: &Connection, content: u64, after: u32, limit: usize) -> Result<Vec<PartRow>, StoreError> {
+    let what = "read parts";
+    let mut statement = index
+        .prepare_cached(
+            "SELECT number, sequence, plain_len, modified, file, envelope FROM part
+             WHERE content = ?1 AND number > ?2 ORDER BY number LIMIT ?3",
+        )
+        .map_err(failed(what))?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = statement.query_map(params![content as i64, after, limit], |row| {
+        let record = PartRecord {
+            number: row.get(0)?,
+            sequence: row.get::<_, i64>(1)? as u64,
+            plain_len: row.get::<_, i64>(2)? as u64,
+            modified: from_nanos(row.get(3)?),
+            envelope: Bytes::copy_from_slice(row.get_ref(5)?.as_blob()?),
+        };
+        Ok((record, FileId::from_index(row.get_ref(4)?.as_blob()?)))
+    });
+    rows.map_err(failed(what))?
+        .map(|row| {
+            let (record, file) = row.map_err(failed(what))?;
+            Ok(PartRow { record, file: file? })
+        })
+        .collect()
+}
+
+/// A row of `upload`.
+#[derive(Debug)]
+pub(super) struct UploadRow {
+    pub(super) record: UploadRecord,
+    pub(super) content: u64,
+}
+
+fn upload_row(row: &Row<'_>) -> Result<UploadRow, StoreError> {
+    let read = || -> rusqlite::Result<_> {
+        let content = row.get::<_, i64>(1)? as u64;
+        let id = UploadId::new(content, row.get(2)?);
+        let envelope = Bytes::copy_from_slice(row.get_ref(4)?.as_blob()?);
+        let record = UploadRecord { id, key: String::new(), initiated: from_nanos(row.get(3)?), envelope };
+        Ok((row.get_ref(0)?.as_blob()?, UploadRow { record, content }))
+    };
+    let (key, mut upload) = read().map_err(failed("read an upload row"))?;
+    upload.record.key = key_text(key)?;
+    Ok(upload)
+}
+
+/// The upload of this id, bucket (by id) and key.
+pub(super) fn upload_in(index: &Connection, bucket: u64, key: &str, id: &UploadId) -> Result<UploadRow, StoreError> {
+    let what = "look an upload up";
+    let mut statement = index
+        .prepare_cached(
+            "SELECT key, content, random, initiated, envelope FROM upload
+             WHERE bucket = ?1 AND key = ?2 AND content = ?3",
+        )
+        .map_err(failed(what))?;
+    let mut rows =
+        statement.query(params![bucket as i64, key.as_bytes(), id.sequence() as i64]).map_err(failed(what))?;
+    let upload = rows.next().map_err(failed(what))?.map(upload_row).transpose()?;
+    upload.filter(|upload| upload.record.id == *id).ok_or(StoreError::NoSuchUpload)
+}
+
+/// One consistent view for several statements.
+fn view(index: &Connection) -> Result<rusqlite::Transaction<'_>, StoreError> {
+    index.unchecked_transaction().map_err(failed("begin to read"))
+}
+
+/// The least byte string above every string that begins with `prefix`, which is text that is not empty.
+fn successor(prefix: &str) -> Vec<u8> {
+    let mut bytes = prefix.as_bytes().to_vec();
+    let last = bytes.last_mut().expect("a common prefix ends with its delimiter");
+    // No byte of UTF-8 is above 0xf4.
+    *last += 1;
+    bytes
+}
+
+/// Where to begin: the least key that may be listed.
+fn first_key(prefix: &str, delimiter: Option<&str>, after: Option<&str>) -> Vec<u8> {
+    match after {
+        Some(after) if after >= prefix => {
+            let rolled = after.starts_with(prefix).then(|| common_prefix(after, prefix, delimiter)).flatten();
+            match rolled {
+                // Its common prefix sorts before (or is) the start, and so is over.
+                Some(rolled) => successor(rolled),
+                None => [after.as_bytes(), &[0]].concat(),
+            }
+        }
+        _ => prefix.as_bytes().to_vec(),
+    }
+}
+
+/// Lists objects. Each common prefix costs one seek, however many keys it covers.
+pub(super) fn list(index: &Connection, bucket: &str, query: &ListQuery) -> Result<Page<ListEntry>, StoreError> {
+    let what = "list objects";
+    let view = view(index)?;
+    let bucket = bucket_id(&view, bucket)?;
+    let mut page = Page::default();
+    if query.limit == 0 {
+        return Ok(page);
+    }
+    let delimiter = query.delimiter.as_deref();
+    let mut statement = view
+        .prepare_cached(
+            "SELECT key, sequence, content, size, modified, part_count, file, envelope FROM object
+             WHERE bucket = ?1 AND key >= ?2 ORDER BY key",
+        )
+        .map_err(failed(what))?;
+    let mut seek = Some(first_key(&query.prefix, delimiter, query.after.as_deref()));
+    while let Some(from) = seek.take() {
+        let mut rows = statement.query(params![bucket as i64, from]).map_err(failed(what))?;
+        while let Some(row) = rows.next().map_err(failed(what))? {
+            let key = row.get_ref(0).and_then(|key| Ok(key.as_blob()?)).map_err(failed(what))?;
+            if !key.starts_with(query.prefix.as_bytes()) {
+                break;
+            }
+            if page.entries.len() == query.limit {
+                page.truncated = true;
+                break;
+            }
+            let key = std::str::from_utf8(key).map_err(|_| StoreError::Corrupt("a key in the index is not UTF-8".into()))?;
+            if let Some(rolled) = common_prefix(key, &query.prefix, delimiter) {
+                page.entries.push(ListEntry::CommonPrefix(rolled.to_owned()));
+                seek = Some(successor(rolled));
+                break;
+            }
+            page.entries.push(ListEntry::Object(object_row(row)?.record));
+        }
+    }
+    Ok(page)
+}
+
+/// Lists uploads, likewise.
+pub(super) fn uploads(index: &Connection, bucket: &str, query: &UploadQuery) -> Result<Page<UploadEntry>, StoreError> {
+    let what = "list uploads";
+    let view = view(index)?;
+    let bucket = bucket_id(&view, bucket)?;
+    let mut page = Page::default();
+    if query.limit == 0 {
+        return Ok(page);
+    }
+    let (prefix, delimiter) = (query.prefix.as_str(), query.delimiter.as_deref());
+    let start = match (&query.after_key, &query.after_upload) {
+        // The rest of the uploads of one key, unless that key is rolled up.
+        (Some(key), Some(id)) if key.starts_with(prefix) && common_prefix(key, prefix, delimiter).is_none() => {
+            (key.as_bytes().to_vec(), id.sequence().saturating_add(1))
+        }
+        (after, _) => (first_key(prefix, delimiter, after.as_deref()), 0),
+    };
+    let mut statement = view
+        .prepare_cached(
+            "SELECT key, content, random, initiated, envelope FROM upload
+             WHERE bucket = ?1 AND (key, content) >= (?2, ?3) ORDER BY key, content",
+        )
+        .map_err(failed(what))?;
+    let mut seek = Some(start);
+    while let Some((key, content)) = seek.take() {
+        let content = i64::try_from(content).unwrap_or(i64::MAX);
+        let mut rows = statement.query(params![bucket as i64, key, content]).map_err(failed(what))?;
+        while let Some(row) = rows.next().map_err(failed(what))? {
+            let upload = upload_row(row)?;
+            if !upload.record.key.starts_with(prefix) {
+                break;
+            }
+            if page.entries.len() == query.limit {
+                page.truncated = true;
+                break;
+            }
+            if let Some(rolled) = common_prefix(&upload.record.key, prefix, delimiter) {
+                page.entries.push(UploadEntry::CommonPrefix(rolled.to_owned()));
+                seek = Some((successor(rolled), 0));
+                break;
+            }
+            page.entries.push(UploadEntry::Upload(upload.record));
+        }
+    }
+    Ok(page)
+}
+
+/// The data files that rows name.
+pub(super) fn files(index: &Connection) -> Result<std::collections::HashSet<FileId>, StoreError> {
+    let what = "read the names of data files";
+    let mut statement = index
+        .prepare("SELECT file FROM object WHERE file IS NOT NULL UNION ALL SELECT file FROM part")
+        .map_err(failed(what))?;
+    let mut rows = statement.query([]).map_err(failed(what))?;
+    let mut files = std::collections::HashSet::new();
+    while let Some(row) = rows.next().map_err(failed(what))? {
+        files.insert(FileId::from_index(row.get_ref(0).and_then(|f| Ok(f.as_blob()?)).map_err(failed(what))?)?);
+    }
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_survive_the_index_to_the_nanosecond() {
+        for nanos in [0, 1, -1, 1_700_000_000_123_456_789, i64::MIN + 1, i64::MAX] {
+            assert_eq!(to_nanos(from_nanos(nanos)), nanos);
+        }
+    }
+
+    #[test]
+    fn a_list_begins_after_the_common_prefix_it_is_continued_from() {
+        assert_eq!(first_key("", None, None), b"");
+        assert_eq!(first_key("p/", None, Some("a")), b"p/");
+        assert_eq!(first_key("p/", Some("/"), Some("p/x/")), b"p/x0");
+        assert_eq!(first_key("p/", Some("/"), Some("p/x/y")), b"p/x0");
+        assert_eq!(first_key("p/", Some("/"), Some("p/x")), b"p/x\0");
+        assert_eq!(first_key("p/", Some("/"), Some("q")), b"q\0");
+    }
+}

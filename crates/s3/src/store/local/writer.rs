@@ -1,0 +1,243 @@
+//! The one thread that changes the index, and group commit.
+//!
+//! Requests hand over closures; the thread runs what has queued up in one transaction, each change
+//! in a savepoint of its own (so that a refused one leaves the others alone), syncs once, and only
+//! then tells every requester how it went. While it syncs, the next batch queues up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+use super::data_file::Published;
+use super::lifecycle::{Doomed, Life, Pins};
+use super::schema::failed;
+use crate::store::StoreError;
+
+/// Changes that wait at most; more make their requesters wait.
+const QUEUE_LEN: usize = 512;
+/// Changes in one transaction at most; bounds the answer time of the first.
+const BATCH_LEN: usize = 256;
+/// How long a close waits for files on their way.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a change may do: SQL on the connection, sequence numbers, files in and out.
+pub(super) struct Batch<'c> {
+    pub(super) index: &'c Connection,
+    sequence: &'c mut u64,
+    adopted: Vec<Published>,
+    doomed: Vec<Doomed>,
+}
+
+impl Batch<'_> {
+    /// The next sequence number; one is never given twice, whether or not the change succeeds.
+    pub(super) fn next_sequence(&mut self) -> u64 {
+        *self.sequence += 1;
+        *self.sequence
+    }
+
+    /// Keeps a file, if the change is committed.
+    pub(super) fn adopt(&mut self, file: Published) {
+        self.adopted.push(file);
+    }
+
+    /// Removes files, once the change is committed and readers of the content are done.
+    pub(super) fn doom(&mut self, content: Option<u64>, files: Vec<super::layout::FileId>) {
+        if !files.is_empty() {
+            self.doomed.push(Doomed { content, files });
+        }
+    }
+}
+
+/// Why a whole batch did not happen.
+#[derive(Clone, Copy, Debug)]
+enum Failure {
+    /// No room; it was rolled back.
+    NoSpace,
+    /// Anything else. Whether it happened is unknown, and nobody should go on from here.
+    Unknown,
+}
+
+trait Change: Send {
+    /// Runs the change; says whether to keep what it did.
+    fn apply(&mut self, batch: &mut Batch<'_>) -> bool;
+    /// Tells the requester.
+    fn finish(self: Box<Self>, failure: Option<Failure>);
+}
+
+struct Pending<F, T> {
+    change: Option<F>,
+    result: Option<Result<T, StoreError>>,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<F, T> Change for Pending<F, T>
+where
+    F: FnOnce(&mut Batch<'_>) -> Result<T, StoreError> + Send,
+    T: Send,
+{
+    fn apply(&mut self, batch: &mut Batch<'_>) -> bool {
+        let change = self.change.take().expect("a change is applied once");
+        let result = change(batch);
+        let keep = result.is_ok();
+        self.result = Some(result);
+        keep
+    }
+
+    fn finish(self: Box<Self>, failure: Option<Failure>) {
+        let outcome = match (self.result, failure) {
+            // A change that failed by itself did not happen either way: say why.
+            (Some(Err(error)), _) => Err(error),
+            (Some(ok), None) => ok,
+            (_, Some(Failure::NoSpace)) => Err(StoreError::NoSpace),
+            (_, _) => Err(StoreError::Closed),
+        };
+        // A requester that has gone away does not want to know.
+        let _ = self.reply.send(outcome);
+    }
+}
+
+enum Message {
+    Change(Box<dyn Change>),
+    Stop,
+}
+
+/// Hands changes to the writer thread, which runs until the last of these is gone or it is told to
+/// stop.
+#[derive(Clone)]
+pub(super) struct Writer {
+    queue: mpsc::Sender<Message>,
+}
+
+impl Writer {
+    /// Runs `change` on the writer thread and waits until it is durable.
+    ///
+    /// `change` may be run at any time after this is first polled, even if the future is dropped.
+    pub(super) async fn submit<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Batch<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let pending = Pending { change: Some(change), result: None, reply };
+        self.queue.send(Message::Change(Box::new(pending))).await.map_err(|_| StoreError::Closed)?;
+        answer.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Asks the thread to finish what is queued and end.
+    pub(super) async fn stop(&self) {
+        // If it has ended already, all is well.
+        let _ = self.queue.send(Message::Stop).await;
+    }
+}
+
+/// What the thread owns.
+pub(super) struct Machine {
+    pub(super) index: Connection,
+    pub(super) sequence: u64,
+    pub(super) pins: Arc<Pins>,
+    pub(super) life: Arc<Life>,
+    /// Held as long as the index is written.
+    pub(super) lock: std::fs::File,
+}
+
+/// Starts the writer thread.
+pub(super) fn start(machine: Machine) -> std::io::Result<(Writer, std::thread::JoinHandle<()>)> {
+    let (queue, changes) = mpsc::channel(QUEUE_LEN);
+    let thread = std::thread::Builder::new().name("s3-index".into()).spawn(move || machine.run(changes))?;
+    Ok((Writer { queue }, thread))
+}
+
+impl Machine {
+    fn run(mut self, mut changes: mpsc::Receiver<Message>) {
+        let mut failed_hard = false;
+        while let Some(first) = changes.blocking_recv() {
+            let mut batch = Vec::new();
+            let mut next = Some(first);
+            while let Some(message) = next {
+                match message {
+                    Message::Change(change) => batch.push(change),
+                    // What was queued before is done; what comes later finds the queue closed.
+                    Message::Stop => changes.close(),
+                }
+                next = if batch.len() < BATCH_LEN { changes.try_recv().ok() } else { None };
+            }
+            if failed_hard {
+                batch.into_iter().for_each(|change| change.finish(Some(Failure::Unknown)));
+            } else if self.run_batch(batch).is_err() {
+                failed_hard = true;
+                self.life.close();
+                changes.close();
+            }
+        }
+        self.life.close();
+        let settled = self.life.settle(CLOSE_PATIENCE);
+        if !failed_hard && settled {
+            let marked = self.index.execute("UPDATE meta SET value = 1 WHERE name = 'clean'", []);
+            if let Err(error) = marked {
+                tracing::warn!(%error, "cannot mark the object index as closed; the next start looks for orphans");
+            }
+        }
+        drop(self.index);
+        drop(self.lock);
+    }
+
+    /// Runs changes in one transaction. An error means that the index cannot be trusted to go on.
+    fn run_batch(&mut self, mut changes: Vec<Box<dyn Change>>) -> Result<(), ()> {
+        let mut batch = Batch { index: &self.index, sequence: &mut self.sequence, adopted: Vec::new(), doomed: Vec::new() };
+        let outcome = apply_all(&mut batch, &mut changes);
+        let Batch { adopted, doomed, .. } = batch;
+        match outcome {
+            Ok(()) => {
+                adopted.into_iter().for_each(Published::keep);
+                changes.into_iter().for_each(|change| change.finish(None));
+                if !doomed.is_empty() {
+                    self.pins.doom(doomed);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                let rolled_back = self.index.is_autocommit() || self.index.execute_batch("ROLLBACK").is_ok();
+                if matches!(error, StoreError::NoSpace) && rolled_back {
+                    drop(adopted);
+                    changes.into_iter().for_each(|change| change.finish(Some(Failure::NoSpace)));
+                    return Ok(());
+                }
+                tracing::error!(%error, "the object index failed; the store takes no more changes until a restart");
+                // The commit may yet be found in the log after a crash: its files must be there then.
+                adopted.into_iter().for_each(Published::keep);
+                changes.into_iter().for_each(|change| change.finish(Some(Failure::Unknown)));
+                Err(())
+            }
+        }
+    }
+}
+
+fn apply_all(batch: &mut Batch<'_>, changes: &mut [Box<dyn Change>]) -> Result<(), StoreError> {
+    let index = batch.index;
+    let run = |sql: &str, what| index.prepare_cached(sql).and_then(|mut s| s.execute([])).map_err(failed(what));
+    let sequence_before = *batch.sequence;
+    run("BEGIN IMMEDIATE", "begin")?;
+    for change in changes {
+        run("SAVEPOINT change", "begin a change")?;
+        let (adopted, doomed) = (batch.adopted.len(), batch.doomed.len());
+        if !change.apply(batch) {
+            if index.is_autocommit() {
+                // SQLite has rolled everything back by itself, as it does when the disk is full.
+                return Err(StoreError::NoSpace);
+            }
+            batch.adopted.truncate(adopted);
+            batch.doomed.truncate(doomed);
+            run("ROLLBACK TO change", "undo a change")?;
+        }
+        run("RELEASE change", "end a change")?;
+    }
+    if *batch.sequence != sequence_before {
+        index
+            .prepare_cached("UPDATE meta SET value = ?1 WHERE name = 'sequence'")
+            .and_then(|mut statement| statement.execute([*batch.sequence as i64]))
+            .map_err(failed("note the sequence"))?;
+    }
+    run("COMMIT", "commit")
+        .map(drop)
+}
