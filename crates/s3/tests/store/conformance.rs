@@ -12,7 +12,7 @@ use crate::sealing::{bytes, commit, commit_if, date, get, put, put_part, put_wit
 /// Runs every test of the suite on every subject.
 macro_rules! suite {
     ($($subject:ident),* $(,)?) => {
-        $(mod $subject { conformance::tests! { $subject
+        $(mod $subject { crate::conformance::tests! { $subject
             buckets_are_created_listed_and_deleted
             a_bucket_with_objects_is_not_deleted
             a_bucket_deleted_with_uploads_comes_back_empty
