@@ -1,0 +1,196 @@
+//! The S3 operations, called by s3s once it has parsed a request.
+//!
+//! Every operation has the same beginning: [`Request::of`] finds what the
+//! gateway kept of the request and refuses one that s3s dispatched elsewhere
+//! than [`route`](crate::route) did; then [`Access`] gives the permission that
+//! the [`Vault`] wants to see.
+
+mod answer;
+mod attributes;
+mod bucket;
+mod copy;
+mod delete;
+mod listing;
+mod multipart;
+mod read;
+mod tagging;
+mod write;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use crypto::random::Random;
+use s3s::dto::*;
+use s3s::{S3, S3Request, S3Response, S3Result};
+
+use crate::access::Access;
+use crate::bucket_default::{self, BucketDefault};
+use crate::bucket_key::BucketKeys;
+use crate::envelope::Envelopes;
+use crate::error::Error;
+use crate::gateway::Options;
+use crate::object_key::ObjectKeys;
+use crate::request::Request;
+use crate::route::Operation;
+use crate::vault::Vault;
+
+/// Everything the operations share.
+pub(crate) struct Front {
+    access: Access,
+    vault: Vault,
+    keys: ObjectKeys,
+    envelopes: Arc<Envelopes>,
+    clock: Arc<dyn keyring::Clock>,
+    random: Arc<dyn Random>,
+    account: iam::AccountId,
+    region: iam::Region,
+}
+
+impl Front {
+    pub(crate) fn new(options: Options) -> Self {
+        let bucket_keys = BucketKeys::new(
+            Arc::clone(&options.keyring),
+            Arc::clone(&options.clock),
+            options.observer,
+            options.bucket_keys,
+        );
+        Self {
+            access: Access::new(options.authorizer),
+            vault: Vault::new(options.store),
+            keys: ObjectKeys::new(options.keyring, bucket_keys, Arc::clone(&options.random)),
+            envelopes: Arc::new(Envelopes::new(options.records)),
+            clock: options.clock,
+            random: options.random,
+            account: options.account,
+            region: options.region,
+        }
+    }
+
+    /// What holds for every request, whatever it does.
+    fn check_common(&self, request: &Request) -> Result<(), Error> {
+        for name in [
+            "x-amz-expected-bucket-owner",
+            "x-amz-source-expected-bucket-owner",
+        ] {
+            if request
+                .headers
+                .get(name)
+                .is_some_and(|owner| owner != self.account.as_str())
+            {
+                return Err(Error::Denied);
+            }
+        }
+        // Access control lists are off, as for every new bucket of AWS's.
+        let acl = request
+            .headers
+            .get("x-amz-acl")
+            .is_some_and(|acl| acl != "private" && acl != "bucket-owner-full-control");
+        let grants = request
+            .headers
+            .keys()
+            .any(|name| name.as_str().starts_with("x-amz-grant-"));
+        if acl || grants {
+            return Err(Error::client(
+                http::StatusCode::BAD_REQUEST,
+                "AccessControlListNotSupported",
+                "The bucket does not allow ACLs",
+            ));
+        }
+        if request
+            .header("x-amz-storage-class")
+            .is_some_and(|class| class != "STANDARD")
+        {
+            return Err(Error::client(
+                http::StatusCode::BAD_REQUEST,
+                "InvalidStorageClass",
+                "The storage class you specified is not valid",
+            ));
+        }
+        // No bucket has versions: the one there is, is called "null".
+        if request
+            .query
+            .get("versionId")
+            .is_some_and(|version| version != "null")
+        {
+            return Err(no_such_version());
+        }
+        Ok(())
+    }
+
+    /// A bucket's default encryption out of its sealed setting.
+    fn bucket_default(
+        &self,
+        bucket: &str,
+        settings: &BTreeMap<String, Bytes>,
+    ) -> Result<BucketDefault, Error> {
+        match settings.get(bucket_default::SETTING) {
+            None => Ok(BucketDefault::default()),
+            Some(sealed) => {
+                let json = self
+                    .envelopes
+                    .open_setting(bucket, bucket_default::SETTING, sealed)?;
+                BucketDefault::parse(json.expose())
+            }
+        }
+    }
+}
+
+fn no_such_version() -> Error {
+    Error::client(
+        http::StatusCode::NOT_FOUND,
+        "NoSuchVersion",
+        "The specified version does not exist.",
+    )
+}
+
+macro_rules! operations {
+    ($($method:ident, $operation:ident, $input:ident => $output:ident;)*) => {
+        #[async_trait]
+        impl S3 for Front {
+            $(async fn $method(&self, request: S3Request<$input>) -> S3Result<S3Response<$output>> {
+                let found = match Request::of(&request, Operation::$operation) {
+                    Ok(found) => found,
+                    Err(error) => return Err(error.into_s3s("")),
+                };
+                let answer = async {
+                    self.check_common(&found)?;
+                    Front::$method(self, &found, request.input).await
+                };
+                answer.await.map_err(|error: Error| error.into_s3s(&found.caller.request_id))
+            })*
+        }
+    };
+}
+
+operations! {
+    list_buckets, ListBuckets, ListBucketsInput => ListBucketsOutput;
+    create_bucket, CreateBucket, CreateBucketInput => CreateBucketOutput;
+    head_bucket, HeadBucket, HeadBucketInput => HeadBucketOutput;
+    delete_bucket, DeleteBucket, DeleteBucketInput => DeleteBucketOutput;
+    get_bucket_location, GetBucketLocation, GetBucketLocationInput => GetBucketLocationOutput;
+    get_bucket_versioning, GetBucketVersioning, GetBucketVersioningInput => GetBucketVersioningOutput;
+    get_bucket_encryption, GetBucketEncryption, GetBucketEncryptionInput => GetBucketEncryptionOutput;
+    put_bucket_encryption, PutBucketEncryption, PutBucketEncryptionInput => PutBucketEncryptionOutput;
+    delete_bucket_encryption, DeleteBucketEncryption, DeleteBucketEncryptionInput => DeleteBucketEncryptionOutput;
+    list_objects, ListObjects, ListObjectsInput => ListObjectsOutput;
+    list_objects_v2, ListObjectsV2, ListObjectsV2Input => ListObjectsV2Output;
+    put_object, PutObject, PutObjectInput => PutObjectOutput;
+    copy_object, CopyObject, CopyObjectInput => CopyObjectOutput;
+    get_object, GetObject, GetObjectInput => GetObjectOutput;
+    head_object, HeadObject, HeadObjectInput => HeadObjectOutput;
+    get_object_attributes, GetObjectAttributes, GetObjectAttributesInput => GetObjectAttributesOutput;
+    delete_object, DeleteObject, DeleteObjectInput => DeleteObjectOutput;
+    delete_objects, DeleteObjects, DeleteObjectsInput => DeleteObjectsOutput;
+    get_object_tagging, GetObjectTagging, GetObjectTaggingInput => GetObjectTaggingOutput;
+    put_object_tagging, PutObjectTagging, PutObjectTaggingInput => PutObjectTaggingOutput;
+    delete_object_tagging, DeleteObjectTagging, DeleteObjectTaggingInput => DeleteObjectTaggingOutput;
+    create_multipart_upload, CreateMultipartUpload, CreateMultipartUploadInput => CreateMultipartUploadOutput;
+    upload_part, UploadPart, UploadPartInput => UploadPartOutput;
+    upload_part_copy, UploadPartCopy, UploadPartCopyInput => UploadPartCopyOutput;
+    complete_multipart_upload, CompleteMultipartUpload, CompleteMultipartUploadInput => CompleteMultipartUploadOutput;
+    abort_multipart_upload, AbortMultipartUpload, AbortMultipartUploadInput => AbortMultipartUploadOutput;
+    list_parts, ListParts, ListPartsInput => ListPartsOutput;
+    list_multipart_uploads, ListMultipartUploads, ListMultipartUploadsInput => ListMultipartUploadsOutput;
+}

@@ -1,0 +1,352 @@
+//! The front door: one HTTP request in, one answer out.
+//!
+//! What happens to a request, in order: its operation is decided
+//! ([`route`](crate::route)), its body is put behind a guard
+//! ([`guard`](crate::guard)), s3s parses the rest and calls the operation, the
+//! operation gets its permission from `iam` and works on the store, s3s writes
+//! the XML, and the answer gets its ids, its stream and its observer.
+//!
+//! Promises: identity comes in from the verifier and is never read from the
+//! request here; signature headers and parameters do not reach s3s; HEAD never
+//! answers with a body.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request as HttpRequest, Response, StatusCode, Uri};
+use http_body::Body;
+use iam::Caller;
+use iam::sigv4::{Payload, Verified};
+use s3s::service::{S3Service, S3ServiceBuilder};
+
+use crate::body::{Report, ResponseBody};
+use crate::bucket_key::BucketKeyPolicy;
+use crate::error::Error;
+use crate::front::Front;
+use crate::guard::{GuardedBody, Limit};
+use crate::observer::Observer;
+use crate::opening::PlainStream;
+use crate::request::Request;
+use crate::route::{BodyKind, Operation, Query, Target, route};
+use crate::store::ObjectStore;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
+
+/// What the front is made of.
+pub struct Options {
+    /// Where sealed objects are kept.
+    pub store: Arc<dyn ObjectStore>,
+    /// Whose keys they are sealed with.
+    pub keyring: Arc<keyring::Keyring>,
+    /// Who may do what.
+    pub authorizer: Arc<iam::Authorizer>,
+    /// The time that goes into records and ends cached keys.
+    pub clock: Arc<dyn keyring::Clock>,
+    /// Salts, object keys, opaque entity tags.
+    pub random: Arc<dyn crypto::random::Random>,
+    /// Who counts.
+    pub observer: Arc<dyn Observer>,
+    /// The account every bucket belongs to.
+    pub account: iam::AccountId,
+    /// The region every bucket is in.
+    pub region: iam::Region,
+    /// Seals object envelopes: the root key's record key `s3-metadata`.
+    pub records: crypto::record::RecordKey,
+    /// How long bucket keys are cached.
+    pub bucket_keys: BucketKeyPolicy,
+    /// Domains under which `bucket.domain` names a bucket; empty for path style only.
+    pub virtual_host_domains: Vec<String>,
+}
+
+/// The S3 front. Cheap to share behind an `Arc`.
+pub struct Gateway {
+    service: S3Service,
+    observer: Arc<dyn Observer>,
+    domains: Vec<String>,
+}
+
+/// A body that replaces s3s's, handed through its response extensions.
+#[derive(Clone)]
+pub(crate) struct Answer(Arc<parking_lot::Mutex<Option<(PlainStream, u64)>>>);
+
+impl Answer {
+    pub(crate) fn new(stream: PlainStream, len: u64) -> Self {
+        Self(Arc::new(parking_lot::Mutex::new(Some((stream, len)))))
+    }
+}
+
+/// A status that replaces s3s's.
+#[derive(Clone, Copy)]
+pub(crate) struct Status(pub(crate) StatusCode);
+
+impl Gateway {
+    /// Builds the front, and registers with the keyring's changes.
+    pub fn new(options: Options) -> Self {
+        let observer = Arc::clone(&options.observer);
+        let domains = options.virtual_host_domains.clone();
+        let service = S3ServiceBuilder::new(Front::new(options)).build();
+        Self {
+            service,
+            observer,
+            domains,
+        }
+    }
+
+    /// Answers one request whose signature has been verified.
+    ///
+    /// Never fails: what goes wrong is an S3 error in XML. The answer's body
+    /// ends in an error, which aborts the connection, if an object's data turns
+    /// out not to be authentic half-way.
+    pub async fn handle<B>(
+        &self,
+        request: HttpRequest<B>,
+        verified: &Verified,
+        caller: Caller,
+    ) -> Response<ResponseBody>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.serve(request, &verified.payload, caller).await
+    }
+
+    /// As [`handle`](Self::handle), with the one thing of the verification that
+    /// matters here: how the signature covers the body.
+    pub(crate) async fn serve<B>(
+        &self,
+        request: HttpRequest<B>,
+        payload: &Payload,
+        caller: Caller,
+    ) -> Response<ResponseBody>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let started = Instant::now();
+        let method = request.method().clone();
+        let request_id = caller.request_id.clone();
+        let bytes_in = Arc::new(AtomicU64::new(0));
+        let caller = caller.via(iam::Via::S3);
+        let (operation, answer) = match self
+            .dispatch(request, payload, caller, Arc::clone(&bytes_in))
+            .await
+        {
+            Ok((operation, answer)) => (operation.name(), answer),
+            Err((operation, error)) => (
+                operation.map_or("Unknown", Operation::name),
+                error_answer(error, &request_id),
+            ),
+        };
+        let mut answer = finish(answer, &method, &request_id);
+        let report = Report {
+            observer: Arc::clone(&self.observer),
+            operation,
+            status: answer.status().as_u16(),
+            bytes_in,
+            bytes_out: 0,
+            started,
+        };
+        let body = std::mem::replace(answer.body_mut(), ResponseBody::empty());
+        *answer.body_mut() = body.reporting(report);
+        answer
+    }
+
+    async fn dispatch<B>(
+        &self,
+        request: HttpRequest<B>,
+        payload: &Payload,
+        caller: Caller,
+        bytes_in: Arc<AtomicU64>,
+    ) -> Result<(Operation, Response<ResponseBody>), (Option<Operation>, Error)>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (head, body) = request.into_parts();
+        let unrouted = |error| (None, error);
+        let path = self.path_style(&head).map_err(unrouted)?;
+        let target = target(&path).map_err(unrouted)?;
+        let query = Query::parse(head.uri.query()).map_err(unrouted)?;
+        let operation = route(&head.method, target, &query, &head.headers).map_err(unrouted)?;
+        let failed = |error| (Some(operation), error);
+
+        let guarded = |limit| GuardedBody::new(&head, payload, body, bytes_in, limit);
+        let (stream, document) = match operation.body() {
+            BodyKind::Empty => (None, Bytes::new()),
+            BodyKind::Stream => (Some(guarded(Limit::Data).map_err(failed)?), Bytes::new()),
+            BodyKind::Xml => {
+                let body = guarded(Limit::Xml).map_err(failed)?;
+                (None, body.read_all().await.map_err(failed)?)
+            }
+        };
+
+        let mut inner = HttpRequest::new(s3s::Body::from(document.clone()));
+        *inner.method_mut() = head.method;
+        *inner.uri_mut() = uri(&path, &query.encode_for_s3s()).map_err(failed)?;
+        *inner.headers_mut() = harmless(&head.headers, document.len());
+        let request = Request::new(operation, caller, head.headers, query, stream);
+        inner.extensions_mut().insert(Arc::new(request));
+
+        let answer = self
+            .service
+            .call(inner)
+            .await
+            .map_err(|_| failed(Error::Internal("s3s could not write an answer")))?;
+        let (mut head, body) = answer.into_parts();
+        if let Some(Status(status)) = head.extensions.remove() {
+            head.status = status;
+        }
+        let replaced = head
+            .extensions
+            .remove::<Answer>()
+            .and_then(|answer| answer.0.lock().take());
+        let body =
+            match replaced {
+                Some((stream, len)) => ResponseBody::stream(stream, len),
+                None => ResponseBody::whole(body.bytes().ok_or_else(|| {
+                    failed(Error::Internal("s3s answered with a stream of its own"))
+                })?),
+            };
+        Ok((operation, Response::from_parts(head, body)))
+    }
+
+    /// The path with the bucket in it, also where the host names the bucket.
+    fn path_style(&self, head: &http::request::Parts) -> Result<String, Error> {
+        let path = head.uri.path();
+        let host = head
+            .headers
+            .get(HOST)
+            .and_then(|host| host.to_str().ok())
+            .or_else(|| head.uri.authority().map(http::uri::Authority::as_str))
+            .unwrap_or_default();
+        let host = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        for domain in &self.domains {
+            let bucket = host
+                .strip_suffix(domain.as_str())
+                .and_then(|rest| rest.strip_suffix('.'));
+            if let Some(bucket) = bucket {
+                return Ok(format!("/{bucket}{path}"));
+            }
+        }
+        Ok(path.to_owned())
+    }
+}
+
+/// S3's XML for what goes wrong before the front is asked: a bad signature, an
+/// anonymous request, a gateway that shuts down. HEAD gets no body.
+pub fn refuse(
+    method: &Method,
+    status: StatusCode,
+    code: &str,
+    message: &str,
+    request_id: &str,
+) -> Response<ResponseBody> {
+    let mut body = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>");
+    body.push_str(&quick_xml::escape::escape(code));
+    body.push_str("</Code><Message>");
+    body.push_str(&quick_xml::escape::escape(message));
+    body.push_str("</Message></Error>");
+    let mut answer = Response::new(ResponseBody::whole(body.into()));
+    *answer.status_mut() = status;
+    answer
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
+    finish(answer, method, request_id)
+}
+
+fn error_answer(error: Error, request_id: &str) -> Response<ResponseBody> {
+    match error.into_s3s(request_id).to_http_response() {
+        Ok(answer) => answer.map(|body| ResponseBody::whole(body.bytes().unwrap_or_default())),
+        Err(_) => {
+            let mut answer = Response::new(ResponseBody::empty());
+            *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            answer
+        }
+    }
+}
+
+/// What every answer has: ids, the server's name, and no body where none may be.
+fn finish(
+    mut answer: Response<ResponseBody>,
+    method: &Method,
+    request_id: &str,
+) -> Response<ResponseBody> {
+    let status = answer.status();
+    let bodiless = method == Method::HEAD
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED;
+    if bodiless {
+        let failed = status.is_client_error() || status.is_server_error();
+        *answer.body_mut() = ResponseBody::empty();
+        if failed || status == StatusCode::NOT_MODIFIED {
+            answer.headers_mut().remove(CONTENT_TYPE);
+            answer.headers_mut().remove(CONTENT_LENGTH);
+        }
+    } else if !answer.headers().contains_key(CONTENT_LENGTH) {
+        let len = answer.body().size_hint().exact().unwrap_or_default();
+        answer
+            .headers_mut()
+            .insert(CONTENT_LENGTH, HeaderValue::from(len));
+    }
+    if let Ok(id) = HeaderValue::try_from(request_id) {
+        answer.headers_mut().insert(REQUEST_ID, id);
+    }
+    answer
+        .headers_mut()
+        .insert(http::header::SERVER, HeaderValue::from_static("Sealgate"));
+    answer
+}
+
+/// What a path names. Decoded first, as s3s does: `/b%2Fk` is an object.
+fn target(path: &str) -> Result<Target, Error> {
+    let invalid = || {
+        Error::client(
+            StatusCode::BAD_REQUEST,
+            "InvalidURI",
+            "Couldn't parse the specified URI.",
+        )
+    };
+    let decoded = percent_encoding::percent_decode_str(path)
+        .decode_utf8()
+        .map_err(|_| invalid())?;
+    let path = decoded.strip_prefix('/').ok_or_else(invalid)?;
+    Ok(match path.split_once('/') {
+        None if path.is_empty() => Target::Service,
+        None | Some((_, "")) => Target::Bucket,
+        Some(_) => Target::Object,
+    })
+}
+
+fn uri(path: &str, query: &str) -> Result<Uri, Error> {
+    let text = if query.is_empty() {
+        path.to_owned()
+    } else {
+        format!("{path}?{query}")
+    };
+    text.parse().map_err(|_| {
+        Error::client(
+            StatusCode::BAD_REQUEST,
+            "InvalidURI",
+            "Couldn't parse the specified URI.",
+        )
+    })
+}
+
+/// The headers s3s may see: none that carries a key, and none that s3s would
+/// judge otherwise than we do.
+fn harmless(headers: &HeaderMap, document_len: usize) -> HeaderMap {
+    let mut out = HeaderMap::new();
+    for (name, value) in headers {
+        let text = name.as_str();
+        if text.starts_with("x-amz-meta-") || text == "x-amz-copy-source" {
+            out.append(name.clone(), value.clone());
+        }
+    }
+    if document_len > 0 {
+        out.insert(CONTENT_LENGTH, HeaderValue::from(document_len));
+    }
+    out
+}

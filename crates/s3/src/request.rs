@@ -1,0 +1,82 @@
+//! What the front keeps of a request while s3s dispatches it.
+//!
+//! s3s sees the method, a path-style URI with the parameters the operation
+//! takes, and a few harmless headers. Everything that decides about encryption,
+//! conditions, ranges, checksums and the body is read from here, by us.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use iam::Caller;
+use parking_lot::Mutex;
+
+use crate::error::Error;
+use crate::guard::GuardedBody;
+use crate::route::{Operation, Query};
+use crate::sse::Confidential;
+
+/// One request; handed through s3s in its extensions.
+pub(crate) struct Request {
+    pub(crate) operation: Operation,
+    pub(crate) caller: Caller,
+    pub(crate) headers: HeaderMap,
+    pub(crate) query: Query,
+    body: Mutex<Option<GuardedBody>>,
+}
+
+impl Request {
+    pub(crate) fn new(
+        operation: Operation,
+        caller: Caller,
+        headers: HeaderMap,
+        query: Query,
+        body: Option<GuardedBody>,
+    ) -> Self {
+        Self {
+            operation,
+            caller,
+            headers,
+            query,
+            body: Mutex::new(body),
+        }
+    }
+
+    /// The request behind what s3s calls with, if it is for `operation`.
+    pub(crate) fn of<T>(
+        request: &s3s::S3Request<T>,
+        operation: Operation,
+    ) -> Result<Arc<Self>, Error> {
+        let found = request
+            .extensions
+            .get::<Arc<Self>>()
+            .ok_or(Error::Internal("a request did not come through the front"))?;
+        if found.operation != operation {
+            return Err(Error::Internal(
+                "s3s chose another operation than the front",
+            ));
+        }
+        Ok(Arc::clone(found))
+    }
+
+    /// The body; can be taken once.
+    pub(crate) fn take_body(&self) -> Result<GuardedBody, Error> {
+        self.body
+            .lock()
+            .take()
+            .ok_or(Error::Internal("the request has no body to take"))
+    }
+
+    /// A header as text, if it is ASCII.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// Whether a customer's key may come with this request.
+    pub(crate) fn confidential(&self) -> Confidential {
+        let loopback = self
+            .caller
+            .source
+            .is_some_and(|source| source.to_canonical().is_loopback());
+        Confidential(self.caller.secure_transport || loopback)
+    }
+}
