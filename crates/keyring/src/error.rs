@@ -8,7 +8,7 @@
 use crate::{
     audit::AuditError,
     key::{KeyArn, KeyState},
-    root::RootKeyError,
+    root::{RootKeyError, RootKeyId},
     store::StoreError,
 };
 
@@ -17,11 +17,8 @@ use crate::{
 #[non_exhaustive]
 pub enum KeyringError {
     /// Caller: no such key or alias (or an AWS owned key, which nobody may name).
-    #[error("{what} does not exist")]
-    NotFound {
-        /// `Key 'arn:...'`, `Alias arn:...`, `Invalid keyId '...'`.
-        what: String,
-    },
+    #[error("{0}")]
+    NotFound(String),
     /// Caller: the key is disabled.
     #[error("{key} is disabled.")]
     Disabled {
@@ -78,9 +75,9 @@ pub enum KeyringError {
     #[error("root key {found} does not open this store: it was made with root key {needed}")]
     WrongRootKey {
         /// Public id of the root key the store was made with.
-        needed: String,
+        needed: RootKeyId,
         /// Public id of the root key given.
-        found: String,
+        found: RootKeyId,
     },
     /// Ours: the store was made for another account or region.
     #[error("the store belongs to account {account}, region {region}")]
@@ -109,6 +106,10 @@ pub enum KeyringError {
     /// The audit log's fault: no key is used without its record.
     #[error("audit log: {0}")]
     Audit(#[from] AuditError),
+    /// Ours: after a failed write the store could not be read back, so what it holds is not known;
+    /// sticky until the keyring is opened anew.
+    #[error("the keyring stopped because what its store holds is not known: {0}")]
+    Stopped(std::sync::Arc<str>),
     /// Ours: a task was cut off by the runtime shutting down.
     #[error("the keyring is shutting down")]
     ShuttingDown,
@@ -118,7 +119,7 @@ impl KeyringError {
     /// The exception's name, such as `DisabledException`.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::NotFound { .. } => "NotFoundException",
+            Self::NotFound(_) => "NotFoundException",
             Self::Disabled { .. } => "DisabledException",
             Self::InvalidState { .. } => "KMSInvalidStateException",
             Self::InvalidArn(_) => "InvalidArnException",
@@ -139,6 +140,7 @@ impl KeyringError {
             | Self::Damaged { .. }
             | Self::Store(_)
             | Self::Audit(_)
+            | Self::Stopped(_)
             | Self::ShuttingDown => "KMSInternalException",
         }
     }

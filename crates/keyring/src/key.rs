@@ -61,9 +61,7 @@ impl FromStr for KeyId {
     type Err = KeyringError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let unknown = || KeyringError::NotFound {
-            what: format!("Invalid keyId '{text}'. Key"),
-        };
+        let unknown = || KeyringError::NotFound(format!("Invalid keyId '{text}'"));
         if let Some(digits) = text.strip_prefix(MULTI_REGION_PREFIX) {
             let mut bytes = [0; 16];
             hex::decode_to_slice(digits, &mut bytes).map_err(|_| unknown())?;
@@ -234,9 +232,7 @@ impl KeyArgument {
     pub fn without_alias(self) -> Result<Self, KeyringError> {
         match self {
             Self::Id(_) | Self::Arn(_) => Ok(self),
-            Self::Alias(name) => Err(KeyringError::NotFound {
-                what: format!("Invalid keyId '{name}'. Key"),
-            }),
+            Self::Alias(name) => Err(KeyringError::NotFound(format!("Invalid keyId '{name}'"))),
             Self::AliasArn(arn, _) => Err(KeyringError::InvalidArn(arn.to_string())),
         }
     }

@@ -16,25 +16,36 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod alias;
 pub mod audit;
+mod catalogue;
+mod change;
 mod clock;
+mod cryptographic;
 mod error;
 mod event;
 mod key;
 mod keyring;
+mod lifecycle;
+mod list;
 mod metadata;
 mod observer;
 pub mod root;
+mod rotation;
+mod state;
 pub mod store;
+mod tag;
+mod trail;
+mod vault;
 
 pub use audit::{AuditError, AuditLog, AuditOptions};
 pub use clock::{Clock, SystemClock};
+pub use cryptographic::{DataKey, Decrypted, Encrypted, ReEncrypted, WrappedDataKey};
 pub use error::KeyringError;
 pub use event::{KeyChange, KeyEvent};
 pub use key::{AliasName, KeyArgument, KeyArn, KeyId, KeyState};
-pub use keyring::{
-    DataKey, Decrypted, Encrypted, Keyring, Options, ReEncrypted, Swept, WrappedDataKey,
-};
+pub use keyring::{Keyring, Options};
+pub use lifecycle::Swept;
 pub use metadata::{
     Alias, CreateKey, DataKeyLen, KeyMetadata, Listed, MaterialId, Page, PendingWindow, Rotation,
     RotationKind, RotationStatus, Service, Tag, Tier,

@@ -2,9 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
+use sha2::{Digest as _, Sha256};
+
 use crate::{
     error::KeyringError,
-    key::{AliasName, KeyArn, KeyState},
+    key::{AliasName, KeyArn, KeyId, KeyState},
 };
 
 /// Whose key it is, and so who may see and change it (spec: tiers).
@@ -57,13 +59,6 @@ impl Service {
         }
     }
 
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::S3 => "s3",
-            Self::Ebs => "ebs",
-        }
-    }
-
     pub(crate) fn description(self) -> &'static str {
         match self {
             Self::S3 => "Default key that protects my S3 objects when no other key is defined",
@@ -104,7 +99,17 @@ impl KeyMetadata {
 
 /// The public name of one version of a key's material: 64 hexadecimal digits on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct MaterialId(pub(crate) [u8; 32]);
+pub struct MaterialId([u8; 32]);
+
+impl MaterialId {
+    /// A name for material `number` of `key`; nothing of the material is in it.
+    pub(crate) fn of(key: KeyId, number: u32) -> Self {
+        let mut hash = Sha256::new_with_prefix(b"sealgate key material id\0");
+        hash.update(key.as_bytes());
+        hash.update(number.to_be_bytes());
+        Self(hash.finalize().into())
+    }
+}
 
 impl std::fmt::Display for MaterialId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -173,8 +178,8 @@ pub struct Tag {
 /// Which part of a list is asked for.
 #[derive(Debug, Clone, Default)]
 pub struct Page {
-    /// Greatest number of entries; 1 to 1000 (100 for aliases and rotations if not given, 100 for
-    /// keys too). `None`: 100.
+    /// Greatest number of entries: 1 to 1000 for keys and rotations (100 if not given), to 100 for
+    /// aliases and to 50 for tags (50 if not given).
     pub limit: Option<u32>,
     /// Where the page before ended, as that page said.
     pub marker: Option<String>,

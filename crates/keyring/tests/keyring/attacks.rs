@@ -1,0 +1,374 @@
+//! What must be true under attack: blobs, contexts, names, and whoever has the disk.
+
+use std::collections::BTreeSet;
+
+use crypto::{random::SystemRandom, record::RootKey};
+use iam::{Principal, Via};
+use keyring::{KeyArgument, KeyringError, root::RootKeyError};
+use rusqlite::{Connection, params};
+
+use crate::fixture::{Fixture, code, context, root, secret};
+
+#[tokio::test]
+async fn a_blob_changed_in_any_byte_cut_or_extended_is_invalid_with_one_message() {
+    let fixture = Fixture::new();
+    let key = fixture.create().await;
+    let blob = fixture.seal(&key, &[]).await;
+    let mut messages = BTreeSet::new();
+    let mut try_one = async |bad: &[u8]| {
+        for named in [None, Some(&key)] {
+            let error = fixture.open(bad, named, &[]).await.unwrap_err();
+            assert_eq!(error.code(), "InvalidCiphertextException");
+            messages.insert(error.message());
+        }
+    };
+    for at in 0..blob.len() {
+        let mut bad = blob.clone();
+        bad[at] ^= 1 << (at % 8);
+        try_one(&bad).await;
+    }
+    for len in 1..blob.len() {
+        try_one(&blob[..len]).await;
+    }
+    let mut longer = blob.clone();
+    longer.push(0);
+    try_one(&longer).await;
+    assert_eq!(messages.len(), 1, "{messages:?}");
+    assert!(fixture.opens(&blob).await);
+    for bad in [vec![], vec![0; 6145]] {
+        assert_eq!(
+            code(fixture.open(&bad, None, &[]).await),
+            "ValidationException"
+        );
+    }
+}
+
+#[tokio::test]
+async fn headers_swapped_between_keys_and_materials_open_nothing() {
+    let fixture = Fixture::new();
+    let (a, b) = (fixture.create().await, fixture.create().await);
+    let blob = fixture.seal(&a, &[]).await;
+    fixture
+        .keyring
+        .rotate_key_on_demand(fixture.may(&a).await)
+        .await
+        .unwrap();
+    let newer = fixture.seal(&a, &[]).await;
+    let foreign = fixture.seal(&b, &[]).await;
+    for other in [&newer, &foreign] {
+        let mut swapped = blob.clone();
+        swapped[..24].copy_from_slice(&other[..24]);
+        assert_eq!(
+            code(fixture.open(&swapped, None, &[]).await),
+            "InvalidCiphertextException"
+        );
+    }
+    let elsewhere = Fixture::new();
+    let foreign = elsewhere.seal(&elsewhere.create().await, &[]).await;
+    assert_eq!(
+        code(fixture.open(&foreign, None, &[]).await),
+        "InvalidCiphertextException"
+    );
+}
+
+#[tokio::test]
+async fn contexts_that_look_alike_are_not_alike() {
+    let fixture = Fixture::new();
+    let key = fixture.create().await;
+    let sealed_with: &[(&str, &str)] = &[("a", "bc"), ("d", "\u{e9}")];
+    let blob = fixture.seal(&key, sealed_with).await;
+    let others: [&[(&str, &str)]; 9] = [
+        &[],
+        &[("a", "bc")],
+        &[("ab", "c"), ("d", "\u{e9}")],
+        &[("A", "bc"), ("d", "\u{e9}")],
+        &[("a", "BC"), ("d", "\u{e9}")],
+        &[("a", "bc"), ("d", "e\u{301}")],
+        &[("a", "bc"), ("d", "\u{e9}"), ("", "")],
+        &[("d", "bc"), ("a", "\u{e9}")],
+        &[("a", "bcd"), ("", "\u{e9}")],
+    ];
+    for other in others {
+        assert_eq!(
+            code(fixture.open(&blob, None, other).await),
+            "InvalidCiphertextException",
+            "{other:?}"
+        );
+    }
+    let reordered = [("d", "\u{e9}"), ("a", "bc")];
+    assert!(fixture.open(&blob, None, &reordered).await.is_ok());
+    assert!(crypto::context::EncryptionContext::from_pairs([("a", "1"), ("a", "1")]).is_err());
+}
+
+#[tokio::test]
+async fn the_wrong_key_named_is_an_incorrect_key() {
+    let fixture = Fixture::new();
+    let (a, b) = (fixture.create().await, fixture.create().await);
+    let blob = fixture.seal(&a, &[]).await;
+    assert_eq!(
+        code(fixture.open(&blob, Some(&b), &[]).await),
+        "IncorrectKeyException"
+    );
+    assert!(fixture.open(&blob, Some(&a), &[]).await.is_ok());
+    // A permission for one key does not open what another sealed.
+    let may = fixture.may(&b).await;
+    let result = fixture.keyring.decrypt(may, &blob, context(&[])).await;
+    assert_eq!(code(result), "InvalidCiphertextException");
+}
+
+#[tokio::test]
+async fn names_of_other_accounts_and_regions_lead_nowhere() {
+    let fixture = Fixture::new();
+    let key = fixture.create().await;
+    let ask = async |argument: &str| {
+        let argument: KeyArgument = argument.parse().unwrap();
+        code(
+            fixture
+                .keyring
+                .authorize::<iam::Decrypt>(&root(Via::Api), &argument)
+                .await,
+        )
+    };
+    let id = key.key_id();
+    for (argument, expected) in [
+        (
+            format!("arn:aws:kms:us-east-1:210987654321:key/{id}"),
+            "AccessDeniedException",
+        ),
+        (
+            "arn:aws:kms:us-east-1:210987654321:alias/x".to_owned(),
+            "AccessDeniedException",
+        ),
+        (
+            format!("arn:aws:kms:eu-west-1:123456789012:key/{id}"),
+            "NotFoundException",
+        ),
+        (
+            "arn:aws:kms:us-east-1:123456789012:alias/x".to_owned(),
+            "NotFoundException",
+        ),
+        (
+            format!("mrk-{}", hex::encode(id.as_bytes())),
+            "NotFoundException",
+        ),
+        (id.to_string(), "Success"),
+        (id.to_string().to_uppercase(), "Success"),
+    ] {
+        assert_eq!(ask(&argument).await, expected, "{argument}");
+    }
+    let stranger = iam::Caller::new(
+        Principal::root("210987654321".parse().unwrap()),
+        Via::Api,
+        "request-2",
+    );
+    let refused = fixture
+        .keyring
+        .authorize::<iam::Decrypt>(&stranger, &KeyArgument::from(&key))
+        .await;
+    assert_eq!(code(refused), "AccessDeniedException");
+    let line = fixture.audit_lines().pop().unwrap();
+    assert_eq!(line["outcome"], "AccessDeniedException");
+    assert_eq!(line["principal"], "arn:aws:iam::210987654321:root");
+    assert_eq!(line["key"], key.as_str());
+}
+
+#[tokio::test]
+async fn records_swapped_in_the_store_are_named_and_not_used() {
+    for table in ["key", "material", "alias"] {
+        let fixture = Fixture::new();
+        let (a, b) = (fixture.create().await, fixture.create().await);
+        for (key, name) in [(&a, "alias/a"), (&b, "alias/b")] {
+            fixture
+                .keyring
+                .create_alias(fixture.may(key).await, name.parse().unwrap())
+                .await
+                .unwrap();
+        }
+        let blob = fixture.seal(&a, &[]).await;
+        let closed = fixture.close();
+        swap(&Connection::open(closed.database()).unwrap(), table);
+        let error = match closed.try_open(None) {
+            Err((_, error)) => error,
+            Ok(fixture) => {
+                // Materials are opened when used.
+                assert_eq!(table, "material");
+                fixture.open(&blob, None, &[]).await.unwrap_err()
+            }
+        };
+        assert_eq!(error.code(), "KMSInternalException");
+        assert!(!error.message().contains(table));
+        assert!(
+            matches!(&error, KeyringError::Damaged { table: at, .. } if *at == table),
+            "{error}"
+        );
+        assert!(
+            error.to_string().contains("does not belong there"),
+            "{error}"
+        );
+    }
+}
+
+fn swap(connection: &Connection, table: &str) {
+    let rows: Vec<(Vec<u8>, Vec<u8>)> = connection
+        .prepare(&format!("SELECT id, sealed FROM {table} ORDER BY id"))
+        .unwrap()
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    assert_eq!(rows.len(), 2);
+    for (to, from) in [(0, 1), (1, 0)] {
+        connection
+            .execute(
+                &format!("UPDATE {table} SET sealed = ?2 WHERE id = ?1"),
+                params![rows[to].0, rows[from].1],
+            )
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_record_changed_in_any_byte_is_named() {
+    let fixture = Fixture::new();
+    let key = fixture.create().await;
+    let mut closed = fixture.close();
+    let sealed: Vec<u8> = Connection::open(closed.database())
+        .unwrap()
+        .query_row("SELECT sealed FROM key", [], |row| row.get(0))
+        .unwrap();
+    for at in (0..sealed.len()).step_by(7) {
+        let mut bad = sealed.clone();
+        bad[at] ^= 0x80;
+        let connection = Connection::open(closed.database()).unwrap();
+        connection
+            .execute("UPDATE key SET sealed = ?1", [&bad])
+            .unwrap();
+        drop(connection);
+        let Err((still_closed, error)) = closed.try_open(None) else {
+            panic!("byte {at} was not noticed");
+        };
+        let id = hex::encode(key.key_id().as_bytes());
+        assert!(error.to_string().contains(&id), "{error}");
+        closed = still_closed;
+    }
+}
+
+#[tokio::test]
+async fn a_lost_record_is_named() {
+    for (table, named) in [("key", "key"), ("material", "material"), ("header", "key")] {
+        let fixture = Fixture::new();
+        let key = fixture.create().await;
+        let alias = "alias/a".parse().unwrap();
+        fixture
+            .keyring
+            .create_alias(fixture.may(&key).await, alias)
+            .await
+            .unwrap();
+        let closed = fixture.close();
+        Connection::open(closed.database())
+            .unwrap()
+            .execute(&format!("DELETE FROM {table}"), [])
+            .unwrap();
+        let Err((_, error)) = closed.try_open(None) else {
+            panic!("a lost {table} was not noticed");
+        };
+        assert!(
+            matches!(&error, KeyringError::Damaged { table, .. } if *table == named),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_root_key_is_refused_and_nothing_is_changed() {
+    let fixture = Fixture::new();
+    let key = fixture.create().await;
+    let blob = fixture.seal(&key, &[]).await;
+    let closed = fixture.close();
+    let files = |closed: &crate::fixture::Closed| {
+        let lines = crate::fixture::audit_lines(&closed.dir.path().join("audit"));
+        (std::fs::read(closed.database()).unwrap(), lines.len())
+    };
+    let before = files(&closed);
+    let Err((closed, error)) = closed.try_open(Some(RootKey::generate(&SystemRandom))) else {
+        panic!("a wrong root key was taken");
+    };
+    assert!(
+        matches!(error, KeyringError::WrongRootKey { .. }),
+        "{error}"
+    );
+    assert_eq!(files(&closed), before);
+
+    // Nor is a new one made when the file is lost, and a cut one is not a wrong one.
+    let kept = std::fs::read(closed.root_key()).unwrap();
+    std::fs::remove_file(closed.root_key()).unwrap();
+    let Err((closed, error)) = closed.try_open(None) else {
+        panic!("a new root key was made for an old store");
+    };
+    assert!(
+        matches!(error, KeyringError::Root(RootKeyError::Missing { .. })),
+        "{error}"
+    );
+    assert!(!closed.root_key().exists());
+    write_private(&closed.root_key(), &kept[..kept.len() / 2]);
+    let Err((closed, error)) = closed.try_open(None) else {
+        panic!("half a root key was taken");
+    };
+    assert!(
+        matches!(error, KeyringError::Root(RootKeyError::Damaged { .. })),
+        "{error}"
+    );
+    assert_eq!(files(&closed), before);
+    std::fs::remove_file(closed.root_key()).unwrap();
+    write_private(&closed.root_key(), &kept);
+    assert!(closed.open().opens(&blob).await);
+}
+
+fn write_private(path: &std::path::Path, bytes: &[u8]) {
+    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .unwrap()
+        .write_all(bytes)
+        .unwrap();
+}
+
+#[tokio::test]
+async fn no_secret_is_in_a_file_a_message_or_a_debug_text() {
+    let fixture = Fixture::new();
+    let key = fixture.create().await;
+    let needle = b"needle-of-the-plaintext";
+    let may = fixture.may(&key).await;
+    let sealed = fixture
+        .keyring
+        .encrypt(may, secret(needle), context(&[]))
+        .await
+        .unwrap();
+    let may = fixture.may(&key).await;
+    let opened = fixture
+        .keyring
+        .decrypt(may, &sealed.ciphertext, context(&[]))
+        .await
+        .unwrap();
+    assert!(!format!("{opened:?}").contains("needle"));
+    let dir = fixture.close().dir;
+    let mut dirs = vec![dir.path().to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else {
+                let bytes = std::fs::read(&path).unwrap();
+                assert!(
+                    !bytes.windows(needle.len()).any(|w| w == needle),
+                    "{}",
+                    path.display()
+                );
+            }
+        }
+    }
+}
