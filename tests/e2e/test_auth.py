@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from harness import ACCOUNT, REGION, Signed, http_get, payload
+from harness import ACCOUNT, Signed, http_get, payload
 
 JSON = {"content-type": "application/x-amz-json-1.1", "x-amz-target": "TrentService.ListKeys"}
 WHO = b"Action=GetCallerIdentity&Version=2011-06-15"
