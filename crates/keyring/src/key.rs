@@ -266,7 +266,7 @@ impl From<&KeyArn> for KeyArgument {
     }
 }
 
-/// What a key may be used for at the moment. Checked in [`crate::state`] alone.
+/// What a key may be used for at the moment (developer guide, "Key states of AWS KMS keys").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum KeyState {
     /// Everything.

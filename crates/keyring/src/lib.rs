@@ -38,6 +38,13 @@ mod tag;
 mod trail;
 mod vault;
 
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
+
+// What the signatures here name of `crypto`, for crates that do not use it themselves.
+pub use crypto::{context::EncryptionContext, secret::SecretVec};
+
 pub use audit::{AuditError, AuditLog, AuditOptions};
 pub use clock::{Clock, SystemClock};
 pub use cryptographic::{DataKey, Decrypted, Encrypted, ReEncrypted, WrappedDataKey};

@@ -180,6 +180,13 @@ impl FileProvider {
         }
     }
 
+    #[cfg(fuzzing)]
+    pub(crate) fn check_text(text: &[u8]) {
+        if let Ok(root) = Self::new("fuzz").parse(&SecretVec::from_slice(text)) {
+            assert_eq!(render(&root).expose(), text);
+        }
+    }
+
     fn parse(&self, text: &SecretVec) -> Result<RootKey, RootKeyError> {
         let text = text.expose();
         let rest = text

@@ -287,6 +287,20 @@ pub(crate) fn damaged(table: Table, id: &[u8], why: &'static str) -> KeyringErro
     }
 }
 
+#[cfg(fuzzing)]
+pub(crate) fn decode_any(contents: &[u8]) {
+    let contents = SecretVec::from_slice(contents);
+    let _ = decode::<HeaderRecord>(Table::Header, b"", &contents);
+    let _ = decode::<AliasRecord>(Table::Alias, b"", &contents);
+    if let Ok(record) = decode::<KeyRecord>(Table::Key, b"", &contents) {
+        let again = SecretVec::from_vec(encode(&record));
+        assert_eq!(
+            decode::<KeyRecord>(Table::Key, b"", &again).ok(),
+            Some(record)
+        );
+    }
+}
+
 fn encode(record: &impl Serialize) -> Vec<u8> {
     let mut contents = vec![FORMAT];
     serde_json::to_writer(&mut contents, record).expect("plain strings and numbers, into memory");
@@ -303,5 +317,168 @@ fn decode<T: DeserializeOwned>(
             serde_json::from_slice(json).map_err(|_| damaged(table, id, "its contents do not read"))
         }
         _ => Err(damaged(table, id, "its format is not known")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crypto::random::SeededRandom;
+
+    use super::*;
+
+    const GOLDEN: &str = include_str!("../tests/golden/records.json");
+
+    fn vault() -> Vault {
+        let root = RootKey::from_secret(SecretBytes::init_with(|key| {
+            for (byte, value) in key.iter_mut().zip(0..) {
+                *byte = value;
+            }
+        }));
+        Vault::new(&root, Arc::new(SeededRandom::new(7)))
+    }
+
+    fn id() -> KeyId {
+        "1234abcd-12ab-34cd-56ef-1234567890ab".parse().unwrap()
+    }
+
+    fn header() -> HeaderRecord {
+        HeaderRecord {
+            account: "123456789012".to_owned(),
+            region: "us-east-1".to_owned(),
+            created: Instant(1_700_000_000_000),
+        }
+    }
+
+    fn key() -> KeyRecord {
+        KeyRecord {
+            multi_region: false,
+            tier: Tier::Managed(crate::Service::Ebs),
+            description: "of volumes \u{e4}".to_owned(),
+            state: KeyState::PendingDeletion,
+            created: Instant(1_700_000_000_000),
+            deletion: Some(Instant(1_702_592_000_000)),
+            tags: vec![Tag {
+                key: "k".to_owned(),
+                value: "v".to_owned(),
+            }],
+            rotation: Some(RotationRecord {
+                period_days: 365,
+                next: Instant(1_731_536_000_000),
+            }),
+            materials: [RotationKind::Creation, RotationKind::OnDemand]
+                .map(|kind| MaterialRecord {
+                    created: Instant(1_700_000_000_000),
+                    kind,
+                })
+                .to_vec(),
+        }
+    }
+
+    fn alias() -> AliasRecord {
+        AliasRecord {
+            target: id().to_string(),
+            created: Instant(1_700_000_000_000),
+            updated: Instant(1_700_000_000_001),
+        }
+    }
+
+    fn golden(table: Table) -> StoredRecord {
+        let golden: serde_json::Value = serde_json::from_str(GOLDEN).unwrap();
+        let field = |name: &str| {
+            let text = golden[table.name()][name].as_str().unwrap();
+            hex::decode(text).unwrap()
+        };
+        StoredRecord {
+            id: field("id"),
+            version: 1,
+            sealed: field("sealed"),
+        }
+    }
+
+    #[test]
+    fn the_golden_records_open_to_what_was_sealed() {
+        let vault = vault();
+        assert_eq!(vault.open_header(&golden(Table::Header)).unwrap(), header());
+        assert_eq!(vault.open_key(&golden(Table::Key)).unwrap(), (id(), key()));
+        let opened = vault.open_material(&golden(Table::Material)).unwrap();
+        assert_eq!(opened.secret().expose(), &[0xa5; 32]);
+        let name = "alias/app/main".parse().unwrap();
+        assert_eq!(
+            vault.open_alias(&golden(Table::Alias)).unwrap(),
+            (name, id(), alias())
+        );
+        assert_eq!(golden(Table::Material).id, material_id(id(), 2));
+    }
+
+    #[test]
+    fn the_contents_are_spelled_as_the_format_says() {
+        let text = |contents: Vec<u8>| {
+            assert_eq!(contents[0], 1);
+            String::from_utf8(contents[1..].to_vec()).unwrap()
+        };
+        assert_eq!(
+            text(encode(&key())),
+            "{\"multi_region\":false,\"tier\":{\"Managed\":\"Ebs\"},\
+             \"description\":\"of volumes \u{e4}\",\"state\":\"PendingDeletion\",\
+             \"created\":1700000000000,\"deletion\":1702592000000,\
+             \"tags\":[{\"key\":\"k\",\"value\":\"v\"}],\
+             \"rotation\":{\"period_days\":365,\"next\":1731536000000},\
+             \"materials\":[{\"created\":1700000000000,\"kind\":\"Creation\"},\
+             {\"created\":1700000000000,\"kind\":\"OnDemand\"}]}"
+        );
+        assert_eq!(
+            text(encode(&header())),
+            "{\"account\":\"123456789012\",\"region\":\"us-east-1\",\"created\":1700000000000}"
+        );
+    }
+
+    #[test]
+    fn a_record_opens_only_in_its_table_and_under_its_id() {
+        let vault = vault();
+        let sealed = vault.seal_key(id(), &key()).as_bytes().to_vec();
+        let at = |id: &[u8]| StoredRecord {
+            id: id.to_vec(),
+            version: 1,
+            sealed: sealed.clone(),
+        };
+        assert!(vault.open_key(&at(id().as_bytes())).is_ok());
+        assert!(vault.open_key(&at(&[0; 16])).is_err());
+        assert!(vault.open_alias(&at(id().as_bytes())).is_err());
+        assert!(vault.open_material(&at(id().as_bytes())).is_err());
+    }
+
+    #[test]
+    fn a_record_that_contradicts_itself_or_says_more_than_we_know_is_damage() {
+        let vault = vault();
+        let open = |contents: &[u8]| {
+            let sealed = vault.seal(Table::Key, id().as_bytes(), contents);
+            let stored = StoredRecord {
+                id: id().as_bytes().to_vec(),
+                version: 1,
+                sealed: sealed.as_bytes().to_vec(),
+            };
+            vault.open_key(&stored).is_ok()
+        };
+        let whole = encode(&key());
+        assert!(open(&whole));
+        let mut undated = key();
+        undated.deletion = None;
+        let mut empty = key();
+        empty.materials.clear();
+        let mut newer = whole.clone();
+        newer[0] = 2;
+        let more = String::from_utf8(whole.clone())
+            .unwrap()
+            .replacen('{', "{\"x\":1,", 1);
+        for bad in [
+            encode(&undated),
+            encode(&empty),
+            newer,
+            more.into_bytes(),
+            Vec::new(),
+            whole[..whole.len() - 1].to_vec(),
+        ] {
+            assert!(!open(&bad));
+        }
     }
 }

@@ -27,6 +27,8 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use event::Event;
 pub use segment::SegmentSink;
+#[cfg(fuzzing)]
+pub(crate) use segment::whole_records;
 
 /// Greatest length of one record, in bytes. Two encryption contexts of the greatest length, every
 /// byte escaped, fit three times.

@@ -189,7 +189,7 @@ impl Segment {
 }
 
 /// The length of the longest prefix of whole records numbered from `first`, and the number after.
-fn whole_records(bytes: &[u8], first: u64) -> (usize, u64) {
+pub(crate) fn whole_records(bytes: &[u8], first: u64) -> (usize, u64) {
     let (mut end, mut next) = (0, first);
     for line in bytes.split_inclusive(|&byte| byte == b'\n') {
         let starts = line.starts_with(format!("{{\"seq\":{next},").as_bytes());
@@ -299,7 +299,7 @@ mod tests {
             drop(sink);
             assert_eq!(fs::read_to_string(&path).unwrap(), lines(1..=2));
         }
-        // The newline alone missing is a torn record too: what follows may be another's.
+        // Where the file itself ends, a record without its newline is a torn one.
         fs::write(&path, &whole[..three - 1]).unwrap();
         assert_eq!(SegmentSink::open(dir.path(), 1 << 20).unwrap().1, 3);
     }

@@ -66,13 +66,9 @@ async fn nothing_is_answered_before_its_record_is_durable() {
     let key = fixture.create().await;
     let may = fixture.may(&key).await;
     let keyring = Arc::clone(&fixture.keyring);
-    let held = fixture.gate.lock().unwrap();
+    let held = fixture.gate.lock().await;
     let answer =
         tokio::spawn(async move { keyring.encrypt(may, secret(b"x"), context(&[])).await });
-    #[allow(
-        clippy::await_holding_lock,
-        reason = "the log's thread waits for it, no task does"
-    )]
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(!answer.is_finished());
     drop(held);

@@ -108,12 +108,12 @@ impl KeyStore for FaultStore {
 pub(crate) struct FaultSink {
     inner: SegmentSink,
     pub(crate) full: Arc<AtomicU8>,
-    pub(crate) gate: Arc<std::sync::Mutex<()>>,
+    pub(crate) gate: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl AuditSink for FaultSink {
     fn append(&mut self, first: u64, lines: &[u8]) -> io::Result<()> {
-        drop(self.gate.lock().unwrap());
+        drop(self.gate.blocking_lock());
         if self.full.load(Ordering::SeqCst) > 0 {
             // Once: the log itself must remember.
             self.full.store(0, Ordering::SeqCst);
@@ -128,7 +128,7 @@ pub(crate) struct Fixture {
     pub(crate) clock: Arc<TestClock>,
     pub(crate) store: Arc<FaultStore>,
     pub(crate) disk_full: Arc<AtomicU8>,
-    pub(crate) gate: Arc<std::sync::Mutex<()>>,
+    pub(crate) gate: Arc<tokio::sync::Mutex<()>>,
     pub(crate) keyring: Arc<Keyring>,
 }
 
@@ -263,7 +263,7 @@ impl Closed {
         (
             Arc<FaultStore>,
             Arc<AtomicU8>,
-            Arc<std::sync::Mutex<()>>,
+            Arc<tokio::sync::Mutex<()>>,
             Arc<Keyring>,
         ),
         KeyringError,

@@ -515,7 +515,7 @@ async fn a_change_is_made_whole_even_if_the_caller_goes_away() {
     let disable = fixture.may(&key).await;
     {
         // The log does not finish a record while this is held: the change is made, not answered.
-        let _gate = fixture.gate.lock().unwrap();
+        let _gate = fixture.gate.lock().await;
         let keyring = Arc::clone(&fixture.keyring);
         let change = tokio::spawn(async move { keyring.disable_key(disable).await });
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
