@@ -168,7 +168,7 @@ async fn a_crash_under_load_keeps_what_was_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(open(dir.path()));
     store.create_bucket("b", date(0)).await.unwrap();
-    for round in 0..4u64 {
+    for round in 0..2u64 {
         let acknowledged = Arc::new(parking_lot::Mutex::new(std::collections::BTreeMap::new()));
         let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
         let writers: Vec<_> = (0..8u64)

@@ -3,6 +3,7 @@
 
 mod conformance;
 mod crash;
+mod golden;
 mod model;
 mod sealing;
 

@@ -241,3 +241,128 @@ fn apply_all(batch: &mut Batch<'_>, changes: &mut [Box<dyn Change>]) -> Result<(
     run("COMMIT", "commit")
         .map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::local::layout::Directory;
+    use crate::store::local::schema::open_for_writing;
+
+    struct Fixture {
+        dir: tempfile::TempDir,
+        writer: Writer,
+        thread: std::thread::JoinHandle<()>,
+    }
+
+    fn fixture() -> Fixture {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = Arc::new(Directory::create(dir.path()).unwrap());
+        let index = open_for_writing(&directory.index()).unwrap();
+        index.execute_batch("CREATE TABLE t (x); UPDATE meta SET value = 0 WHERE name = 'clean'").unwrap();
+        let lock = std::fs::File::create(directory.lock_file()).unwrap();
+        let life = Arc::new(Life::default());
+        let (pins, _) = Pins::start(directory, life.clone()).unwrap();
+        let (writer, thread) = start(Machine { index, sequence: 0, pins, life, lock }).unwrap();
+        Fixture { dir, writer, thread }
+    }
+
+    impl Fixture {
+        fn index(&self) -> Connection {
+            Connection::open(self.dir.path().join("index.db")).unwrap()
+        }
+    }
+
+    fn add(batch: &mut Batch<'_>, x: u64) -> Result<u64, StoreError> {
+        batch.index.execute("INSERT INTO t VALUES (?1)", [x as i64]).map_err(failed("add"))?;
+        Ok(batch.next_sequence())
+    }
+
+    fn rows(index: &Connection) -> u64 {
+        index.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0)).unwrap() as u64
+    }
+
+    #[tokio::test]
+    async fn a_refused_change_is_undone_and_leaves_its_neighbours_alone() {
+        let f = fixture();
+        // A slow one first, so that the others share a batch.
+        let slow = f.writer.submit(|batch| {
+            std::thread::sleep(Duration::from_millis(50));
+            add(batch, 0)
+        });
+        let others = (1..=20u64).map(|i| {
+            f.writer.submit(move |batch| {
+                let sequence = add(batch, i)?;
+                if i % 2 == 0 { Err(StoreError::NoSuchKey) } else { Ok(sequence) }
+            })
+        });
+        let (slow, others) = futures::join!(slow, futures::future::join_all(others));
+        assert!(slow.is_ok());
+        for (i, result) in (1..).zip(&others) {
+            assert_eq!(result.is_err(), i % 2 == 0);
+        }
+        let index = f.index();
+        assert_eq!(rows(&index), 11);
+        let sequence: u32 = index.query_row("SELECT value FROM meta WHERE name = 'sequence'", [], |row| row.get(0)).unwrap();
+        assert_eq!(sequence, 21);
+    }
+
+    #[tokio::test]
+    async fn a_full_index_refuses_changes_and_goes_on() {
+        let f = fixture();
+        f.writer.submit(|batch| add(batch, 1)).await.unwrap();
+        f.writer
+            .submit(|batch| {
+                let pages: u32 = batch.index.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+                batch.index.pragma_update_and_check(None, "max_page_count", pages + 2, |_| Ok(())).map_err(failed("limit"))
+            })
+            .await
+            .unwrap();
+        let full = f.writer.submit(|batch| {
+            batch.index.execute("INSERT INTO t VALUES (zeroblob(100000))", []).map_err(failed("add much"))?;
+            Ok(())
+        });
+        assert!(matches!(full.await, Err(StoreError::NoSpace)));
+        f.writer.submit(|batch| add(batch, 2)).await.unwrap();
+        assert_eq!(rows(&f.index()), 2);
+    }
+
+    #[tokio::test]
+    async fn what_is_queued_before_a_stop_is_done_and_the_index_marked_clean() {
+        let f = fixture();
+        let changes: Vec<_> = (0..5)
+            .map(|i| {
+                let writer = f.writer.clone();
+                tokio::spawn(async move { writer.submit(move |batch| add(batch, i)).await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        f.writer.stop().await;
+        for change in changes {
+            change.await.unwrap().unwrap();
+        }
+        assert!(matches!(f.writer.submit(|batch| add(batch, 9)).await, Err(StoreError::Closed)));
+        let index = f.index();
+        f.thread.join().unwrap();
+        assert_eq!(rows(&index), 5);
+        let clean: u32 = index.query_row("SELECT value FROM meta WHERE name = 'clean'", [], |row| row.get(0)).unwrap();
+        assert_eq!(clean, 1);
+    }
+
+    #[tokio::test]
+    async fn a_failed_commit_stops_the_writer() {
+        let f = fixture();
+        let broken = f.writer.submit(|batch| {
+            // As a failed write of the log would look: the transaction cannot be ended as it should.
+            add(batch, 1)?;
+            batch.index.execute_batch("ROLLBACK").map_err(failed("break it"))?;
+            Ok(())
+        });
+        assert!(matches!(broken.await, Err(StoreError::Closed)));
+        assert!(matches!(f.writer.submit(|batch| add(batch, 2)).await, Err(StoreError::Closed)));
+        let index = f.index();
+        f.thread.join().unwrap();
+        assert_eq!(rows(&index), 0);
+        let clean: u32 = index.query_row("SELECT value FROM meta WHERE name = 'clean'", [], |row| row.get(0)).unwrap();
+        assert_eq!(clean, 0);
+    }
+}
