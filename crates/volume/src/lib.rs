@@ -20,9 +20,18 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod attached;
+mod device;
+mod engine;
 mod error;
+mod geometry;
 mod id;
+mod log;
+mod map;
+mod protection;
+mod ranges;
 mod request;
+mod slots;
+mod store;
 mod volumes;
 
 pub use attached::{AttachedVolume, Extent, ExtentKind};

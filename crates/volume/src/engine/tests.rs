@@ -1,0 +1,576 @@
+//! The durability contract, against a model: random requests on a disk that crashes, replayed from seeds.
+//!
+//! `VOLUME_SEED=n` runs one seed, `VOLUME_SEEDS=n` that many.
+
+use std::sync::Arc;
+
+use crypto::{secret::SecretVec, volume_key::VolumeDataKey};
+
+use super::*;
+use crate::{
+    device::sim::{Crash, Fault, Rng, SimDisk},
+    geometry::CHUNK_LEN,
+    protection::{Sealed, Unencrypted},
+};
+
+const SECTOR: u64 = SECTOR_LEN as u64;
+/// More than a window.
+const CHUNKS: u64 = 18;
+const SIZE: u64 = CHUNKS * CHUNK_LEN;
+const PLENTY: u64 = 1 << 40;
+
+pub(super) fn shape() -> Shape {
+    Shape {
+        volume: "vol-0123456789abcdef0".parse().unwrap(),
+        size: SIZE,
+    }
+}
+
+pub(super) fn sealed() -> Sealed {
+    let data_key = VolumeDataKey::from_secret(SecretVec::from_slice(&[5; 64])).unwrap();
+    Sealed::new(shape().volume, data_key, BASE_GENERATION)
+}
+
+pub(super) fn media(disk: &SimDisk) -> Media {
+    Media {
+        slots: disk.slots(),
+        log: disk.log_dir(),
+        on_failed: Box::new(|| ()),
+    }
+}
+
+fn new_volume<P: Protection>(disk: &SimDisk, protection: impl Fn() -> P) -> Engine<P> {
+    create(&media(disk), shape(), &protection()).unwrap();
+    Engine::open(media(disk), shape(), protection()).unwrap()
+}
+
+/// What a sector holds.
+type Content = Arc<[u8]>;
+
+/// What a sector may hold after a crash, oldest first; the last is what it holds now.
+struct Model {
+    sectors: Vec<Vec<Content>>,
+}
+
+impl Model {
+    fn new() -> Self {
+        let zero: Content = vec![0; SECTOR_LEN].into();
+        Self {
+            sectors: (0..SIZE / SECTOR).map(|_| vec![zero.clone()]).collect(),
+        }
+    }
+
+    /// The range now holds `bytes`.
+    fn write(&mut self, offset: u64, bytes: &[u8]) {
+        let mut at = 0;
+        while at < bytes.len() {
+            let position = offset + at as u64;
+            let within = (position % SECTOR) as usize;
+            let len = (SECTOR_LEN - within).min(bytes.len() - at);
+            let sector = &mut self.sectors[(position / SECTOR) as usize];
+            let mut content = sector.last().unwrap().to_vec();
+            content[within..within + len].copy_from_slice(&bytes[at..at + len]);
+            sector.push(content.into());
+            at += len;
+        }
+    }
+
+    fn flushed(&mut self) {
+        for sector in &mut self.sectors {
+            sector.drain(..sector.len() - 1);
+        }
+    }
+
+    fn bytes(&self, offset: u64, len: u64) -> Vec<u8> {
+        let mut out = Vec::new();
+        let first = offset / SECTOR;
+        for sector in first..(offset + len).div_ceil(SECTOR) {
+            out.extend_from_slice(self.sectors[sector as usize].last().unwrap());
+        }
+        let skip = (offset - first * SECTOR) as usize;
+        out[skip..skip + len as usize].to_vec()
+    }
+
+    /// Takes what the volume holds for what it holds now, if that may be.
+    fn adopt<P: Protection>(&mut self, volume: &Engine<P>, durable: bool, story: &str) {
+        let mut all = vec![0xee; SIZE as usize];
+        volume.read(0, &mut all).unwrap();
+        for (number, (sector, found)) in self
+            .sectors
+            .iter_mut()
+            .zip(all.chunks(SECTOR_LEN))
+            .enumerate()
+        {
+            let Some(content) = sector.iter().rev().find(|content| ***content == *found) else {
+                panic!(
+                    "sector {number} holds none of the {} contents it may: {:?}… {story}",
+                    sector.len(),
+                    &found[..16]
+                );
+            };
+            let content = content.clone();
+            if durable {
+                sector.clear();
+            }
+            sector.push(content);
+        }
+    }
+}
+
+/// A range that is likely to meet others.
+fn range(rng: &mut Rng) -> (u64, u64) {
+    let len = match rng.below(10) {
+        0 => rng.below(3 * CHUNK_LEN) + 1,
+        1..4 => rng.below(3 * SECTOR) + 1,
+        4 => CHUNK_LEN,
+        _ => (rng.below(6) + 1) * SECTOR,
+    };
+    // Few places, so that requests overlap; those at the end of a window and of the volume among them.
+    let places = [0, 1, 14, 15, 16, CHUNKS - 1];
+    let chunk = places[rng.below(6) as usize];
+    let within = match rng.below(4) {
+        0 => 0,
+        1 => rng.below(8) * SECTOR,
+        2 => CHUNK_LEN - SECTOR * (1 + rng.below(4)),
+        _ => rng.below(CHUNK_LEN),
+    };
+    let offset = (chunk * CHUNK_LEN + within).min(SIZE - 1);
+    (offset, len.min(SIZE - offset))
+}
+
+fn fill(rng: &mut Rng, len: u64) -> Vec<u8> {
+    let mark = rng.next().to_le_bytes();
+    (0..len as usize)
+        .map(|n| mark[n % 8] ^ (n / 8 % 251) as u8)
+        .collect()
+}
+
+/// Random requests, crashes, faults and full disks.
+fn life<P: Protection>(seed: u64, protection: impl Fn() -> P) {
+    let mut rng = Rng(seed);
+    let disk = SimDisk::new(rng.next(), PLENTY);
+    let mut volume = new_volume(&disk, &protection);
+    let mut model = Model::new();
+    let mut crashes = 0;
+    while crashes < 4 {
+        if rng.one_in(25) {
+            disk.stop_after(rng.below(12));
+        }
+        let (offset, len) = range(&mut rng);
+        let fua = rng.one_in(12);
+        // What is known of the range if the request fails: old or new, sector by sector.
+        let outcome = match rng.below(20) {
+            0..9 => {
+                let mut bytes = fill(&mut rng, len);
+                let plain = bytes.clone();
+                let outcome = volume.write(offset, &mut bytes, fua);
+                model.write(offset, &plain);
+                outcome
+            }
+            9 | 10 => {
+                let outcome = volume.write_zeroes(offset, len, rng.one_in(2), fua);
+                model.write(offset, &vec![0; len as usize]);
+                outcome
+            }
+            11 => {
+                // Whole chunks, so that slots come free and are used again.
+                let (first, last) = (offset / CHUNK_LEN, (offset + len).div_ceil(CHUNK_LEN));
+                let (offset, len) = (first * CHUNK_LEN, (last - first) * CHUNK_LEN);
+                let outcome = volume.trim(offset, len, fua);
+                model.write(offset, &vec![0; len as usize]);
+                outcome
+            }
+            12 | 13 => volume.flush().inspect(|()| model.flushed()),
+            14 => {
+                volume.tidy();
+                Ok(())
+            }
+            15 if rng.one_in(4) => volume.checkpoint().inspect(|()| model.flushed()),
+            _ => {
+                let mut bytes = vec![0xee; len as usize];
+                volume.read(offset, &mut bytes).inspect(|()| {
+                    assert!(
+                        bytes == model.bytes(offset, len),
+                        "seed {seed}: {len} bytes at {offset} read wrong"
+                    );
+                })
+            }
+        };
+        if outcome.is_ok() && fua {
+            // Only its own range is promised, but the rest is not worse for it: a flush covered it.
+            model.adopt(&volume, false, &format!("(seed {seed}, after FUA)"));
+        }
+        if let Err(error) = outcome {
+            // The machine went down, in this request or in an earlier one's background work.
+            assert!(
+                matches!(error, VolumeError::Io { .. } | VolumeError::Failed(_)),
+                "seed {seed}: {error}"
+            );
+            crashes += 1;
+            let crash = if rng.one_in(3) {
+                Crash::Process
+            } else {
+                Crash::Power
+            };
+            drop(volume);
+            disk.restart(crash);
+            if rng.one_in(4) {
+                // It goes down again while it comes back.
+                disk.stop_after(rng.below(20));
+                let _ = Engine::open(media(&disk), shape(), protection()).map(|volume| {
+                    volume.tidy();
+                });
+                disk.restart(crash);
+            }
+            volume = Engine::open(media(&disk), shape(), protection())
+                .unwrap_or_else(|error| panic!("seed {seed}: not opened after {crash:?}: {error}"));
+            let story = format!("(seed {seed}, after {crash:?})");
+            model.adopt(&volume, crash == Crash::Power, &story);
+        }
+    }
+}
+
+fn seeds(count: u64) -> Vec<u64> {
+    let from = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    match from("VOLUME_SEED") {
+        Some(seed) => vec![seed],
+        None => (0..from("VOLUME_SEEDS").unwrap_or(count)).collect(),
+    }
+}
+
+#[test]
+fn a_sealed_volume_keeps_its_promises_through_crashes() {
+    for seed in seeds(200) {
+        life(seed, sealed);
+    }
+}
+
+#[test]
+fn an_unencrypted_volume_keeps_its_promises_through_crashes() {
+    for seed in seeds(100) {
+        life(seed, Unencrypted::new);
+    }
+}
+
+#[test]
+fn no_plaintext_reaches_the_disk_of_a_sealed_volume() {
+    let disk = SimDisk::new(1, PLENTY);
+    let volume = new_volume(&disk, sealed);
+    let needle = b"the quick brown fox jumps over the lazy dog, again and again.";
+    let text = needle.repeat(10_000);
+    for offset in [0, 100, SECTOR, CHUNK_LEN - 7] {
+        volume.write(offset, &mut text.clone(), true).unwrap();
+        let mut back = vec![0; text.len()];
+        volume.read(offset, &mut back).unwrap();
+        assert!(back == text);
+    }
+    volume.checkpoint().unwrap();
+    let contents = disk.contents();
+    assert!(contents.len() > text.len());
+    assert!(!contents.windows(16).any(|bytes| bytes == &needle[..16]));
+}
+
+#[test]
+fn a_failed_sync_is_final() {
+    for fault in [Fault::SyncSlots, Fault::SyncLog] {
+        let disk = SimDisk::new(2, PLENTY);
+        let volume = new_volume(&disk, sealed);
+        volume.write(0, &mut [1; 4096], true).unwrap();
+        disk.fail_once(fault);
+        volume.write(CHUNK_LEN, &mut [2; 4096], false).unwrap();
+        assert!(matches!(volume.flush(), Err(VolumeError::Failed(_))));
+        // The next sync would succeed, but nothing asks for it.
+        for outcome in [
+            volume.flush(),
+            volume.read(0, &mut [0; 4096]),
+            volume.write(0, &mut [3; 4096], false),
+            volume.trim(0, SIZE, false),
+            volume.extents(0, SIZE, 1).map(|_| ()),
+            volume.checkpoint(),
+        ] {
+            assert!(matches!(outcome, Err(VolumeError::Failed(_))), "{fault:?}");
+        }
+        drop(volume);
+        disk.restart(Crash::Power);
+        let volume = Engine::open(media(&disk), shape(), sealed()).unwrap();
+        let mut bytes = [0; 4096];
+        volume.read(0, &mut bytes).unwrap();
+        assert_eq!(bytes, [1; 4096]);
+    }
+}
+
+#[test]
+fn a_full_disk_fails_the_write_that_meets_it_and_nothing_else() {
+    let disk = SimDisk::new(3, PLENTY);
+    let volume = new_volume(&disk, sealed);
+    volume.write(0, &mut [1; 4096], true).unwrap();
+    disk.set_space(0);
+    let mut full = 0;
+    for chunk in 0..CHUNKS {
+        match volume.write(chunk * CHUNK_LEN, &mut [2; 8192], false) {
+            Ok(()) => {}
+            Err(VolumeError::NoSpace) => full += 1,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!(full > 0);
+    volume.flush().unwrap();
+    let mut bytes = [0; 8192];
+    volume.read(0, &mut bytes).unwrap();
+    assert_eq!(bytes, [2; 8192]);
+    volume.trim(0, CHUNK_LEN, true).unwrap();
+    volume.tidy();
+    assert_eq!(disk.space(), CHUNK_LEN);
+    volume
+        .write((CHUNKS - 1) * CHUNK_LEN, &mut [4; 4096], true)
+        .unwrap();
+}
+
+#[test]
+fn a_flush_without_space_for_the_log_can_be_repeated() {
+    let disk = SimDisk::new(4, PLENTY);
+    let volume = new_volume(&disk, sealed);
+    volume.write(0, &mut [1; 4096], false).unwrap();
+    volume.trim(0, CHUNK_LEN, false).unwrap();
+    volume.write(0, &mut [2; 4096], false).unwrap();
+    disk.set_space(0);
+    assert!(matches!(volume.flush(), Err(VolumeError::NoSpace)));
+    assert!(matches!(volume.checkpoint(), Err(VolumeError::NoSpace)));
+    disk.set_space(PLENTY);
+    volume.flush().unwrap();
+    drop(volume);
+    disk.restart(Crash::Power);
+    let volume = Engine::open(media(&disk), shape(), sealed()).unwrap();
+    let mut bytes = [0; 4096];
+    volume.read(0, &mut bytes).unwrap();
+    assert_eq!(bytes, [2; 4096]);
+}
+
+#[test]
+fn a_failed_read_or_write_is_an_error_of_that_request_alone() {
+    let disk = SimDisk::new(5, PLENTY);
+    let volume = new_volume(&disk, sealed);
+    disk.fail_once(Fault::Write);
+    assert!(matches!(
+        volume.write(0, &mut [1; 4096], false),
+        Err(VolumeError::Io { .. })
+    ));
+    volume.write(0, &mut [1; 4096], true).unwrap();
+    disk.fail_once(Fault::Read);
+    assert!(volume.read(0, &mut [0; 4096]).is_err());
+    let mut bytes = [0; 4096];
+    volume.read(0, &mut bytes).unwrap();
+    assert_eq!(bytes, [1; 4096]);
+    assert!(!disk.take_fault());
+}
+
+/// Three flushes, and where each one's frame begins.
+fn three_flushes(disk: &SimDisk) -> Vec<u64> {
+    let volume = new_volume(disk, sealed);
+    let mut starts = Vec::new();
+    for n in 0..3 {
+        starts.push(volume.log.lock().end());
+        volume
+            .write(n * CHUNK_LEN, &mut [n as u8 + 1; 4096], true)
+            .unwrap();
+    }
+    starts
+}
+
+#[test]
+fn damage_before_the_last_durable_point_refuses_to_open_and_says_where() {
+    let open = |disk: &SimDisk| match Engine::open(media(disk), shape(), sealed()) {
+        Err(VolumeError::Damaged { at, .. }) => at,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("opened"),
+    };
+    let starts = three_flushes(&SimDisk::new(6, PLENTY));
+    for start in &starts {
+        // A changed bit anywhere in a frame, also in the last one: it is no hole.
+        for at in (0..170).step_by(13) {
+            let disk = SimDisk::new(6, PLENTY);
+            three_flushes(&disk);
+            disk.damage_log(start + at, |byte| byte ^ 4);
+            assert_eq!(open(&disk), *start);
+        }
+    }
+    // A lost block in the middle is no torn tail.
+    for start in &starts[..2] {
+        let disk = SimDisk::new(6, PLENTY);
+        three_flushes(&disk);
+        for at in 0..512 {
+            disk.damage_log(start + at, |_| 0);
+        }
+        assert_eq!(open(&disk), *start);
+    }
+    // A lost block of the checkpoint neither, though nothing follows it.
+    let disk = SimDisk::new(6, PLENTY);
+    new_volume(&disk, sealed);
+    for at in 0..512 {
+        disk.damage_log(4096 + at, |_| 0);
+    }
+    assert_eq!(open(&disk), 4096);
+}
+
+#[test]
+fn a_torn_tail_is_dropped_and_does_not_come_back() {
+    let disk = SimDisk::new(7, PLENTY);
+    let starts = three_flushes(&disk);
+    for at in 0..512 {
+        disk.damage_log(starts[2] + at, |_| 0);
+    }
+    disk.damage_log(starts[2] + 600, |_| 9);
+    let volume = Engine::open(media(&disk), shape(), sealed()).unwrap();
+    let mut bytes = [0; 4096];
+    volume.read(CHUNK_LEN, &mut bytes).unwrap();
+    assert_eq!(bytes, [2; 4096]);
+    volume.read(2 * CHUNK_LEN, &mut bytes).unwrap();
+    assert_eq!(bytes, [0; 4096]);
+    assert!(disk.log_bytes()[4096 * 2..].iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn the_log_of_another_volume_key_or_size_is_refused() {
+    let disk = SimDisk::new(8, PLENTY);
+    new_volume(&disk, sealed);
+    let other_key = || {
+        let data_key = VolumeDataKey::from_secret(SecretVec::from_slice(&[6; 64])).unwrap();
+        Sealed::new(shape().volume, data_key, BASE_GENERATION)
+    };
+    assert!(Engine::open(media(&disk), shape(), other_key()).is_err());
+    assert!(Engine::open(media(&disk), shape(), Unencrypted::new()).is_err());
+    let larger = Shape {
+        size: 2 * SIZE,
+        ..shape()
+    };
+    assert!(Engine::open(media(&disk), larger, sealed()).is_err());
+    assert!(Engine::open(media(&disk), shape(), sealed()).is_ok());
+}
+
+#[test]
+fn the_log_stays_bounded() {
+    let disk = SimDisk::new(9, PLENTY);
+    let volume = new_volume(&disk, sealed);
+    let mut longest = 0;
+    for n in 0..3000_u64 {
+        let chunk = n % CHUNKS;
+        volume
+            .write(chunk * CHUNK_LEN, &mut [1; 4096], false)
+            .unwrap();
+        volume.trim(chunk * CHUNK_LEN, CHUNK_LEN, true).unwrap();
+        volume.tidy();
+        longest = longest.max(volume.log.lock().end());
+    }
+    assert!(longest <= (8 << 20) + 4096, "{longest}");
+    assert!(volume.log.lock().header().epoch > 1);
+}
+
+#[test]
+fn sequential_writes_lie_together() {
+    let disk = SimDisk::new(10, PLENTY);
+    let volume = new_volume(&disk, sealed);
+    for n in 0..SIZE / 65536 {
+        volume.write(n * 65536, &mut [1; 65536], false).unwrap();
+    }
+    for chunk in 0..CHUNKS as u32 {
+        let entry = volume.map.get(crate::geometry::Chunk(chunk)).unwrap();
+        assert_eq!(entry.slot.0, chunk);
+    }
+}
+
+#[test]
+fn extents_say_what_is_there() {
+    use crate::ExtentKind::{Data, Hole, Zero};
+    let disk = SimDisk::new(11, PLENTY);
+    let volume = new_volume(&disk, sealed);
+    let extents = |offset, len, max| -> Vec<_> {
+        let extents = volume.extents(offset, len, max).unwrap();
+        extents
+            .iter()
+            .map(|extent| (extent.kind, extent.len))
+            .collect()
+    };
+    assert_eq!(extents(0, SIZE, 10), [(Hole, SIZE)]);
+    volume.write(SECTOR, &mut [1; 4096], false).unwrap();
+    volume
+        .write_zeroes(4 * SECTOR, SECTOR, true, false)
+        .unwrap();
+    volume
+        .write_zeroes(5 * CHUNK_LEN, 2 * CHUNK_LEN, true, false)
+        .unwrap();
+    assert_eq!(
+        extents(0, SIZE, 10),
+        [
+            (Hole, SECTOR),
+            (Data, SECTOR),
+            (Hole, 2 * SECTOR),
+            (Zero, SECTOR),
+            (Hole, 5 * CHUNK_LEN - 5 * SECTOR),
+            (Zero, 2 * CHUNK_LEN),
+            (Hole, (CHUNKS - 7) * CHUNK_LEN),
+        ]
+    );
+    assert_eq!(
+        extents(10, 5000, 10),
+        [(Hole, SECTOR - 10), (Data, 5000 - SECTOR + 10)]
+    );
+    assert_eq!(extents(0, SIZE, 2), [(Hole, SECTOR), (Data, SECTOR)]);
+    volume.trim(0, SIZE, false).unwrap();
+    assert_eq!(extents(0, SIZE, 10), [(Hole, SIZE)]);
+}
+
+#[test]
+fn requests_outside_the_volume_are_refused() {
+    let disk = SimDisk::new(12, PLENTY);
+    let volume = new_volume(&disk, sealed);
+    for (offset, len) in [
+        (SIZE, 1),
+        (SIZE - 1, 2),
+        (u64::MAX, 1),
+        (u64::MAX - 1, 4096),
+    ] {
+        let mut bytes = vec![0; len as usize];
+        for outcome in [
+            volume.read(offset, &mut bytes),
+            volume.write(offset, &mut bytes, false),
+            volume.trim(offset, len, false),
+            volume.write_zeroes(offset, len, true, false),
+            volume.extents(offset, len, 1).map(|_| ()),
+        ] {
+            assert!(matches!(outcome, Err(VolumeError::OutOfRange { .. })));
+        }
+    }
+    for offset in [0, 1, SIZE] {
+        volume.read(offset, &mut []).unwrap();
+        volume.write(offset, &mut [], true).unwrap();
+        volume.trim(offset, 0, true).unwrap();
+    }
+}
+
+#[test]
+fn a_trim_of_64_tib_is_quick_and_its_record_short() {
+    let disk = SimDisk::new(13, PLENTY);
+    let shape = Shape {
+        size: 64 << 40,
+        ..shape()
+    };
+    create(&media(&disk), shape, &sealed()).unwrap();
+    let volume = Engine::open(media(&disk), shape, sealed()).unwrap();
+    for tib in 0..64 {
+        volume.write(tib << 40, &mut [1; 4096], false).unwrap();
+    }
+    volume
+        .write(shape.size - 4096, &mut [1; 4096], true)
+        .unwrap();
+    let before = volume.log.lock().end();
+    let started = std::time::Instant::now();
+    volume.trim(0, shape.size, true).unwrap();
+    assert!(started.elapsed().as_millis() < 500);
+    assert_eq!(volume.log.lock().end() - before, 4096);
+    assert!(
+        volume
+            .map
+            .next_mapped(crate::geometry::Chunk(0), crate::geometry::Chunk(1 << 27))
+            .is_none()
+    );
+}

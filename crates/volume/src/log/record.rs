@@ -1,0 +1,490 @@
+//! Records of the metadata log, and batches of them.
+//!
+//! A record says what a layer has of a chunk, or of a run of chunks. It stands for itself: replaying records in order,
+//! up to any of them, gives a map whose sectors were all durable when it was written.
+//!
+//! Numbers are little endian. No record begins with a zero byte, and none is longer than 56 bytes, so a frame never
+//! has 512 zero bytes in a row: such a block was never written.
+
+use crate::{
+    geometry::{Chunk, Generation, LayerId, Sectors, Slot},
+    map::Entry,
+};
+
+/// The number that stands for "no layer below".
+const NONE: u32 = u32::MAX;
+/// Longest record, in bytes.
+pub(super) const RECORD_LEN_MAX: usize = 56;
+
+/// A change of the map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Record {
+    /// A layer begins. First in every file; one a file, for now.
+    Layer {
+        layer: LayerId,
+        /// The layer below.
+        below: Option<LayerId>,
+        /// What its sectors are sealed under.
+        generation: Generation,
+    },
+    /// Chunks in neighbouring slots, all sectors written.
+    Full {
+        layer: LayerId,
+        chunk: Chunk,
+        count: u32,
+        slot: Slot,
+        generation: Generation,
+    },
+    /// Chunks in neighbouring slots, all sectors zero without being written.
+    Zero {
+        layer: LayerId,
+        chunk: Chunk,
+        count: u32,
+        slot: Slot,
+        generation: Generation,
+    },
+    /// A chunk, sector by sector.
+    Partial {
+        layer: LayerId,
+        chunk: Chunk,
+        entry: Entry,
+    },
+    /// Chunks of which the layer has nothing.
+    Unmap {
+        layer: LayerId,
+        chunk: Chunk,
+        count: u32,
+    },
+}
+
+const KIND_LAYER: u8 = 1;
+const KIND_FULL: u8 = 2;
+const KIND_ZERO: u8 = 3;
+const KIND_PARTIAL: u8 = 4;
+const KIND_UNMAP: u8 = 5;
+
+impl Record {
+    /// What a layer has of one chunk.
+    pub(crate) fn of(layer: LayerId, chunk: Chunk, entry: Option<Entry>) -> Self {
+        match entry {
+            None => Self::Unmap {
+                layer,
+                chunk,
+                count: 1,
+            },
+            Some(entry) if entry.valid == Sectors::ALL => Self::Full {
+                layer,
+                chunk,
+                count: 1,
+                slot: entry.slot,
+                generation: entry.generation,
+            },
+            Some(entry) if entry.zero == Sectors::ALL => Self::Zero {
+                layer,
+                chunk,
+                count: 1,
+                slot: entry.slot,
+                generation: entry.generation,
+            },
+            Some(entry) => Self::Partial {
+                layer,
+                chunk,
+                entry,
+            },
+        }
+    }
+
+    /// Takes in the record of the chunk behind, if one record can say both.
+    fn join(&mut self, next: &Self) -> bool {
+        match (self, next) {
+            (
+                Self::Unmap {
+                    layer,
+                    chunk,
+                    count,
+                },
+                Self::Unmap {
+                    layer: next_layer,
+                    chunk: next_chunk,
+                    count: next_count,
+                },
+            ) if layer == next_layer && chunk.0 + *count == next_chunk.0 => {
+                *count += next_count;
+                true
+            }
+            (
+                Self::Full {
+                    layer,
+                    chunk,
+                    count,
+                    slot,
+                    generation,
+                },
+                Self::Full {
+                    layer: next_layer,
+                    chunk: next_chunk,
+                    count: next_count,
+                    slot: next_slot,
+                    generation: next_generation,
+                },
+            )
+            | (
+                Self::Zero {
+                    layer,
+                    chunk,
+                    count,
+                    slot,
+                    generation,
+                },
+                Self::Zero {
+                    layer: next_layer,
+                    chunk: next_chunk,
+                    count: next_count,
+                    slot: next_slot,
+                    generation: next_generation,
+                },
+            ) if layer == next_layer
+                && generation == next_generation
+                && chunk.0 + *count == next_chunk.0
+                && slot.0 + *count == next_slot.0 =>
+            {
+                *count += next_count;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        let head = |out: &mut Vec<u8>, kind: u8, numbers: &[u32]| {
+            out.extend_from_slice(&[kind, 0, 0, 0]);
+            for number in numbers {
+                out.extend_from_slice(&number.to_le_bytes());
+            }
+        };
+        match *self {
+            Self::Layer {
+                layer,
+                below,
+                generation,
+            } => head(
+                out,
+                KIND_LAYER,
+                &[layer.0, below.map_or(NONE, |below| below.0), generation.0],
+            ),
+            Self::Full {
+                layer,
+                chunk,
+                count,
+                slot,
+                generation,
+            } => head(
+                out,
+                KIND_FULL,
+                &[layer.0, chunk.0, count, slot.0, generation.0],
+            ),
+            Self::Zero {
+                layer,
+                chunk,
+                count,
+                slot,
+                generation,
+            } => head(
+                out,
+                KIND_ZERO,
+                &[layer.0, chunk.0, count, slot.0, generation.0],
+            ),
+            Self::Partial {
+                layer,
+                chunk,
+                entry,
+            } => {
+                head(
+                    out,
+                    KIND_PARTIAL,
+                    &[layer.0, chunk.0, entry.slot.0, entry.generation.0, 0],
+                );
+                out.extend_from_slice(&entry.valid.0.to_le_bytes());
+                out.extend_from_slice(&entry.zero.0.to_le_bytes());
+            }
+            Self::Unmap {
+                layer,
+                chunk,
+                count,
+            } => head(out, KIND_UNMAP, &[layer.0, chunk.0, count]),
+        }
+    }
+
+    /// Takes one record off the front of `bytes`. Whether its numbers make sense for the volume is the caller's to check.
+    pub(super) fn decode(bytes: &mut &[u8]) -> Result<Self, &'static str> {
+        let mut reader = Reader(bytes);
+        let [kind, pad @ ..] = reader.take::<4>()?;
+        if pad != [0; 3] {
+            return Err("a record's padding is not zero");
+        }
+        let layer = LayerId(reader.number()?);
+        let record = match kind {
+            KIND_LAYER => Self::Layer {
+                layer,
+                below: match reader.number()? {
+                    NONE => None,
+                    below => Some(LayerId(below)),
+                },
+                generation: Generation(reader.number()?),
+            },
+            KIND_FULL | KIND_ZERO => {
+                let chunk = Chunk(reader.number()?);
+                let count = reader.number()?;
+                let slot = Slot(reader.number()?);
+                let generation = Generation(reader.number()?);
+                if kind == KIND_FULL {
+                    Self::Full {
+                        layer,
+                        chunk,
+                        count,
+                        slot,
+                        generation,
+                    }
+                } else {
+                    Self::Zero {
+                        layer,
+                        chunk,
+                        count,
+                        slot,
+                        generation,
+                    }
+                }
+            }
+            KIND_PARTIAL => {
+                let chunk = Chunk(reader.number()?);
+                let slot = Slot(reader.number()?);
+                let generation = Generation(reader.number()?);
+                if reader.number()? != 0 {
+                    return Err("a record's padding is not zero");
+                }
+                let entry = Entry {
+                    slot,
+                    generation,
+                    valid: Sectors(u128::from_le_bytes(reader.take()?)),
+                    zero: Sectors(u128::from_le_bytes(reader.take()?)),
+                };
+                if entry.valid.overlaps(entry.zero) || entry.is_empty() {
+                    return Err("a record's masks contradict each other");
+                }
+                Self::Partial {
+                    layer,
+                    chunk,
+                    entry,
+                }
+            }
+            KIND_UNMAP => Self::Unmap {
+                layer,
+                chunk: Chunk(reader.number()?),
+                count: reader.number()?,
+            },
+            _ => return Err("a record is of an unknown kind"),
+        };
+        *bytes = reader.0;
+        Ok(record)
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], &'static str> {
+        let (head, rest) = self
+            .0
+            .split_first_chunk::<N>()
+            .ok_or("a record is cut short")?;
+        self.0 = rest;
+        Ok(*head)
+    }
+
+    fn number(&mut self) -> Result<u32, &'static str> {
+        Ok(u32::from_le_bytes(self.take()?))
+    }
+}
+
+/// Records that become durable together, gathered into payloads of frames. Runs of chunks join into one record.
+#[derive(Default)]
+pub(crate) struct Batch {
+    full: Vec<Payload>,
+    open: Payload,
+    last: Option<Record>,
+}
+
+/// The records of one frame.
+#[derive(Default)]
+pub(crate) struct Payload {
+    pub(super) bytes: Vec<u8>,
+    pub(super) count: u32,
+}
+
+impl Batch {
+    pub(crate) fn push(&mut self, record: Record) {
+        if let Some(last) = &mut self.last
+            && last.join(&record)
+        {
+            return;
+        }
+        if let Some(last) = self.last.replace(record) {
+            self.put(&last);
+        }
+    }
+
+    fn put(&mut self, record: &Record) {
+        if self.open.bytes.len() + RECORD_LEN_MAX > super::frame::PAYLOAD_LEN_MAX {
+            self.full.push(std::mem::take(&mut self.open));
+        }
+        record.encode(&mut self.open.bytes);
+        self.open.count += 1;
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.full.is_empty() && self.open.count == 0 && self.last.is_none()
+    }
+
+    /// The payloads that are full by now, so that a long batch need not be held whole.
+    pub(crate) fn take_full(&mut self) -> Vec<Payload> {
+        std::mem::take(&mut self.full)
+    }
+
+    /// All payloads.
+    pub(crate) fn finish(mut self) -> Vec<Payload> {
+        if let Some(last) = self.last.take() {
+            self.put(&last);
+        }
+        if self.open.count > 0 {
+            self.full.push(self.open);
+        }
+        self.full
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(crate) const LAYER: LayerId = LayerId(0);
+
+    pub(crate) fn one_of_each() -> Vec<Record> {
+        let generation = Generation(1);
+        vec![
+            Record::Layer {
+                layer: LAYER,
+                below: None,
+                generation,
+            },
+            Record::Full {
+                layer: LAYER,
+                chunk: Chunk(1),
+                count: 3,
+                slot: Slot(10),
+                generation,
+            },
+            Record::Zero {
+                layer: LAYER,
+                chunk: Chunk(7),
+                count: 1,
+                slot: Slot(4),
+                generation,
+            },
+            Record::Partial {
+                layer: LAYER,
+                chunk: Chunk(9),
+                entry: Entry {
+                    slot: Slot(5),
+                    generation,
+                    valid: Sectors::range(1, 2),
+                    zero: Sectors::range(127, 1),
+                },
+            },
+            Record::Unmap {
+                layer: LAYER,
+                chunk: Chunk(100),
+                count: 50,
+            },
+        ]
+    }
+
+    pub(crate) fn decode_all(payloads: &[Payload]) -> Vec<Record> {
+        let mut records = Vec::new();
+        for payload in payloads {
+            let mut bytes = payload.bytes.as_slice();
+            for _ in 0..payload.count {
+                records.push(Record::decode(&mut bytes).unwrap());
+            }
+            assert!(bytes.is_empty());
+        }
+        records
+    }
+
+    #[test]
+    fn records_read_back_as_they_were_written() {
+        let mut batch = Batch::default();
+        for record in one_of_each() {
+            batch.push(record);
+        }
+        assert_eq!(decode_all(&batch.finish()), one_of_each());
+    }
+
+    #[test]
+    fn runs_of_chunks_become_one_record() {
+        let full = |chunk: u32, slot: u32| {
+            Record::of(
+                LAYER,
+                Chunk(chunk),
+                Some(Entry {
+                    slot: Slot(slot),
+                    generation: Generation(1),
+                    valid: Sectors::ALL,
+                    zero: Sectors::NONE,
+                }),
+            )
+        };
+        let mut batch = Batch::default();
+        for n in 0..1000 {
+            batch.push(full(n, n + 5));
+        }
+        batch.push(full(1000, 7));
+        for n in 2000..3000 {
+            batch.push(Record::of(LAYER, Chunk(n), None));
+        }
+        let records = decode_all(&batch.finish());
+        assert_eq!(records.len(), 3);
+        assert!(matches!(records[0], Record::Full { count: 1000, .. }));
+        assert!(matches!(records[2], Record::Unmap { count: 1000, .. }));
+    }
+
+    #[test]
+    fn a_long_batch_is_cut_into_frames() {
+        let mut batch = Batch::default();
+        for n in 0..10_000 {
+            batch.push(Record::of(LAYER, Chunk(2 * n), None));
+        }
+        let payloads = batch.finish();
+        assert!(payloads.len() > 1);
+        assert!(
+            payloads
+                .iter()
+                .all(|p| p.bytes.len() <= super::super::frame::PAYLOAD_LEN_MAX)
+        );
+        assert_eq!(decode_all(&payloads).len(), 10_000);
+    }
+
+    #[test]
+    fn malformed_records_are_refused_and_none_panics() {
+        for record in one_of_each() {
+            let mut bytes = Vec::new();
+            record.encode(&mut bytes);
+            for cut in 0..bytes.len() {
+                assert!(Record::decode(&mut &bytes[..cut]).is_err());
+            }
+            bytes[1] = 1;
+            assert!(Record::decode(&mut bytes.as_slice()).is_err());
+            bytes[0..2].copy_from_slice(&[99, 0]);
+            assert!(Record::decode(&mut bytes.as_slice()).is_err());
+        }
+    }
+}

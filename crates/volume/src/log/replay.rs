@@ -1,0 +1,168 @@
+//! Reading the metadata log back: what was durable, and where a crash or something worse cut it.
+
+use std::io;
+
+use crypto::record::MacKey;
+
+use crate::{
+    device::Device,
+    log::{
+        frame::{self, FRAME_LEN_MAX, FileHeader, NoFrame, PAGE_LEN},
+        record::Record,
+        writer::LogFile,
+    },
+};
+
+/// Read at a time.
+const WINDOW_LEN: usize = 1 << 20;
+
+/// Why a log is not opened.
+#[derive(Debug)]
+pub(crate) enum ReplayError {
+    /// It could not be read.
+    Io(io::Error),
+    /// What was durable is no more, or is not this volume's.
+    Damaged {
+        /// Where in the file.
+        at: u64,
+        /// What did not hold.
+        why: &'static str,
+    },
+}
+
+impl From<io::Error> for ReplayError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// A log that was read to its end.
+pub(crate) struct Replayed {
+    /// For appending; only if the tail was not torn, else make a new file.
+    pub(crate) log: LogFile,
+    /// Whether anything stands behind the last frame. It was never acknowledged.
+    pub(crate) torn: bool,
+}
+
+/// Reads a log and calls `each` with every record in order. `each` says what is wrong with a record, if anything.
+pub(crate) fn replay(
+    device: Box<dyn Device>,
+    key: &MacKey,
+    expected: &FileHeader,
+    mut each: impl FnMut(Record) -> Result<(), &'static str>,
+) -> Result<Replayed, ReplayError> {
+    let damaged = |at, why| ReplayError::Damaged { at, why };
+    let len = device.len()?;
+    let mut page = [0; PAGE_LEN];
+    if len < PAGE_LEN as u64 {
+        return Err(damaged(len, "the file ends within its header"));
+    }
+    device.read_at(0, &mut page)?;
+    let header = FileHeader::decode(&page, key).map_err(|why| damaged(0, why))?;
+    if (header.volume, header.sealed, header.size)
+        != (expected.volume, expected.sealed, expected.size)
+    {
+        return Err(damaged(0, "the log of another volume"));
+    }
+    let mut previous = header.seed(key);
+
+    let mut window = Window::new(&*device, len);
+    let mut at = PAGE_LEN as u64;
+    let mut sequence = 1;
+    loop {
+        let frame = match frame::decode(key, window.at(at)?) {
+            Ok(frame) => frame,
+            Err(NoFrame::Damaged(why)) => return Err(damaged(at, why)),
+            Err(NoFrame::Unwritten) if at < header.checkpoint_end => {
+                return Err(damaged(at, "a part of the checkpoint is missing"));
+            }
+            Err(NoFrame::Unwritten) => break,
+        };
+        if frame.place.sequence != sequence
+            || frame.place.previous != previous
+            || frame.place.batch_start > at
+        {
+            return Err(damaged(at, "a frame does not follow the one before"));
+        }
+        let mut payload = frame.payload;
+        for _ in 0..frame.count {
+            let record = Record::decode(&mut payload).map_err(|why| damaged(at, why))?;
+            each(record).map_err(|why| damaged(at, why))?;
+        }
+        if !payload.is_empty() {
+            return Err(damaged(at, "a frame has more than its records"));
+        }
+        (previous, sequence) = (frame.tag, sequence + 1);
+        at += frame.len;
+    }
+
+    let torn = tail(&mut window, key, at)?;
+    // What was read may be in the page cache alone, if the process and not the machine went down in the middle of a
+    // flush. Slots that it frees are about to be used again, so it must be on disk.
+    device.sync()?;
+    Ok(Replayed {
+        log: LogFile::resume(device, header, sequence, previous, at, len),
+        torn,
+    })
+}
+
+/// Looks at what stands behind the last frame, where a frame was expected at `end`. A later frame whose batch began
+/// behind `end` was written when `end` was durable, so that what stood there is lost: damage.
+fn tail(window: &mut Window<'_>, key: &MacKey, end: u64) -> Result<bool, ReplayError> {
+    let mut torn = false;
+    let mut at = end;
+    while at < window.len {
+        let bytes = window.at(at)?;
+        let page = &bytes[..bytes.len().min(PAGE_LEN)];
+        if page.iter().any(|byte| *byte != 0) {
+            torn = true;
+            if let Ok(frame) = frame::decode(key, bytes)
+                && frame.place.batch_start > end
+            {
+                return Err(ReplayError::Damaged {
+                    at: end,
+                    why: "a frame that was durable is gone",
+                });
+            }
+        }
+        at += PAGE_LEN as u64;
+    }
+    Ok(torn)
+}
+
+/// A part of a file, read ahead.
+struct Window<'a> {
+    device: &'a dyn Device,
+    len: u64,
+    start: u64,
+    buf: Vec<u8>,
+}
+
+impl<'a> Window<'a> {
+    fn new(device: &'a dyn Device, len: u64) -> Self {
+        Self {
+            device,
+            len,
+            start: 0,
+            buf: Vec::new(),
+        }
+    }
+
+    /// What stands at `at`, as long as a frame can be or up to the end of the file; less than a page is filled up with
+    /// zeroes, which is what is behind the end.
+    fn at(&mut self, at: u64) -> io::Result<&[u8]> {
+        let left = usize::try_from(self.len.saturating_sub(at)).unwrap_or(usize::MAX);
+        let need = left.min(FRAME_LEN_MAX);
+        let has = self.start + self.buf.len() as u64;
+        if at < self.start || at + need as u64 > has {
+            self.buf.resize(left.min(WINDOW_LEN), 0);
+            self.device.read_at(at, &mut self.buf)?;
+            self.buf
+                .resize(self.buf.len().next_multiple_of(PAGE_LEN), 0);
+            self.start = at;
+        }
+        let from = usize::try_from(at - self.start).expect("within the window");
+        let to = (from + need.next_multiple_of(PAGE_LEN)).min(self.buf.len());
+        Ok(&self.buf[from..to])
+    }
+}

@@ -1,0 +1,341 @@
+//! Where each chunk is: the map of the top layer, in memory.
+//!
+//! Two levels. A leaf covers 4096 chunks (2 GiB of volume) and is made when one of them is first written, so an empty
+//! 64 TiB volume costs half a MiB and a full one 1 GiB. A chunk is one 64-bit word if all its sectors are alike; the
+//! masks of a chunk that is partly written are kept aside, in shards.
+//!
+//! Who reads or changes a chunk holds its range lock (`ranges`); the words are atomic so that this needs no further
+//! lock, not for concurrency. Changed chunks are marked in a bitmap a leaf, so that even a trim of the whole volume
+//! leaves a bounded mark for the next flush.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        OnceLock,
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{AcqRel, Relaxed},
+        },
+    },
+};
+
+use parking_lot::Mutex;
+
+use crate::geometry::{Chunk, Generation, Sectors, Slot};
+
+const LEAF_CHUNKS: u32 = 4096;
+const SHARDS: usize = 64;
+
+/// Greatest generation that fits a word.
+pub(crate) const GENERATION_MAX: u32 = (1 << 24) - 1;
+
+/// What a layer has of a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// Where its sectors are.
+    pub(crate) slot: Slot,
+    /// Under which generation they are sealed.
+    pub(crate) generation: Generation,
+    /// Sectors that are in the slot.
+    pub(crate) valid: Sectors,
+    /// Sectors that are zero, without being in the slot. Never both. A sector that is neither comes from below; there
+    /// is nothing below yet, so it reads as zeroes too.
+    pub(crate) zero: Sectors,
+}
+
+impl Entry {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.valid.is_empty() && self.zero.is_empty()
+    }
+}
+
+/// A word: slot in the low 32 bits, then 8 bits of kind, then 24 bits of generation.
+#[derive(Clone, Copy)]
+struct Word(u64);
+
+const KIND_NONE: u8 = 0;
+/// All sectors valid.
+const KIND_FULL: u8 = 1;
+/// All sectors zero.
+const KIND_ZERO: u8 = 2;
+/// Masks are kept aside.
+const KIND_PARTIAL: u8 = 3;
+
+impl Word {
+    const NONE: Self = Self(0);
+
+    fn new(kind: u8, slot: Slot, generation: Generation) -> Self {
+        debug_assert!(generation.0 <= GENERATION_MAX);
+        Self(u64::from(generation.0) << 40 | u64::from(kind) << 32 | u64::from(slot.0))
+    }
+
+    #[allow(clippy::cast_possible_truncation)] // the bits meant
+    fn kind(self) -> u8 {
+        (self.0 >> 32) as u8
+    }
+
+    #[allow(clippy::cast_possible_truncation)]
+    fn slot(self) -> Slot {
+        Slot(self.0 as u32)
+    }
+
+    #[allow(clippy::cast_possible_truncation)]
+    fn generation(self) -> Generation {
+        Generation((self.0 >> 40) as u32)
+    }
+}
+
+struct Masks {
+    valid: Sectors,
+    zero: Sectors,
+}
+
+struct Leaf {
+    words: [AtomicU64; LEAF_CHUNKS as usize],
+    changed: [AtomicU64; LEAF_CHUNKS as usize / 64],
+    /// Whether the leaf is in the list of changed leaves.
+    listed: AtomicBool,
+}
+
+impl Leaf {
+    fn new() -> Box<Self> {
+        Box::new(Self {
+            words: std::array::from_fn(|_| AtomicU64::new(0)),
+            changed: std::array::from_fn(|_| AtomicU64::new(0)),
+            listed: AtomicBool::new(false),
+        })
+    }
+}
+
+/// The map of a volume's top layer.
+pub(crate) struct Map {
+    leaves: Box<[OnceLock<Box<Leaf>>]>,
+    masks: Box<[Mutex<HashMap<u32, Masks>>]>,
+    changed_leaves: Mutex<Vec<u32>>,
+    chunks: u32,
+}
+
+impl Map {
+    /// An empty map of that many chunks.
+    pub(crate) fn new(chunks: u32) -> Self {
+        Self {
+            leaves: (0..chunks.div_ceil(LEAF_CHUNKS))
+                .map(|_| OnceLock::new())
+                .collect(),
+            masks: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            changed_leaves: Mutex::default(),
+            chunks,
+        }
+    }
+
+    /// How many chunks the volume has.
+    pub(crate) fn chunks(&self) -> u32 {
+        self.chunks
+    }
+
+    fn leaf(&self, chunk: Chunk) -> Option<&Leaf> {
+        self.leaves[(chunk.0 / LEAF_CHUNKS) as usize]
+            .get()
+            .map(Box::as_ref)
+    }
+
+    fn masks(&self, chunk: Chunk) -> &Mutex<HashMap<u32, Masks>> {
+        &self.masks[chunk.0 as usize % SHARDS]
+    }
+
+    /// What the layer has of a chunk; `None` if nothing. Hold the chunk's range lock.
+    pub(crate) fn get(&self, chunk: Chunk) -> Option<Entry> {
+        let leaf = self.leaf(chunk)?;
+        let word = Word(leaf.words[(chunk.0 % LEAF_CHUNKS) as usize].load(Relaxed));
+        let (valid, zero) = match word.kind() {
+            KIND_NONE => return None,
+            KIND_FULL => (Sectors::ALL, Sectors::NONE),
+            KIND_ZERO => (Sectors::NONE, Sectors::ALL),
+            _ => {
+                let shard = self.masks(chunk).lock();
+                let masks = shard
+                    .get(&chunk.0)
+                    .expect("a partial word has its masks, changed under the same range lock");
+                (masks.valid, masks.zero)
+            }
+        };
+        Some(Entry {
+            slot: word.slot(),
+            generation: word.generation(),
+            valid,
+            zero,
+        })
+    }
+
+    /// The slot of the chunk before this one, if it has any: a hint where to put this one. Takes no lock.
+    pub(crate) fn slot_before(&self, chunk: Chunk) -> Option<Slot> {
+        let before = Chunk(chunk.0.checked_sub(1)?);
+        let word = Word(self.leaf(before)?.words[(before.0 % LEAF_CHUNKS) as usize].load(Relaxed));
+        (word.kind() != KIND_NONE).then(|| word.slot())
+    }
+
+    /// Sets what the layer has of a chunk (an empty entry: nothing), without marking it. Hold the chunk's range lock
+    /// for writing.
+    pub(crate) fn set(&self, chunk: Chunk, entry: Option<Entry>) {
+        let leaf = match &entry {
+            Some(_) => self.leaves[(chunk.0 / LEAF_CHUNKS) as usize].get_or_init(Leaf::new),
+            None => match self.leaf(chunk) {
+                Some(leaf) => leaf,
+                None => return,
+            },
+        };
+        let word = &leaf.words[(chunk.0 % LEAF_CHUNKS) as usize];
+        let was_partial = Word(word.load(Relaxed)).kind() == KIND_PARTIAL;
+        let (kind, new) = match entry {
+            None => (KIND_NONE, Word::NONE),
+            Some(entry) => {
+                debug_assert!(!entry.valid.overlaps(entry.zero));
+                let kind = if entry.valid == Sectors::ALL {
+                    KIND_FULL
+                } else if entry.zero == Sectors::ALL {
+                    KIND_ZERO
+                } else {
+                    KIND_PARTIAL
+                };
+                if kind == KIND_PARTIAL {
+                    let masks = Masks {
+                        valid: entry.valid,
+                        zero: entry.zero,
+                    };
+                    self.masks(chunk).lock().insert(chunk.0, masks);
+                }
+                (kind, Word::new(kind, entry.slot, entry.generation))
+            }
+        };
+        if was_partial && kind != KIND_PARTIAL {
+            self.masks(chunk).lock().remove(&chunk.0);
+        }
+        word.store(new.0, Relaxed);
+    }
+
+    /// Marks a chunk for the next flush. Call it after [`set`](Self::set), under the same range lock.
+    pub(crate) fn mark(&self, chunk: Chunk) {
+        let leaf = self
+            .leaf(chunk)
+            .expect("a chunk that was changed has a leaf");
+        let at = chunk.0 % LEAF_CHUNKS;
+        leaf.changed[(at / 64) as usize].fetch_or(1 << (at % 64), Relaxed);
+        if !leaf.listed.swap(true, AcqRel) {
+            self.changed_leaves.lock().push(chunk.0 / LEAF_CHUNKS);
+        }
+    }
+
+    /// Whether any chunk is marked.
+    pub(crate) fn is_changed(&self) -> bool {
+        !self.changed_leaves.lock().is_empty()
+    }
+
+    /// Takes the marks off and calls `each` with every chunk that had one, in order within a leaf. `each` reads the
+    /// chunk under its range lock, so it sees the change that made the mark, or a later one (which marks again).
+    pub(crate) fn take_changed(&self, mut each: impl FnMut(Chunk)) {
+        let mut leaves = std::mem::take(&mut *self.changed_leaves.lock());
+        leaves.sort_unstable();
+        for index in leaves {
+            let Some(leaf) = self.leaves[index as usize].get() else {
+                continue;
+            };
+            // First this, then the bits: a bit set in between lists the leaf again. Acquires what the marker that
+            // found the leaf listed has released.
+            leaf.listed.swap(false, AcqRel);
+            for (at, bits) in (0u32..).zip(&leaf.changed) {
+                let mut bits = bits.swap(0, Relaxed);
+                while bits != 0 {
+                    let bit = bits.trailing_zeros();
+                    bits &= bits - 1;
+                    each(Chunk(index * LEAF_CHUNKS + at * 64 + bit));
+                }
+            }
+        }
+    }
+
+    /// The first chunk from `from` on, below `end`, that may have something. Takes no lock; whole leaves are skipped.
+    pub(crate) fn next_mapped(&self, from: Chunk, end: Chunk) -> Option<Chunk> {
+        let mut at = from.0;
+        while at < end.0 {
+            let leaf_end = (at / LEAF_CHUNKS + 1) * LEAF_CHUNKS;
+            let Some(leaf) = self.leaf(Chunk(at)) else {
+                at = leaf_end;
+                continue;
+            };
+            while at < leaf_end.min(end.0) {
+                if leaf.words[(at % LEAF_CHUNKS) as usize].load(Relaxed) != 0 {
+                    return Some(Chunk(at));
+                }
+                at += 1;
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(slot: u32, valid: Sectors, zero: Sectors) -> Entry {
+        Entry {
+            slot: Slot(slot),
+            generation: Generation(1),
+            valid,
+            zero,
+        }
+    }
+
+    #[test]
+    fn entries_read_back_as_they_were_set() {
+        let map = Map::new(10_000);
+        let some = Sectors::range(3, 4);
+        let entries = [
+            entry(0, Sectors::ALL, Sectors::NONE),
+            entry(u32::MAX - 1, Sectors::NONE, Sectors::ALL),
+            entry(7, some, Sectors::range(100, 28)),
+            entry(7, Sectors::NONE, some),
+        ];
+        for before in entries {
+            for after in entries {
+                map.set(Chunk(9_999), Some(before));
+                map.set(Chunk(9_999), Some(after));
+                assert_eq!(map.get(Chunk(9_999)), Some(after));
+            }
+        }
+        map.set(Chunk(9_999), None);
+        assert_eq!(map.get(Chunk(9_999)), None);
+        assert!(map.masks.iter().all(|shard| shard.lock().is_empty()));
+    }
+
+    #[test]
+    fn marks_are_taken_once_and_in_order() {
+        let map = Map::new(20_000);
+        for chunk in [12_000, 5, 4095, 4096, 5] {
+            map.set(
+                Chunk(chunk),
+                Some(entry(chunk, Sectors::ALL, Sectors::NONE)),
+            );
+            map.mark(Chunk(chunk));
+        }
+        assert!(map.is_changed());
+        let mut seen = Vec::new();
+        map.take_changed(|chunk| seen.push(chunk.0));
+        assert_eq!(seen, [5, 4095, 4096, 12_000]);
+        assert!(!map.is_changed());
+        map.take_changed(|_| panic!("nothing is marked"));
+        map.mark(Chunk(5));
+        assert!(map.is_changed());
+    }
+
+    #[test]
+    fn unmapped_chunks_are_skipped() {
+        let map = Map::new(1 << 27);
+        let full = |n| Some(entry(n, Sectors::ALL, Sectors::NONE));
+        map.set(Chunk(100_000_000), full(1));
+        let end = Chunk(1 << 27);
+        assert_eq!(map.next_mapped(Chunk(0), end), Some(Chunk(100_000_000)));
+        assert_eq!(map.next_mapped(Chunk(100_000_001), end), None);
+        assert_eq!(map.next_mapped(Chunk(0), Chunk(100_000_000)), None);
+    }
+}
