@@ -17,10 +17,14 @@
 
 pub mod ec2;
 pub mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod iam;
 pub mod kms;
 mod query;
 pub mod sts;
+mod time;
 mod xml;
 
 use bytes::Bytes;

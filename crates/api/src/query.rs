@@ -89,7 +89,13 @@ impl Form {
         numbers
     }
 
-    fn under<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+    /// All names, lists' numbers and members included.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.parameters.keys().map(String::as_str)
+    }
+
+    /// What is named `NAME.…`, with what follows the dot.
+    fn under<'s>(&'s self, name: &str) -> impl Iterator<Item = (&'s str, &'s str)> {
         self.parameters.iter().filter_map(move |(full, value)| {
             let rest = full.strip_prefix(name)?.strip_prefix('.')?;
             Some((rest, value.as_str()))

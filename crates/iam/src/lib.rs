@@ -21,6 +21,9 @@ pub mod arn;
 pub mod authorize;
 pub mod caller;
 pub mod chunked;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod identity;
 pub mod sigv4;
 

@@ -1,0 +1,222 @@
+//! EC2, Query, 2016-11-15: the operations of volumes and what clients ask before them.
+//!
+//! Promises:
+//! - no operation without its [`iam::Authorized`], asked for the volume itself where there is one;
+//! - a parameter we do not know, or know and cannot honour, is refused: a volume that was to come
+//!   from a snapshot does not come empty;
+//! - errors carry EC2's own codes, in EC2's envelope.
+//!
+//! Not promised: what EBS does around a volume. Availability zones are names without meaning; the
+//! volume type is kept and told and changes nothing; provisioned IOPS and throughput are taken and
+//! forgotten. Attaching is not EC2's business here: a volume is an NBD export.
+mod fault;
+mod filter;
+mod places;
+mod tags;
+mod volumes;
+
+use bytes::Bytes;
+use http::{Response, StatusCode, header, request::Parts};
+use iam::{Action, Arn, Authorized, Authorizer, Caller, sigv4::Protocol};
+use volume::Volumes;
+
+use self::fault::Fault;
+use crate::{
+    Answer,
+    error::{refuse, respond},
+    query::Form,
+    xml::Xml,
+};
+
+const NAMESPACE: &str = "http://ec2.amazonaws.com/doc/2016-11-15/";
+
+/// What EC2 has for volumes and we do not yet.
+const NOT_YET: [&str; 22] = [
+    "AttachVolume",
+    "CopySnapshot",
+    "CopyVolumes",
+    "CreateSnapshot",
+    "CreateSnapshots",
+    "DeleteSnapshot",
+    "DescribeSnapshotAttribute",
+    "DescribeSnapshots",
+    "DescribeVolumeAttribute",
+    "DescribeVolumeStatus",
+    "DescribeVolumesModifications",
+    "DetachVolume",
+    "DisableEbsEncryptionByDefault",
+    "EnableEbsEncryptionByDefault",
+    "GetEbsDefaultKmsKeyId",
+    "GetEbsEncryptionByDefault",
+    "ModifyEbsDefaultKmsKeyId",
+    "ModifySnapshotAttribute",
+    "ModifyVolume",
+    "ModifyVolumeAttribute",
+    "ResetEbsDefaultKmsKeyId",
+    "ResetSnapshotAttribute",
+];
+
+/// One request on its way.
+struct Request<'a> {
+    volumes: &'a Volumes,
+    authorizer: &'a Authorizer,
+    caller: &'a Caller,
+    /// The `Host` the client called.
+    host: &'a str,
+    form: Form,
+}
+
+/// Answers one request.
+pub async fn handle(
+    volumes: &Volumes,
+    authorizer: &Authorizer,
+    caller: Caller,
+    head: &Parts,
+    body: Bytes,
+) -> Answer {
+    let host = head
+        .headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
+    let (operation, result) = match Form::read(head, &body) {
+        Ok(form) => {
+            let host = host.unwrap_or_default();
+            Request {
+                volumes,
+                authorizer,
+                caller: &caller,
+                host,
+                form,
+            }
+            .dispatch()
+            .await
+        }
+        Err(wrong) => ("unknown", Err(Fault::Malformed(wrong.to_string()))),
+    };
+    let response = match result {
+        Ok(xml) => respond(
+            Protocol::Ec2,
+            StatusCode::OK,
+            &caller.request_id,
+            xml.into(),
+        ),
+        Err(fault) => explain(&fault, operation, &caller),
+    };
+    Answer {
+        operation,
+        response,
+    }
+}
+
+impl Request<'_> {
+    async fn dispatch(self) -> (&'static str, Result<String, Fault>) {
+        let action = self.form.get("Action").unwrap_or_default();
+        match action {
+            "CreateVolume" => ("CreateVolume", self.create_volume().await),
+            "DescribeVolumes" => ("DescribeVolumes", self.describe_volumes()),
+            "DeleteVolume" => ("DeleteVolume", self.delete_volume().await),
+            "CreateTags" => ("CreateTags", self.create_tags().await),
+            "DeleteTags" => ("DeleteTags", self.delete_tags().await),
+            "DescribeTags" => ("DescribeTags", self.describe_tags()),
+            "DescribeAvailabilityZones" => (
+                "DescribeAvailabilityZones",
+                self.describe_availability_zones(),
+            ),
+            "DescribeRegions" => ("DescribeRegions", self.describe_regions()),
+            "" => ("unknown", Err(Fault::MissingParameter("Action"))),
+            other => match NOT_YET.into_iter().find(|name| *name == other) {
+                Some(name) => (name, Err(Fault::NotImplemented(name))),
+                None => {
+                    let name = other.chars().take(64).collect();
+                    ("unknown", Err(Fault::InvalidAction(name)))
+                }
+            },
+        }
+    }
+
+    /// The permission to do `A`, or the answer to a dry run of it.
+    fn authorize<A: Action>(&self, resource: &Arn) -> Result<Authorized<A>, Fault> {
+        let authorized = self.authorizer.authorize::<A>(self.caller, resource)?;
+        match self.flag("DryRun")? {
+            Some(true) => Err(Fault::DryRun),
+            _ => Ok(authorized),
+        }
+    }
+
+    /// Refuses parameters that are neither named here, nor elements of a list named here, nor
+    /// common to all operations.
+    fn takes(&self, names: &[&str]) -> Result<(), Fault> {
+        let common = ["Action", "Version", "DryRun"];
+        match self.form.names().find(|name| {
+            let base = name.split_once('.').map_or(*name, |(base, _)| base);
+            !names.contains(&base) && !common.contains(&base)
+        }) {
+            Some(unknown) => Err(Fault::UnknownParameter(unknown.chars().take(64).collect())),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses parameters that EC2 takes and we cannot honour.
+    fn lacks(&self, names: &[&'static str]) -> Result<(), Fault> {
+        let base = |name: &str| {
+            name.split_once('.')
+                .map_or(name, |(base, _)| base)
+                .to_owned()
+        };
+        match names
+            .iter()
+            .find(|unsupported| self.form.names().any(|name| base(name) == **unsupported))
+        {
+            Some(name) => Err(Fault::Unsupported(name)),
+            None => Ok(()),
+        }
+    }
+
+    fn flag(&self, name: &'static str) -> Result<Option<bool>, Fault> {
+        match self.form.get(name) {
+            None => Ok(None),
+            Some(value) if value.eq_ignore_ascii_case("true") => Ok(Some(true)),
+            Some(value) if value.eq_ignore_ascii_case("false") => Ok(Some(false)),
+            Some(value) => Err(Fault::invalid(name, value, "It must be true or false.")),
+        }
+    }
+
+    fn number(&self, name: &'static str) -> Result<Option<u64>, Fault> {
+        self.form
+            .get(name)
+            .map(|value| {
+                let digits = value.bytes().all(|b| b.is_ascii_digit());
+                (digits.then_some(value))
+                    .and_then(|value| value.parse().ok())
+                    .ok_or_else(|| Fault::invalid(name, value, "It must be a whole number."))
+            })
+            .transpose()
+    }
+
+    fn required(&self, name: &'static str) -> Result<&str, Fault> {
+        self.form.get(name).ok_or(Fault::MissingParameter(name))
+    }
+
+    /// A document of one operation's answer.
+    fn answer(&self, name: &str, content: impl FnOnce(&mut Xml)) -> String {
+        let mut xml = Xml::new();
+        xml.root(name, NAMESPACE, |xml| {
+            xml.text("requestId", &self.caller.request_id);
+            content(xml);
+        });
+        xml.finish()
+    }
+}
+
+fn explain(fault: &Fault, operation: &'static str, caller: &Caller) -> Response<Bytes> {
+    if fault.is_internal() {
+        tracing::error!(operation, request_id = caller.request_id, error = %fault, "EC2 request failed");
+    }
+    refuse(
+        Protocol::Ec2,
+        fault.status(),
+        fault.code(),
+        &fault.message(),
+        &caller.request_id,
+    )
+}

@@ -1,0 +1,164 @@
+//! DescribeAvailabilityZones and DescribeRegions: one region, with three zones that differ in name
+//! alone. Clients ask for them before they make a volume.
+use super::{
+    Request,
+    fault::Fault,
+    filter::{Filtered, Filters},
+};
+
+/// The zones of a region, `us-east-1a` and so on.
+pub(super) fn zones(region: &str) -> impl Iterator<Item = String> {
+    ["a", "b", "c"]
+        .into_iter()
+        .map(move |letter| format!("{region}{letter}"))
+}
+
+/// `use1-az1` for `us-east-1a`: the first letters of the region's first two words, its number, the
+/// zone's.
+fn zone_id(region: &str, index: usize) -> String {
+    let mut words = region.split('-');
+    let first = words.next().unwrap_or_default();
+    let second = words
+        .next()
+        .and_then(|word| word.get(..1))
+        .unwrap_or_default();
+    let number = words.next().unwrap_or_default();
+    format!("{first}{second}{number}-az{}", index + 1)
+}
+
+struct Zone<'a> {
+    name: String,
+    id: String,
+    region: &'a str,
+}
+
+impl Filtered for Zone<'_> {
+    fn values(&self, name: &str) -> Option<Vec<String>> {
+        Some(vec![match name {
+            "zone-name" => self.name.clone(),
+            "zone-id" => self.id.clone(),
+            "region-name" | "group-name" => self.region.to_owned(),
+            "state" => "available".to_owned(),
+            "zone-type" => "availability-zone".to_owned(),
+            "opt-in-status" => "opt-in-not-required".to_owned(),
+            _ => return None,
+        }])
+    }
+}
+
+const ZONE_FILTERS: [&str; 7] = [
+    "zone-name",
+    "zone-id",
+    "region-name",
+    "group-name",
+    "state",
+    "zone-type",
+    "opt-in-status",
+];
+
+struct Region<'a>(&'a str);
+
+impl Filtered for Region<'_> {
+    fn values(&self, name: &str) -> Option<Vec<String>> {
+        Some(vec![match name {
+            "region-name" => self.0.to_owned(),
+            "opt-in-status" => "opt-in-not-required".to_owned(),
+            _ => return None,
+        }])
+    }
+}
+
+impl Request<'_> {
+    /// The region served.
+    pub(super) fn region(&self) -> String {
+        self.volumes
+            .arn_every()
+            .region()
+            .unwrap_or_default()
+            .to_owned()
+    }
+
+    pub(super) fn describe_availability_zones(self) -> Result<String, Fault> {
+        self.takes(&["ZoneName", "ZoneId", "Filter", "AllAvailabilityZones"])?;
+        self.flag("AllAvailabilityZones")?;
+        let filters = Filters::read(&self.form, |name| ZONE_FILTERS.contains(&name))?;
+        let (names, ids) = (self.form.list("ZoneName"), self.form.list("ZoneId"));
+        let region = self.region();
+        let zones: Vec<Zone<'_>> = zones(&region)
+            .enumerate()
+            .map(|(index, name)| Zone {
+                name,
+                id: zone_id(&region, index),
+                region: &region,
+            })
+            .collect();
+        let unknown = |asked: &&&str| {
+            !zones
+                .iter()
+                .any(|zone| zone.name == ***asked || zone.id == ***asked)
+        };
+        if let Some(unknown) = names.iter().chain(&ids).find(unknown) {
+            return Err(Fault::invalid(
+                "availability-zone",
+                unknown,
+                "There is no such zone.",
+            ));
+        }
+        let _listing =
+            self.authorize::<iam::DescribeAvailabilityZones>(&self.volumes.arn_every())?;
+        Ok(self.answer("DescribeAvailabilityZonesResponse", |xml| {
+            xml.element("availabilityZoneInfo", |xml| {
+                let asked = |zone: &&Zone<'_>| {
+                    (names.is_empty() || names.contains(&zone.name.as_str()))
+                        && (ids.is_empty() || ids.contains(&zone.id.as_str()))
+                };
+                for zone in zones
+                    .iter()
+                    .filter(asked)
+                    .filter(|zone| filters.pass(*zone))
+                {
+                    xml.element("item", |xml| {
+                        xml.text("optInStatus", "opt-in-not-required");
+                        xml.element("messageSet", |_| {});
+                        xml.text("regionName", zone.region);
+                        xml.text("zoneName", &zone.name);
+                        xml.text("zoneId", &zone.id);
+                        xml.text("groupName", zone.region);
+                        xml.text("networkBorderGroup", zone.region);
+                        xml.text("zoneType", "availability-zone");
+                        xml.text("zoneState", "available");
+                    });
+                }
+            });
+        }))
+    }
+
+    pub(super) fn describe_regions(self) -> Result<String, Fault> {
+        self.takes(&["RegionName", "Filter", "AllRegions"])?;
+        self.flag("AllRegions")?;
+        let filters = Filters::read(&self.form, |name| {
+            ["region-name", "opt-in-status"].contains(&name)
+        })?;
+        let region = self.region();
+        if let Some(other) = self
+            .form
+            .list("RegionName")
+            .into_iter()
+            .find(|name| *name != region)
+        {
+            return Err(Fault::invalid("region", other, "There is no such region."));
+        }
+        let _listing = self.authorize::<iam::DescribeRegions>(&self.volumes.arn_every())?;
+        Ok(self.answer("DescribeRegionsResponse", |xml| {
+            xml.element("regionInfo", |xml| {
+                if filters.pass(&Region(&region)) {
+                    xml.element("item", |xml| {
+                        xml.text("regionName", &region);
+                        xml.text("regionEndpoint", self.host);
+                        xml.text("optInStatus", "opt-in-not-required");
+                    });
+                }
+            });
+        }))
+    }
+}

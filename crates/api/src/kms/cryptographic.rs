@@ -1,0 +1,344 @@
+//! Encrypt, Decrypt, ReEncrypt, GenerateDataKey with and without plaintext, GenerateRandom.
+use bytes::Bytes;
+use keyring::{DataKeyLen, KeyringError};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
+
+use super::{
+    Request,
+    fault::Fault,
+    validate::{algorithm, grant_tokens, key, length, number, optional_key, required, word},
+    wire::{Base64, Blob, Context, answer, context, secret_answer},
+};
+
+const ALGORITHM: &str = "SYMMETRIC_DEFAULT";
+const PLAINTEXT_LEN: std::ops::RangeInclusive<usize> = 1..=4096;
+const CIPHERTEXT_LEN: std::ops::RangeInclusive<usize> = 1..=6144;
+
+/// A Nitro enclave's attestation: its answer would be sealed to the enclave, which we do not do.
+fn no_recipient(recipient: Option<&IgnoredAny>) -> Result<(), Fault> {
+    match recipient {
+        None => Ok(()),
+        Some(_) => Err(Fault::Unsupported("Recipient is not supported.")),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Encrypt {
+    key_id: Option<String>,
+    plaintext: Option<Blob>,
+    encryption_context: Option<Context>,
+    grant_tokens: Option<Vec<String>>,
+    encryption_algorithm: Option<String>,
+    dry_run: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Decrypt {
+    ciphertext_blob: Option<Blob>,
+    key_id: Option<String>,
+    encryption_context: Option<Context>,
+    grant_tokens: Option<Vec<String>>,
+    encryption_algorithm: Option<String>,
+    recipient: Option<IgnoredAny>,
+    dry_run: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ReEncrypt {
+    ciphertext_blob: Option<Blob>,
+    source_key_id: Option<String>,
+    source_encryption_context: Option<Context>,
+    source_encryption_algorithm: Option<String>,
+    destination_key_id: Option<String>,
+    destination_encryption_context: Option<Context>,
+    destination_encryption_algorithm: Option<String>,
+    grant_tokens: Option<Vec<String>>,
+    dry_run: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct GenerateDataKey {
+    key_id: Option<String>,
+    encryption_context: Option<Context>,
+    number_of_bytes: Option<i64>,
+    key_spec: Option<String>,
+    grant_tokens: Option<Vec<String>>,
+    recipient: Option<IgnoredAny>,
+    dry_run: Option<bool>,
+}
+
+impl GenerateDataKey {
+    fn len(&self) -> Result<DataKeyLen, Fault> {
+        match (self.number_of_bytes, self.key_spec.as_deref()) {
+            (Some(bytes), None) => data_key_len(bytes),
+            (None, Some(spec)) => match word(spec, &["AES_256", "AES_128"], "keySpec")? {
+                "AES_128" => Ok(DataKeyLen::AES_128),
+                _ => Ok(DataKeyLen::AES_256),
+            },
+            _ => Err(Fault::Validation(
+                "Please specify either number of bytes or key spec.".to_owned(),
+            )),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct GenerateRandom {
+    number_of_bytes: Option<i64>,
+    custom_key_store_id: Option<IgnoredAny>,
+    recipient: Option<IgnoredAny>,
+}
+
+fn data_key_len(bytes: i64) -> Result<DataKeyLen, Fault> {
+    let bytes = number(bytes, 1..=1024, "numberOfBytes")?;
+    Ok(DataKeyLen::new(
+        u64::try_from(bytes).expect("at least one"),
+    )?)
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Sealed<'a> {
+    ciphertext_blob: Base64<'a>,
+    key_id: &'a str,
+    encryption_algorithm: &'static str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Opened<'a> {
+    key_id: &'a str,
+    plaintext: Base64<'a>,
+    encryption_algorithm: &'static str,
+    key_material_id: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Resealed<'a> {
+    ciphertext_blob: Base64<'a>,
+    source_key_id: &'a str,
+    key_id: &'a str,
+    source_encryption_algorithm: &'static str,
+    destination_encryption_algorithm: &'static str,
+    source_key_material_id: String,
+    destination_key_material_id: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct DataKey<'a> {
+    ciphertext_blob: Base64<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plaintext: Option<Base64<'a>>,
+    key_id: &'a str,
+    key_material_id: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Random<'a> {
+    plaintext: Base64<'a>,
+}
+
+impl Request<'_> {
+    pub(super) async fn encrypt(self) -> Result<Bytes, Fault> {
+        let request: Encrypt = self.parse()?;
+        let key = key(request.key_id.as_deref(), "keyId")?;
+        let plaintext = required(request.plaintext, "plaintext")?.0;
+        length(plaintext.len(), PLAINTEXT_LEN, "plaintext")?;
+        algorithm(
+            request.encryption_algorithm.as_deref(),
+            "encryptionAlgorithm",
+        )?;
+        grant_tokens(request.grant_tokens.as_deref())?;
+
+        let authorized = self.keyring.authorize(self.caller, &key).await?;
+        if request.dry_run == Some(true) {
+            return Err(self
+                .keyring
+                .dry_run::<iam::Encrypt>(authorized)
+                .await
+                .into());
+        }
+        let sealed = self
+            .keyring
+            .encrypt(authorized, plaintext, context(request.encryption_context))
+            .await?;
+        answer(&Sealed {
+            ciphertext_blob: Base64(&sealed.ciphertext),
+            key_id: sealed.key.as_str(),
+            encryption_algorithm: ALGORITHM,
+        })
+    }
+
+    pub(super) async fn decrypt(self) -> Result<Bytes, Fault> {
+        let request: Decrypt = self.parse()?;
+        let blob = required(request.ciphertext_blob, "ciphertextBlob")?.0;
+        length(blob.len(), CIPHERTEXT_LEN, "ciphertextBlob")?;
+        let key = optional_key(request.key_id.as_deref(), "keyId")?;
+        algorithm(
+            request.encryption_algorithm.as_deref(),
+            "encryptionAlgorithm",
+        )?;
+        grant_tokens(request.grant_tokens.as_deref())?;
+        no_recipient(request.recipient.as_ref())?;
+
+        let authorized = self
+            .keyring
+            .authorize_decrypt(self.caller, blob.expose(), key.as_ref())
+            .await?;
+        if request.dry_run == Some(true) {
+            return Err(self.keyring.dry_run(authorized).await.into());
+        }
+        let opened = self
+            .keyring
+            .decrypt(
+                authorized,
+                blob.expose(),
+                context(request.encryption_context),
+            )
+            .await?;
+        secret_answer(&Opened {
+            key_id: opened.key.as_str(),
+            plaintext: Base64(opened.plaintext.expose()),
+            encryption_algorithm: ALGORITHM,
+            key_material_id: opened.material.to_string(),
+        })
+    }
+
+    pub(super) async fn re_encrypt(self) -> Result<Bytes, Fault> {
+        let request: ReEncrypt = self.parse()?;
+        let blob = required(request.ciphertext_blob, "ciphertextBlob")?.0;
+        length(blob.len(), CIPHERTEXT_LEN, "ciphertextBlob")?;
+        let source = optional_key(request.source_key_id.as_deref(), "sourceKeyId")?;
+        let destination = key(request.destination_key_id.as_deref(), "destinationKeyId")?;
+        let (from, to) = (
+            request.source_encryption_algorithm.as_deref(),
+            request.destination_encryption_algorithm.as_deref(),
+        );
+        algorithm(from, "sourceEncryptionAlgorithm")?;
+        algorithm(to, "destinationEncryptionAlgorithm")?;
+        grant_tokens(request.grant_tokens.as_deref())?;
+
+        let from = self
+            .keyring
+            .authorize_blob::<iam::ReEncryptFrom>(self.caller, blob.expose(), source.as_ref())
+            .await?;
+        let to = self
+            .keyring
+            .authorize::<iam::ReEncryptTo>(self.caller, &destination)
+            .await?;
+        if request.dry_run == Some(true) {
+            return Err(match self.keyring.dry_run(from).await {
+                KeyringError::DryRun => self.keyring.dry_run(to).await.into(),
+                refusal => refusal.into(),
+            });
+        }
+        let resealed = self
+            .keyring
+            .re_encrypt(
+                from,
+                blob.expose(),
+                context(request.source_encryption_context),
+                to,
+                context(request.destination_encryption_context),
+            )
+            .await?;
+        answer(&Resealed {
+            ciphertext_blob: Base64(&resealed.ciphertext),
+            source_key_id: resealed.source.as_str(),
+            key_id: resealed.destination.as_str(),
+            source_encryption_algorithm: ALGORITHM,
+            destination_encryption_algorithm: ALGORITHM,
+            source_key_material_id: resealed.source_material.to_string(),
+            destination_key_material_id: resealed.destination_material.to_string(),
+        })
+    }
+
+    pub(super) async fn generate_data_key(self) -> Result<Bytes, Fault> {
+        let request: GenerateDataKey = self.parse()?;
+        let key = key(request.key_id.as_deref(), "keyId")?;
+        let len = request.len()?;
+        grant_tokens(request.grant_tokens.as_deref())?;
+        no_recipient(request.recipient.as_ref())?;
+
+        let authorized = self.keyring.authorize(self.caller, &key).await?;
+        if request.dry_run == Some(true) {
+            return Err(self
+                .keyring
+                .dry_run::<iam::GenerateDataKey>(authorized)
+                .await
+                .into());
+        }
+        let data_key = self
+            .keyring
+            .generate_data_key(authorized, len, context(request.encryption_context))
+            .await?;
+        secret_answer(&DataKey {
+            ciphertext_blob: Base64(&data_key.ciphertext),
+            plaintext: Some(Base64(data_key.plaintext.expose())),
+            key_id: data_key.key.as_str(),
+            key_material_id: data_key.material.to_string(),
+        })
+    }
+
+    pub(super) async fn generate_data_key_without_plaintext(self) -> Result<Bytes, Fault> {
+        let request: GenerateDataKey = self.parse()?;
+        let key = key(request.key_id.as_deref(), "keyId")?;
+        let len = request.len()?;
+        grant_tokens(request.grant_tokens.as_deref())?;
+
+        let authorized = self.keyring.authorize(self.caller, &key).await?;
+        if request.dry_run == Some(true) {
+            let refusal = self
+                .keyring
+                .dry_run::<iam::GenerateDataKeyWithoutPlaintext>(authorized)
+                .await;
+            return Err(refusal.into());
+        }
+        let data_key = self
+            .keyring
+            .generate_data_key_without_plaintext(
+                authorized,
+                len,
+                context(request.encryption_context),
+            )
+            .await?;
+        answer(&DataKey {
+            ciphertext_blob: Base64(&data_key.ciphertext),
+            plaintext: None,
+            key_id: data_key.key.as_str(),
+            key_material_id: data_key.material.to_string(),
+        })
+    }
+
+    pub(super) async fn generate_random(self) -> Result<Bytes, Fault> {
+        let request: GenerateRandom = self.parse()?;
+        let len = data_key_len(required(request.number_of_bytes, "numberOfBytes")?)?;
+        no_recipient(request.recipient.as_ref())?;
+        if request.custom_key_store_id.is_some() {
+            return Err(Fault::Unsupported("There are no custom key stores."));
+        }
+        let authorized = self.keyring.authorize_account(self.caller).await?;
+        let random = self.keyring.generate_random(authorized, len).await?;
+        secret_answer(&Random {
+            plaintext: Base64(random.expose()),
+        })
+    }
+}
+
+#[cfg(fuzzing)]
+pub(super) fn fuzz(data: &[u8]) {
+    let _ = serde_json::from_slice::<Encrypt>(data);
+    let _ = serde_json::from_slice::<Decrypt>(data);
+    let _ = serde_json::from_slice::<ReEncrypt>(data);
+    if let Ok(request) = serde_json::from_slice::<GenerateDataKey>(data) {
+        let _ = request.len();
+    }
+}

@@ -1,0 +1,179 @@
+//! How values stand in JSON: blobs in base64, times as seconds, contexts as objects whose names may
+//! not repeat.
+use std::{
+    fmt,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use base64::{display::Base64Display, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use keyring::{EncryptionContext, SecretVec};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{Error, MapAccess, Visitor},
+};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::fault::Fault;
+
+/// Largest blob a request may hold, before its own bound is looked at: an import of key material is
+/// 6144 bytes, everything else is smaller.
+const BLOB_LEN_MAX: usize = 8192;
+
+/// Writes an answer that holds no secret.
+pub(super) fn answer<T: Serialize>(value: &T) -> Result<Bytes, Fault> {
+    Ok(serde_json::to_vec(value)
+        .expect("strings and numbers always serialize")
+        .into())
+}
+
+/// `{}`.
+pub(super) fn empty() -> Result<Bytes, Fault> {
+    Ok(Bytes::from_static(b"{}"))
+}
+
+/// Writes an answer that holds plaintext: into a buffer that is never moved, and wiped when the
+/// last handle to it goes.
+pub(super) fn secret_answer<T: Serialize>(value: &T) -> Result<Bytes, Fault> {
+    // Two blobs in base64 and a few ARNs: the largest answer is below 16 KiB.
+    let mut out = Zeroizing::new(Vec::with_capacity(32 * 1024));
+    let capacity = out.capacity();
+    serde_json::to_writer(&mut *out, value).expect("a vector takes what it is given");
+    debug_assert_eq!(out.capacity(), capacity, "a secret was moved");
+    Ok(Bytes::from_owner(Wiped(out)))
+}
+
+struct Wiped(Zeroizing<Vec<u8>>);
+
+impl AsRef<[u8]> for Wiped {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Bytes on their way out, written in base64 without an intermediate string.
+pub(super) struct Base64<'a>(pub(super) &'a [u8]);
+
+impl Serialize for Base64<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&Base64Display::new(self.0, &STANDARD))
+    }
+}
+
+/// Bytes that came in base64. Always treated as secret.
+pub(super) struct Blob(pub(super) SecretVec);
+
+impl<'de> Deserialize<'de> for Blob {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visit;
+        impl Visitor<'_> for Visit {
+            type Value = Blob;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a blob in base64")
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Blob, E> {
+                let mut bytes = Zeroizing::new([0; BLOB_LEN_MAX]);
+                if text.len() > BLOB_LEN_MAX / 3 * 4 {
+                    return Err(E::custom("a blob is too long"));
+                }
+                let len = base64::Engine::decode_slice(&STANDARD, text, &mut bytes[..])
+                    .map_err(|_| E::custom("a blob is not in base64"))?;
+                Ok(Blob(SecretVec::from_slice(&bytes[..len])))
+            }
+            // What had to be unescaped is in a buffer of its own, which is ours to wipe.
+            fn visit_string<E: Error>(self, mut text: String) -> Result<Blob, E> {
+                let blob = self.visit_str(&text);
+                text.zeroize();
+                blob
+            }
+        }
+        deserializer.deserialize_str(Visit)
+    }
+}
+
+/// An encryption context that came as an object.
+pub(super) struct Context(pub(super) EncryptionContext);
+
+impl<'de> Deserialize<'de> for Context {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visit;
+        impl<'de> Visitor<'de> for Visit {
+            type Value = Context;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of strings")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Context, A::Error> {
+                let mut context = EncryptionContext::new();
+                while let Some((name, value)) = map.next_entry::<String, String>()? {
+                    context.insert(name, value).map_err(|error| {
+                        A::Error::custom(format!("encryption context: {error}"))
+                    })?;
+                }
+                Ok(Context(context))
+            }
+        }
+        deserializer.deserialize_map(Visit)
+    }
+}
+
+/// The context of a request; none is the empty one.
+pub(super) fn context(context: Option<Context>) -> EncryptionContext {
+    context.map(|context| context.0).unwrap_or_default()
+}
+
+/// A time, as seconds since 1970 with milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Time(pub(super) SystemTime);
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let millis = self
+            .0
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_millis();
+        #[allow(clippy::cast_precision_loss)] // exact for 285 thousand years
+        serializer.serialize_f64(millis as f64 / 1000.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blobs_are_standard_base64() {
+        let read =
+            |text: &str| serde_json::from_str::<Blob>(text).map(|blob| blob.0.expose().to_vec());
+        assert_eq!(read(r#""aGk/""#).unwrap(), b"hi?");
+        assert_eq!(read(r#""aGk\/""#).unwrap(), b"hi?", "an escaped slash");
+        assert_eq!(read(r#""""#).unwrap(), b"");
+        for bad in [r#""aGk""#, r#""aGk_""#, r#""aGk/ ""#, "5", "null"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+        assert_eq!(serde_json::to_string(&Base64(b"hi?")).unwrap(), r#""aGk/""#);
+    }
+
+    #[test]
+    fn a_context_does_not_take_a_name_twice() {
+        let read = serde_json::from_str::<Context>;
+        assert_eq!(read(r#"{"a":"1","b":"2"}"#).unwrap().0.get("b"), Some("2"));
+        for bad in [
+            r#"{"a":"1","a":"1"}"#,
+            r#"{"a":"1","\u0061":"1"}"#,
+            r#"{"a":1}"#,
+            "[]",
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn times_are_seconds_with_milliseconds() {
+        let time = UNIX_EPOCH + std::time::Duration::from_millis(1_700_000_000_123);
+        assert_eq!(
+            serde_json::to_string(&Time(time)).unwrap(),
+            "1700000000.123"
+        );
+    }
+}
