@@ -21,7 +21,8 @@ def mode(path):
 def refused_start(server, *argv, **env):
     """Runs `serve`, which must fail; its one line on standard error."""
     done = subprocess.run(
-        [*server.argv(), *argv], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, env=clean_env(**env)
+        [*server.argv(), *argv], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20,
+        env=clean_env(SEALGATE_LOG_FILTER="error", **env),
     )
     assert done.returncode not in (0, -signal.SIGABRT, 101), f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     lines = [line for line in done.stderr.splitlines() if line.strip()]
