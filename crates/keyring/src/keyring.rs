@@ -22,7 +22,7 @@ use crate::{
     clock::Clock,
     error::KeyringError,
     event::KeyEvent,
-    key::{AliasName, KeyArgument, KeyArn, KeyId},
+    key::{AliasName, KeyArgument, KeyArn, KeyId, KeyState},
     metadata::{Service, Tier},
     observer::Observer,
     state,
@@ -147,6 +147,17 @@ impl Keyring {
     /// known. Both stay so until the keyring is opened anew.
     pub fn healthy(&self) -> Result<(), KeyringError> {
         self.inner.check_running()
+    }
+
+    /// Whether the key may be used at this moment. No lock, no store, no audit record.
+    ///
+    /// For caches of what a key opened: put in first, ask then, and take out again if the answer is
+    /// no. A change that was told before the putting in is seen by the asking.
+    pub fn is_enabled(&self, key: &KeyArn) -> bool {
+        let catalogue = self.inner.catalogue.load();
+        catalogue
+            .key(key.key_id(), self.inner.now())
+            .is_some_and(|entry| entry.record.state == KeyState::Enabled)
     }
 
     /// Whose keys these are.

@@ -20,6 +20,8 @@ use crate::{
     vault::{AliasRecord, KeyRecord, MaterialRecord, RotationRecord},
 };
 
+/// Keys of an account (KMS quota). All of them are in memory but for their material.
+const KEYS_MAX: usize = 100_000;
 /// Bound of a description, in characters (API, `DescriptionType`).
 const DESCRIPTION_LEN_MAX: usize = 8192;
 
@@ -42,6 +44,11 @@ impl Keyring {
         let plan = move |inner: &Inner, moment: &Moment, trail: &mut Trail| {
             check_description(&request.description)?;
             check_tags(&[], &request.tags)?;
+            if moment.catalogue.keys.size() >= KEYS_MAX {
+                return Err(KeyringError::LimitExceeded(format!(
+                    "The account has {KEYS_MAX} keys, the most it can have."
+                )));
+            }
             let (entry, edits) = new_key(
                 inner,
                 moment,

@@ -54,9 +54,7 @@ impl SegmentSink {
                 .mode(0o700)
                 .create(dir)
                 .map_err(here)?;
-            if let Some(parent) = dir.parent() {
-                sync_dir(parent).map_err(here)?;
-            }
+            sync_dir(parent_of(dir)).map_err(here)?;
         }
         let mut firsts = Vec::new();
         for entry in fs::read_dir(dir).map_err(here)? {
@@ -176,9 +174,7 @@ impl Segment {
         let end = end as u64;
         file.set_len(end).map_err(here)?;
         file.sync_all().map_err(here)?;
-        if let Some(dir) = path.parent() {
-            sync_dir(dir).map_err(here)?;
-        }
+        sync_dir(parent_of(path)).map_err(here)?;
         let segment = Self {
             file,
             end,
@@ -208,6 +204,13 @@ pub(crate) fn whole_records(bytes: &[u8], first: u64) -> (usize, u64) {
 fn first_of(name: &str) -> Option<u64> {
     let digits = name.strip_prefix("audit-")?.strip_suffix(".jsonl")?;
     (digits.len() == 20).then(|| digits.parse().ok())?
+}
+
+fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    }
 }
 
 fn sync_dir(dir: &Path) -> io::Result<()> {

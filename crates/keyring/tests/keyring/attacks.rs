@@ -336,6 +336,53 @@ fn write_private(path: &std::path::Path, bytes: &[u8]) {
         .unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_that_begins_after_a_disabling_or_destruction_was_answered_opens() {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    };
+    let fixture = Arc::new(Fixture::new());
+    for destroy in [false, true] {
+        let key = fixture.create().await;
+        let blob = fixture.seal(&key, &[]).await;
+        let answered = Arc::new(AtomicBool::new(false));
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let (fixture, blob) = (Arc::clone(&fixture), blob.clone());
+            let answered = Arc::clone(&answered);
+            tasks.spawn(async move {
+                let mut opened = 0;
+                loop {
+                    let began_after = answered.load(Ordering::SeqCst);
+                    let result = fixture.open(&blob, None, &[]).await;
+                    assert!(!(began_after && result.is_ok()));
+                    opened += usize::from(result.is_ok());
+                    if began_after {
+                        return opened;
+                    }
+                }
+            });
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        if destroy {
+            let may = fixture.may(&key).await;
+            let window = keyring::PendingWindow::default();
+            let keyring = &fixture.keyring;
+            keyring.schedule_key_deletion(may, window).await.unwrap();
+            fixture.clock.advance(30 * crate::fixture::DAY);
+            assert_eq!(keyring.sweep().await.unwrap().destroyed, 1);
+        } else {
+            let may = fixture.may(&key).await;
+            fixture.keyring.disable_key(may).await.unwrap();
+        }
+        assert!(!fixture.keyring.is_enabled(&key));
+        answered.store(true, Ordering::SeqCst);
+        let opened: usize = tasks.join_all().await.into_iter().sum();
+        assert!(opened > 0, "the race was one");
+    }
+}
+
 #[tokio::test]
 async fn no_secret_is_in_a_file_a_message_or_a_debug_text() {
     let fixture = Fixture::new();

@@ -145,6 +145,28 @@ async fn callers_that_come_together_share_syncs_and_lose_nothing() {
     assert_eq!(log.append(&event()).await.unwrap(), 64 * 20 + 1);
 }
 
+#[tokio::test]
+async fn a_segment_that_cannot_be_made_stops_the_log_and_keeps_what_was_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = AuditOptions {
+        segment_len: 1,
+        ..AuditOptions::new(dir.path().join("audit"))
+    };
+    let log = AuditLog::open(options.clone()).unwrap();
+    log.append(&event()).await.unwrap();
+    // A directory stands where the next segment should.
+    let in_the_way = options.dir.join("audit-00000000000000000002.jsonl");
+    std::fs::create_dir(&in_the_way).unwrap();
+    assert!(log.append(&event()).await.is_err());
+    std::fs::remove_dir(&in_the_way).unwrap();
+    assert!(log.append(&event()).await.is_err(), "sticky");
+    assert!(log.check().is_err());
+    drop(log);
+    assert_eq!(audit_lines(&options.dir).len(), 1);
+    let log = AuditLog::open(options).unwrap();
+    assert_eq!(log.append(&event()).await.unwrap(), 2);
+}
+
 fn event() -> keyring::audit::Event<'static> {
     keyring::audit::Event {
         time: std::time::SystemTime::UNIX_EPOCH,
