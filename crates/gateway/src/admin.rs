@@ -1,0 +1,122 @@
+//! The admin port: `/metrics`, `/healthz`, `/readyz`. No authentication, no data, never on the AWS port.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+
+use crate::metrics::Metrics;
+
+/// Whether the server can serve.
+#[derive(Debug, Default)]
+pub(crate) struct Readiness(AtomicU8);
+
+/// What `/readyz` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum State {
+    /// Not yet.
+    Starting = 0,
+    /// Requests are answered.
+    Ready = 1,
+    /// No new ones are taken.
+    Draining = 2,
+}
+
+impl Readiness {
+    pub(crate) fn set(&self, state: State) {
+        self.0.store(state as u8, Ordering::Release);
+    }
+
+    fn state(&self) -> State {
+        match self.0.load(Ordering::Acquire) {
+            0 => State::Starting,
+            1 => State::Ready,
+            _ => State::Draining,
+        }
+    }
+}
+
+/// What the admin port needs to answer.
+#[derive(Debug)]
+pub(crate) struct Admin {
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) readiness: Arc<Readiness>,
+}
+
+impl Admin {
+    /// Answers one request.
+    pub(crate) async fn handle(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Response<Full<Bytes>> {
+        self.answer(request.method(), request.uri().path())
+    }
+
+    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+        let text = |status: StatusCode, text: &'static str| {
+            plain(status, "text/plain; charset=utf-8", text.into())
+        };
+        if method != Method::GET && method != Method::HEAD {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
+        }
+        match path {
+            "/metrics" => match self.metrics.render() {
+                Ok((body, kind)) => plain(StatusCode::OK, &kind, body.into()),
+                Err(error) => {
+                    tracing::error!(%error, "metrics cannot be rendered");
+                    text(
+                        StatusCode::INTERNAL_SERVER_ERROR,
+                        "metrics cannot be rendered\n",
+                    )
+                }
+            },
+            "/healthz" => text(StatusCode::OK, "ok\n"),
+            "/readyz" => match self.readiness.state() {
+                State::Ready => text(StatusCode::OK, "ready\n"),
+                State::Starting => text(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
+                State::Draining => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+            },
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "there is /metrics, /healthz and /readyz\n",
+            ),
+        }
+    }
+}
+
+fn plain(status: StatusCode, kind: &str, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    if let Ok(kind) = kind.parse() {
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    }
+    response
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readyz_says_ready_only_between_start_and_drain() {
+        let admin = Admin {
+            metrics: Arc::new(Metrics::new().unwrap()),
+            readiness: Arc::default(),
+        };
+        let status = |path: &str| admin.answer(&Method::GET, path).status();
+        assert_eq!(status("/readyz"), 503);
+        assert_eq!(status("/healthz"), 200);
+        admin.readiness.set(State::Ready);
+        assert_eq!(status("/readyz"), 200);
+        admin.readiness.set(State::Draining);
+        assert_eq!(status("/readyz"), 503);
+        assert_eq!(status("/metrics"), 200);
+        assert_eq!(status("/"), 404);
+        assert_eq!(admin.answer(&Method::POST, "/metrics").status(), 405);
+    }
+}

@@ -1,0 +1,148 @@
+//! The command line.
+
+use std::net::SocketAddr;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, ConfigError, LogFormat, Overrides};
+use crate::output::Format;
+
+/// Encrypting storage gateway: sealed NBD volumes and sealed S3 objects on one keyring
+#[derive(Debug, Parser)]
+#[command(name = "sealgate", version, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) overrides: Overrides,
+    /// How commands print
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "table",
+        env = "SEALGATE_OUTPUT"
+    )]
+    pub(crate) output: Format,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve volumes and objects until SIGTERM or SIGINT
+    Serve(Serve),
+    /// Print the shell lines that point the AWS CLI and SDKs here: eval "$(sealgate env)"
+    Env,
+    /// Check or show the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Volumes of the running server
+    #[command(subcommand)]
+    Volume(VolumeCommand),
+    /// Keys of the running server
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Whether the server runs, where, and what it holds
+    Status,
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `sealgate serve`
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Address of the AWS endpoint [default: 127.0.0.1:9000]
+    #[arg(long, env = "SEALGATE_AWS_LISTEN", value_name = "ADDR")]
+    aws_listen: Option<SocketAddr>,
+    /// NBD over TCP, loopback only; the unix socket is always there
+    #[arg(long, env = "SEALGATE_NBD_LISTEN", value_name = "ADDR")]
+    nbd_listen: Option<SocketAddr>,
+    /// Address of /metrics, /healthz, /readyz [default: 127.0.0.1:9100]
+    #[arg(long, env = "SEALGATE_ADMIN_LISTEN", value_name = "ADDR")]
+    admin_listen: Option<SocketAddr>,
+    /// Log lines: text or json
+    #[arg(long, env = "SEALGATE_LOG_FORMAT", value_name = "FORMAT", value_parser = ["text", "json"])]
+    log_format: Option<String>,
+    /// What to log, such as info or info,volume=debug
+    #[arg(long, env = "SEALGATE_LOG_FILTER", value_name = "FILTER")]
+    log_filter: Option<String>,
+}
+
+/// `sealgate config`
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Check the file, environment and arguments, and print what would be used
+    Check,
+}
+
+/// `sealgate volume`
+#[derive(Debug, Subcommand)]
+pub(crate) enum VolumeCommand {
+    /// Create a volume; its id is its NBD export name
+    Create {
+        /// Size in GiB
+        #[arg(long, value_name = "GIB")]
+        size: u32,
+        /// Tag `Name`, usable as an export name too while it is unique
+        #[arg(long)]
+        name: Option<String>,
+        /// Key id, ARN or alias to seal under [default: alias/aws/ebs]
+        #[arg(long, value_name = "KEY")]
+        kms_key_id: Option<String>,
+        /// Store the volume in plaintext
+        #[arg(long, conflicts_with = "kms_key_id")]
+        unencrypted: bool,
+    },
+    /// List volumes
+    List,
+    /// Delete a volume and the key that opens it
+    Delete {
+        /// The volume's id
+        volume_id: String,
+    },
+}
+
+/// `sealgate key`
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Create a key
+    Create {
+        /// What it is for
+        #[arg(long, default_value = "")]
+        description: String,
+        /// A name for it, with or without `alias/`
+        #[arg(long)]
+        alias: Option<String>,
+    },
+    /// List keys with their aliases and states
+    List,
+}
+
+impl Serve {
+    /// The whole configuration for this run, checked.
+    pub(crate) fn config(&self, overrides: &Overrides) -> Result<Config, ConfigError> {
+        let mut config = Config::load(overrides)?;
+        if let Some(listen) = self.aws_listen {
+            config.aws.listen = listen;
+        }
+        if let Some(listen) = self.nbd_listen {
+            config.nbd.listen = Some(listen);
+        }
+        if let Some(listen) = self.admin_listen {
+            config.admin.listen = listen;
+        }
+        match self.log_format.as_deref() {
+            Some("json") => config.log.format = LogFormat::Json,
+            Some(_) => config.log.format = LogFormat::Text,
+            None => {}
+        }
+        if let Some(filter) = &self.log_filter {
+            config.log.filter.clone_from(filter);
+        }
+        config.check()?;
+        Ok(config)
+    }
+}

@@ -1,0 +1,437 @@
+//! Configuration: file, environment and arguments become one [`Config`].
+//!
+//! Precedence: argument, then environment (`SEALGATE_*`), then file, then default. Only this crate
+//! reads any of them; every other crate takes a plain `Options`. A key that nobody knows is an
+//! error that names the nearest known one, because a misspelt security setting that is silently
+//! ignored is worse than a server that does not start.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// Every setting, with its default. Field names are the keys of `sealgate.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Config {
+    /// Where everything is kept; created with mode 0700.
+    pub(crate) data_dir: PathBuf,
+    /// The AWS account this server is: twelve digits.
+    pub(crate) account_id: String,
+    /// The AWS region this server is.
+    pub(crate) region: String,
+    /// The endpoint for every AWS service.
+    pub(crate) aws: Aws,
+    /// The block server.
+    pub(crate) nbd: Nbd,
+    /// Metrics and health.
+    pub(crate) admin: Admin,
+    /// The object side.
+    pub(crate) s3: S3,
+    /// Logs on standard error.
+    pub(crate) log: Log,
+    /// Starting and stopping.
+    pub(crate) process: Process,
+}
+
+/// `[aws]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Aws {
+    /// Address and port; port 0 takes a free one.
+    pub(crate) listen: SocketAddr,
+    /// Open connections beyond this wait in the kernel's backlog.
+    pub(crate) connections_max: usize,
+    /// A client that has not sent its request head by then is closed.
+    pub(crate) header_timeout_seconds: u64,
+}
+
+/// `[nbd]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Nbd {
+    /// TCP address besides the unix socket `nbd.sock`; none unless set. Loopback only, for want of TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Open connections beyond this are closed at once.
+    pub(crate) connections_max: usize,
+    /// A client that has not chosen an export by then is closed.
+    pub(crate) handshake_timeout_seconds: u64,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Admin {
+    /// Address and port of `/metrics`, `/healthz` and `/readyz`.
+    pub(crate) listen: SocketAddr,
+}
+
+/// `[s3]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct S3 {
+    /// How long one bucket key seals new objects before the keyring is asked for another.
+    pub(crate) bucket_key_seconds: u64,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Log {
+    /// `text` or `json`.
+    pub(crate) format: LogFormat,
+    /// A `tracing` filter, such as `info` or `info,volume=debug`.
+    pub(crate) filter: String,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[process]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Process {
+    /// Refuse to start when memory cannot be locked, instead of warning.
+    pub(crate) require_locked_memory: bool,
+    /// After SIGTERM, requests in flight have this long to end.
+    pub(crate) drain_seconds: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("./sealgate-data"),
+            account_id: "123456789012".into(),
+            region: "us-east-1".into(),
+            aws: Aws::default(),
+            nbd: Nbd::default(),
+            admin: Admin::default(),
+            s3: S3::default(),
+            log: Log::default(),
+            process: Process::default(),
+        }
+    }
+}
+
+impl Default for Aws {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9000)),
+            connections_max: 4096,
+            header_timeout_seconds: 30,
+        }
+    }
+}
+
+impl Default for Nbd {
+    fn default() -> Self {
+        Self {
+            listen: None,
+            connections_max: 256,
+            handshake_timeout_seconds: 30,
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9100)),
+        }
+    }
+}
+
+impl Default for S3 {
+    fn default() -> Self {
+        Self {
+            bucket_key_seconds: 300,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            filter: "info".into(),
+        }
+    }
+}
+
+impl Default for Process {
+    fn default() -> Self {
+        Self {
+            require_locked_memory: false,
+            drain_seconds: 8,
+        }
+    }
+}
+
+/// What arguments and environment set; `None` leaves the file's or the default value.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct Overrides {
+    /// Configuration file (TOML)
+    #[arg(long, env = "SEALGATE_CONFIG", value_name = "FILE", global = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// Data directory [default: ./sealgate-data]
+    #[arg(long, env = "SEALGATE_DATA_DIR", value_name = "DIR", global = true)]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+/// What is wrong with the configuration.
+#[derive(Debug)]
+pub(crate) enum ConfigError {
+    /// The file cannot be read.
+    Unreadable {
+        file: PathBuf,
+        source: std::io::Error,
+    },
+    /// The file is no TOML, or a value has the wrong type.
+    Malformed { file: PathBuf, message: String },
+    /// A key that is not known.
+    UnknownKey {
+        file: PathBuf,
+        key: String,
+        nearest: Option<String>,
+    },
+    /// A value that cannot be served.
+    Invalid { key: &'static str, why: String },
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable { file, source } => {
+                write!(f, "cannot read {}: {source}", file.display())
+            }
+            Self::Malformed { file, message } => {
+                write!(
+                    f,
+                    "{}: {}",
+                    file.display(),
+                    message.trim().replace('\n', " ")
+                )
+            }
+            Self::UnknownKey { file, key, nearest } => {
+                write!(f, "{}: unknown configuration key `{key}`", file.display())?;
+                match nearest {
+                    Some(n) => write!(f, "; did you mean `{n}`?"),
+                    None => Ok(()),
+                }
+            }
+            Self::Invalid { key, why } => write!(f, "configuration key `{key}`: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Config {
+    /// The file named by `overrides` (or the defaults), with `overrides` on top, not yet checked.
+    pub(crate) fn load(overrides: &Overrides) -> Result<Self, ConfigError> {
+        let mut config = match &overrides.config {
+            Some(file) => {
+                let text =
+                    std::fs::read_to_string(file).map_err(|source| ConfigError::Unreadable {
+                        file: file.clone(),
+                        source,
+                    })?;
+                Self::parse(&text, file)?
+            }
+            None => Self::default(),
+        };
+        if let Some(dir) = &overrides.data_dir {
+            config.data_dir.clone_from(dir);
+        }
+        Ok(config)
+    }
+
+    /// Parses the text of a configuration file; `file` is for messages.
+    fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
+        let malformed = |e: toml::de::Error| ConfigError::Malformed {
+            file: file.into(),
+            message: e.to_string(),
+        };
+        let table: toml::Table = toml::from_str(text).map_err(malformed)?;
+        let known = known_keys();
+        let mut seen = Vec::new();
+        flatten(&table, "", &mut seen);
+        for key in seen {
+            if !known.contains(&key) {
+                return Err(ConfigError::UnknownKey {
+                    file: file.into(),
+                    nearest: nearest(&key, &known),
+                    key,
+                });
+            }
+        }
+        toml::from_str(text).map_err(malformed)
+    }
+
+    /// Refuses what cannot be served. Call once all sources are merged.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let invalid = |key, why: &str| {
+            Err(ConfigError::Invalid {
+                key,
+                why: why.into(),
+            })
+        };
+        if self.account_id.len() != 12 || !self.account_id.bytes().all(|b| b.is_ascii_digit()) {
+            return invalid("account_id", "must be twelve digits");
+        }
+        let region_ok = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if self.region.is_empty() || self.region.len() > 32 || !self.region.bytes().all(region_ok) {
+            return invalid(
+                "region",
+                "must be lower-case letters, digits and hyphens, such as us-east-1",
+            );
+        }
+        if self.nbd.listen.is_some_and(|a| !a.ip().is_loopback()) {
+            return invalid(
+                "nbd.listen",
+                "NBD over TCP beyond loopback needs TLS, which is not there yet; use a loopback address or the unix socket",
+            );
+        }
+        if self.aws.connections_max == 0 || self.nbd.connections_max == 0 {
+            return invalid("connections_max", "must be at least 1");
+        }
+        if !(1..=86_400).contains(&self.s3.bucket_key_seconds) {
+            return invalid("s3.bucket_key_seconds", "must be between 1 and 86400");
+        }
+        if self
+            .log
+            .filter
+            .parse::<tracing_subscriber::filter::Targets>()
+            .is_err()
+        {
+            return invalid(
+                "log.filter",
+                "is not a tracing filter, such as `info,volume=debug`",
+            );
+        }
+        Ok(())
+    }
+
+    /// The text of a file that sets every key to this value.
+    pub(crate) fn to_toml(&self) -> String {
+        toml::to_string(self).unwrap_or_default()
+    }
+}
+
+/// Dotted names of every key there is, taken from the types so that the list cannot grow stale.
+fn known_keys() -> Vec<String> {
+    let mut keys = Vec::new();
+    if let Ok(table) = toml::Table::try_from(Config::default()) {
+        flatten(&table, "", &mut keys);
+    }
+    // `None` does not serialize.
+    keys.push("nbd.listen".into());
+    keys
+}
+
+fn flatten(table: &toml::Table, prefix: &str, keys: &mut Vec<String>) {
+    for (name, value) in table {
+        let key = if prefix.is_empty() {
+            name.clone()
+        } else {
+            format!("{prefix}.{name}")
+        };
+        match value {
+            toml::Value::Table(inner) => flatten(inner, &key, keys),
+            _ => keys.push(key),
+        }
+    }
+}
+
+fn nearest(key: &str, known: &[String]) -> Option<String> {
+    known
+        .iter()
+        .map(|k| {
+            // A key in the wrong section is a near miss too.
+            let tail = |s: &str| s.rsplit('.').next().unwrap_or_default().to_owned();
+            let distance =
+                strsim::osa_distance(key, k).min(strsim::osa_distance(&tail(key), &tail(k)) + 1);
+            (distance, k)
+        })
+        .min()
+        .filter(|(distance, _)| *distance <= key.len() / 2 + 1)
+        .map(|(_, k)| k.clone())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(text, Path::new("sealgate.toml"))
+    }
+
+    #[test]
+    fn the_annotated_file_in_the_repository_is_the_defaults() {
+        let text = include_str!("../../../config/sealgate.toml");
+        let config = parse(text).unwrap();
+        config.check().unwrap();
+        assert_eq!(config, Config::default());
+        for key in known_keys() {
+            let name = key.rsplit('.').next().unwrap();
+            assert!(
+                text.contains(&format!("{name} =")),
+                "{key} is not explained in config/sealgate.toml"
+            );
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_and_the_nearest_one_is_named() {
+        let error = parse("[aws]\nlisen = \"127.0.0.1:1\"")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("`aws.lisen`") && error.contains("`aws.listen`"),
+            "{error}"
+        );
+        let error = parse("acount_id = \"1\"").unwrap_err().to_string();
+        assert!(error.contains("`account_id`"), "{error}");
+        let error = parse("[nbd]\nbucket_key_seconds = 3")
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("`s3.bucket_key_seconds`"), "{error}");
+    }
+
+    #[test]
+    fn errors_are_one_line() {
+        for text in [
+            "a = ",
+            "[aws]\nlisten = 3",
+            "[aws]\nlisten = \"nowhere\"",
+            "zzzzzzzzzzzz = 1",
+        ] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(!error.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn values_that_cannot_be_served_are_refused() {
+        let refused = |f: fn(&mut Config)| {
+            let mut c = Config::default();
+            f(&mut c);
+            c.check().unwrap_err().to_string()
+        };
+        assert!(refused(|c| c.account_id = "12".into()).contains("account_id"));
+        assert!(refused(|c| c.region = "US".into()).contains("region"));
+        assert!(refused(|c| c.nbd.listen = Some(([0, 0, 0, 0], 10809).into())).contains("TLS"));
+        assert!(refused(|c| c.log.filter = "a=b=c".into()).contains("log.filter"));
+        assert!(refused(|c| c.s3.bucket_key_seconds = 0).contains("bucket_key_seconds"));
+    }
+}

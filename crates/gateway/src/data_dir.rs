@@ -1,0 +1,223 @@
+//! The data directory: created private, held by one process, and where everything in it is.
+
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+/// The data directory, held until this value is dropped.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    path: PathBuf,
+    /// Whoever has the lock on this file has the directory. The kernel drops it when the process ends,
+    /// however it ends.
+    _lock: File,
+}
+
+/// Names of files and folders below the data directory.
+pub(crate) struct Paths<'a>(pub(crate) &'a Path);
+
+impl Paths<'_> {
+    pub(crate) fn credentials(&self) -> PathBuf {
+        self.0.join("credentials")
+    }
+    pub(crate) fn root_key(&self) -> PathBuf {
+        self.0.join("root.key")
+    }
+    pub(crate) fn keyring(&self) -> PathBuf {
+        self.0.join("keyring")
+    }
+    pub(crate) fn audit(&self) -> PathBuf {
+        self.0.join("audit")
+    }
+    pub(crate) fn volumes(&self) -> PathBuf {
+        self.0.join("volumes")
+    }
+    pub(crate) fn objects(&self) -> PathBuf {
+        self.0.join("objects")
+    }
+    pub(crate) fn nbd_socket(&self) -> PathBuf {
+        self.0.join("nbd.sock")
+    }
+    pub(crate) fn runtime(&self) -> PathBuf {
+        self.0.join("runtime.json")
+    }
+}
+
+impl DataDir {
+    /// Creates the directory if it is not there and takes it for this process.
+    ///
+    /// Fails, changing nothing, if another process holds it, if it belongs to another user, or if it is
+    /// a directory that holds something else.
+    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+        let shown = path.display();
+        match path.symlink_metadata() {
+            Ok(found) => {
+                let found = if found.is_symlink() {
+                    path.metadata()?
+                } else {
+                    found
+                };
+                if !found.is_dir() {
+                    bail!("data directory {shown} is not a directory");
+                }
+                if found.uid() != rustix::process::geteuid().as_raw() {
+                    bail!(
+                        "data directory {shown} belongs to another user (uid {})",
+                        found.uid()
+                    );
+                }
+                let foreign = !path.join("LOCK").exists() && path.read_dir()?.next().is_some();
+                if foreign {
+                    bail!("{shown} is not empty and is not a Sealgate data directory");
+                }
+                if found.mode() & 0o077 != 0 {
+                    std::fs::set_permissions(path, Permissions::from_mode(0o700))
+                        .with_context(|| format!("cannot make {shown} private"))?;
+                }
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(path)
+                    .with_context(|| format!("cannot create data directory {shown}"))?;
+            }
+            Err(e) => return Err(e).with_context(|| format!("cannot use data directory {shown}")),
+        }
+        let path = path
+            .canonicalize()
+            .with_context(|| format!("cannot use data directory {shown}"))?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(path.join("LOCK"))
+            .with_context(|| format!("cannot open {shown}/LOCK"))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { path, _lock: lock }),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                bail!("data directory {shown} is in use by another sealgate process")
+            }
+            Err(e) => Err(e).with_context(|| format!("cannot lock {shown}/LOCK")),
+        }
+    }
+
+    /// Makes a private folder in the directory, if it is not there.
+    pub(crate) fn make(&self, name: &str) -> anyhow::Result<()> {
+        let folder = self.path.join(name);
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
+            .with_context(|| format!("cannot create {}", folder.display()))
+    }
+
+    /// The directory, absolute.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where things are in it.
+    pub(crate) fn paths(&self) -> Paths<'_> {
+        Paths(&self.path)
+    }
+}
+
+/// Writes `bytes` to `path` so that after a crash either the old or the new content is there, whole;
+/// mode 0600.
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let parent = path.parent().unwrap_or(Path::new("."));
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let temporary = parent.join(name);
+    match std::fs::remove_file(&temporary) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut file = OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    File::open(parent)?.sync_all()
+}
+
+/// What a running server says of itself in `runtime.json`, for the commands that talk to it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Runtime {
+    /// Base URL of the AWS endpoint.
+    pub(crate) aws: String,
+    /// Base URL of the admin endpoint.
+    pub(crate) admin: String,
+    /// The NBD unix socket.
+    pub(crate) nbd_unix: PathBuf,
+    /// NBD over TCP, if on.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) nbd_tcp: Option<std::net::SocketAddr>,
+    /// The region requests are signed for.
+    pub(crate) region: String,
+    /// The server's process.
+    pub(crate) pid: u32,
+}
+
+impl Runtime {
+    /// Reads what the server that has (or last had) `dir` wrote.
+    pub(crate) fn read(dir: &Path) -> anyhow::Result<Self> {
+        let file = Paths(dir).runtime();
+        let text = std::fs::read(&file).with_context(|| {
+            format!(
+                "no server has run in {} yet ({} is missing)",
+                dir.display(),
+                file.display()
+            )
+        })?;
+        serde_json::from_slice(&text).with_context(|| format!("{} is damaged", file.display()))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_directory_is_private_and_held_by_one() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("a/b");
+        let first = DataDir::open(&path).unwrap();
+        assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o700);
+        let second = DataDir::open(&path).unwrap_err().to_string();
+        assert!(second.contains("in use"), "{second}");
+        drop(first);
+        DataDir::open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_holds_something_else_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("thesis.tex"), "x").unwrap();
+        let error = DataDir::open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("not empty"), "{error}");
+        assert!(!dir.path().join("LOCK").exists());
+    }
+
+    #[test]
+    fn a_private_file_is_replaced_whole_and_stays_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        write_private(&path, b"one").unwrap();
+        write_private(&path, b"two").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600);
+        assert_eq!(dir.path().read_dir().unwrap().count(), 1);
+    }
+}

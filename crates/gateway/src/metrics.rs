@@ -1,0 +1,352 @@
+//! Prometheus metrics: one registry, the families, and what the other crates' observers report into it.
+//!
+//! Labels come from fixed sets (fronts, operations, outcomes); nothing that a client chooses, such as
+//! a key, a bucket or a principal, becomes a label.
+
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+/// Upper bounds in seconds: from a cached read to a slow disk.
+const LATENCY_BUCKETS: &[f64] = &[
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+    1.0, 2.5, 10.0,
+];
+
+/// Which protocol a request came by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Front {
+    /// Objects.
+    S3,
+    /// Keys.
+    Kms,
+    /// Who am I.
+    Sts,
+    /// Users and policies.
+    Iam,
+    /// Volumes, control side.
+    Ec2,
+    /// Volumes, data side.
+    Nbd,
+    /// A request whose service is unknown or that failed authentication.
+    Other,
+}
+
+impl Front {
+    /// The label value.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::S3 => "s3",
+            Self::Kms => "kms",
+            Self::Sts => "sts",
+            Self::Iam => "iam",
+            Self::Ec2 => "ec2",
+            Self::Nbd => "nbd",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// One finished request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Request {
+    pub(crate) front: Front,
+    /// A name of the protocol, from a fixed set.
+    pub(crate) operation: &'static str,
+    /// Neither the client's nor our fault, the client's, or ours.
+    pub(crate) outcome: Outcome,
+    pub(crate) elapsed: Duration,
+    /// Payload bytes from the client.
+    pub(crate) bytes_in: u64,
+    /// Payload bytes to the client.
+    pub(crate) bytes_out: u64,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// As asked.
+    Ok,
+    /// Refused for what the client sent or may not do.
+    ClientError,
+    /// Failed on our side.
+    ServerError,
+}
+
+impl Outcome {
+    /// From an HTTP status.
+    pub(crate) fn of_status(status: http::StatusCode) -> Self {
+        match status.as_u16() {
+            500.. => Self::ServerError,
+            400.. => Self::ClientError,
+            _ => Self::Ok,
+        }
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::ClientError => "client_error",
+            Self::ServerError => "server_error",
+        }
+    }
+}
+
+/// All families. Cheap to share behind an `Arc`; every method is wait-free but for a short map look-up.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    errors: IntCounterVec,
+    bytes: IntCounterVec,
+    latency: HistogramVec,
+    kms_requests: IntCounterVec,
+    kms_latency: HistogramVec,
+    cache: IntCounterVec,
+    pub(crate) nbd_connections: IntGauge,
+    pub(crate) aws_connections: IntGauge,
+    pub(crate) rejected_connections: IntCounter,
+    state: IntGaugeVec,
+}
+
+impl Metrics {
+    /// Registers every family; fails only on a programming error in a name.
+    pub(crate) fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let metrics = Self {
+            requests: IntCounterVec::new(
+                Opts::new("sealgate_requests_total", "Requests by front, operation and outcome."),
+                &["front", "operation", "outcome"],
+            )?,
+            errors: IntCounterVec::new(
+                Opts::new("sealgate_errors_total", "Requests that did not end as asked, by whose fault it was."),
+                &["front", "operation", "fault"],
+            )?,
+            bytes: IntCounterVec::new(
+                Opts::new("sealgate_bytes_total", "Payload bytes by front, operation and direction (in: from clients)."),
+                &["front", "operation", "direction"],
+            )?,
+            latency: HistogramVec::new(
+                HistogramOpts::new("sealgate_request_duration_seconds", "Time from request head to the last byte of the answer handed to the socket layer.")
+                    .buckets(LATENCY_BUCKETS.to_vec()),
+                &["front", "operation"],
+            )?,
+            kms_requests: IntCounterVec::new(
+                Opts::new("sealgate_kms_requests_total", "Key requests by operation, by who asked (api, s3, volume) and outcome."),
+                &["operation", "caller", "outcome"],
+            )?,
+            kms_latency: HistogramVec::new(
+                HistogramOpts::new("sealgate_kms_request_duration_seconds", "Time of key requests, durable audit record included.")
+                    .buckets(LATENCY_BUCKETS.to_vec()),
+                &["operation"],
+            )?,
+            cache: IntCounterVec::new(
+                Opts::new("sealgate_cache_requests_total", "Cache look-ups by cache and result (hit, miss)."),
+                &["cache", "result"],
+            )?,
+            nbd_connections: IntGauge::new("sealgate_nbd_connections", "Open NBD connections.")?,
+            aws_connections: IntGauge::new("sealgate_aws_connections", "Open connections to the AWS endpoint.")?,
+            rejected_connections: IntCounter::new("sealgate_nbd_connections_refused_total", "NBD connections closed before they chose an export.")?,
+            state: IntGaugeVec::new(Opts::new("sealgate_build_info", "Always 1; the version is in the label."), &["version"])?,
+            registry,
+        };
+        let families: [Box<dyn Collector>; 11] = [
+            Box::new(metrics.requests.clone()),
+            Box::new(metrics.errors.clone()),
+            Box::new(metrics.bytes.clone()),
+            Box::new(metrics.latency.clone()),
+            Box::new(metrics.kms_requests.clone()),
+            Box::new(metrics.kms_latency.clone()),
+            Box::new(metrics.cache.clone()),
+            Box::new(metrics.nbd_connections.clone()),
+            Box::new(metrics.aws_connections.clone()),
+            Box::new(metrics.rejected_connections.clone()),
+            Box::new(metrics.state.clone()),
+        ];
+        for family in families {
+            metrics.registry.register(family)?;
+        }
+        metrics.registry.register(Box::new(
+            prometheus::process_collector::ProcessCollector::for_self(),
+        ))?;
+        metrics
+            .state
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1);
+        // Present from the start, so that a rate over them is 0 and not absent.
+        for result in ["hit", "miss"] {
+            metrics.cache.with_label_values(&["bucket_key", result]);
+        }
+        Ok(metrics)
+    }
+
+    /// Counts one finished request.
+    pub(crate) fn request(&self, r: Request) {
+        let (front, operation) = (r.front.label(), r.operation);
+        self.requests
+            .with_label_values(&[front, operation, r.outcome.label()])
+            .inc();
+        match r.outcome {
+            Outcome::Ok => {}
+            Outcome::ClientError => self
+                .errors
+                .with_label_values(&[front, operation, "client"])
+                .inc(),
+            Outcome::ServerError => self
+                .errors
+                .with_label_values(&[front, operation, "server"])
+                .inc(),
+        }
+        if r.bytes_in > 0 {
+            self.bytes
+                .with_label_values(&[front, operation, "in"])
+                .inc_by(r.bytes_in);
+        }
+        if r.bytes_out > 0 {
+            self.bytes
+                .with_label_values(&[front, operation, "out"])
+                .inc_by(r.bytes_out);
+        }
+        self.latency
+            .with_label_values(&[front, operation])
+            .observe(r.elapsed.as_secs_f64());
+    }
+
+    /// Counts one key request.
+    pub(crate) fn kms_request(
+        &self,
+        operation: &str,
+        caller: &str,
+        outcome: &str,
+        elapsed: Duration,
+    ) {
+        self.kms_requests
+            .with_label_values(&[operation, caller, outcome])
+            .inc();
+        self.kms_latency
+            .with_label_values(&[operation])
+            .observe(elapsed.as_secs_f64());
+    }
+
+    /// Counts one cache look-up.
+    pub(crate) fn cache(&self, cache: &str, hit: bool) {
+        self.cache
+            .with_label_values(&[cache, if hit { "hit" } else { "miss" }])
+            .inc();
+    }
+
+    /// Handles on one operation's counters, for a path too hot for look-ups by label.
+    pub(crate) fn operation(&self, front: Front, operation: &'static str) -> Operation {
+        let front = front.label();
+        let requests = |outcome: Outcome| {
+            self.requests
+                .with_label_values(&[front, operation, outcome.label()])
+        };
+        Operation {
+            ok: requests(Outcome::Ok),
+            client_error: requests(Outcome::ClientError),
+            server_error: requests(Outcome::ServerError),
+            errors_client: self.errors.with_label_values(&[front, operation, "client"]),
+            errors_server: self.errors.with_label_values(&[front, operation, "server"]),
+            bytes_in: self.bytes.with_label_values(&[front, operation, "in"]),
+            bytes_out: self.bytes.with_label_values(&[front, operation, "out"]),
+            latency: self.latency.with_label_values(&[front, operation]),
+        }
+    }
+
+    /// The exposition text of everything, and its content type.
+    pub(crate) fn render(&self) -> prometheus::Result<(Vec<u8>, String)> {
+        let encoder = TextEncoder::new();
+        let mut text = Vec::with_capacity(16 * 1024);
+        encoder.encode(&self.registry.gather(), &mut text)?;
+        Ok((text, encoder.format_type().to_owned()))
+    }
+}
+
+/// Pre-resolved counters of one operation.
+#[derive(Debug)]
+pub(crate) struct Operation {
+    ok: IntCounter,
+    client_error: IntCounter,
+    server_error: IntCounter,
+    errors_client: IntCounter,
+    errors_server: IntCounter,
+    bytes_in: IntCounter,
+    bytes_out: IntCounter,
+    latency: prometheus::Histogram,
+}
+
+impl Operation {
+    /// Counts one finished request.
+    pub(crate) fn finished(
+        &self,
+        outcome: Outcome,
+        elapsed: Duration,
+        bytes_in: u64,
+        bytes_out: u64,
+    ) {
+        match outcome {
+            Outcome::Ok => self.ok.inc(),
+            Outcome::ClientError => {
+                self.client_error.inc();
+                self.errors_client.inc();
+            }
+            Outcome::ServerError => {
+                self.server_error.inc();
+                self.errors_server.inc();
+            }
+        }
+        if bytes_in > 0 {
+            self.bytes_in.inc_by(bytes_in);
+        }
+        if bytes_out > 0 {
+            self.bytes_out.inc_by(bytes_out);
+        }
+        self.latency.observe(elapsed.as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_family_the_manual_names_is_there_after_one_request_each() {
+        let metrics = Metrics::new().unwrap();
+        metrics.request(Request {
+            front: Front::S3,
+            operation: "PutObject",
+            outcome: Outcome::ClientError,
+            elapsed: Duration::from_millis(3),
+            bytes_in: 7,
+            bytes_out: 9,
+        });
+        metrics.operation(Front::Nbd, "READ").finished(
+            Outcome::Ok,
+            Duration::from_micros(40),
+            0,
+            4096,
+        );
+        metrics.kms_request("Decrypt", "s3", "ok", Duration::from_millis(1));
+        metrics.cache("bucket_key", true);
+        let text = String::from_utf8(metrics.render().unwrap().0).unwrap();
+        for line in [
+            r#"sealgate_requests_total{front="s3",operation="PutObject",outcome="client_error"} 1"#,
+            r#"sealgate_errors_total{fault="client",front="s3",operation="PutObject"} 1"#,
+            r#"sealgate_bytes_total{direction="in",front="s3",operation="PutObject"} 7"#,
+            r#"sealgate_bytes_total{direction="out",front="nbd",operation="READ"} 4096"#,
+            r#"sealgate_request_duration_seconds_bucket{front="nbd",operation="READ",le="0.00005"} 1"#,
+            r#"sealgate_kms_requests_total{caller="s3",operation="Decrypt",outcome="ok"} 1"#,
+            r#"sealgate_cache_requests_total{cache="bucket_key",result="hit"} 1"#,
+            "sealgate_nbd_connections 0",
+            "process_open_fds",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The other crates' observers, reporting into [`Metrics`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use iam::Via;
+
+use crate::metrics::{Front, Metrics, Operation, Outcome, Request};
+
+/// Counts uses of keys.
+#[derive(Debug)]
+pub(crate) struct KeyUses(pub(crate) Arc<Metrics>);
+
+impl keyring::Observer for KeyUses {
+    fn request(&self, operation: &'static str, via: Via, outcome: &str, elapsed: Duration) {
+        self.0
+            .kms_request(operation, via.as_str(), outcome, elapsed);
+    }
+}
+
+/// Counts object requests and bucket-key look-ups.
+#[derive(Debug)]
+pub(crate) struct ObjectRequests(pub(crate) Arc<Metrics>);
+
+impl s3::Observer for ObjectRequests {
+    fn request(&self, end: &s3::RequestEnd) {
+        let status = http::StatusCode::from_u16(end.status)
+            .unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+        self.0.request(Request {
+            front: Front::S3,
+            operation: end.operation,
+            outcome: Outcome::of_status(status),
+            elapsed: end.elapsed,
+            bytes_in: end.bytes_in,
+            bytes_out: end.bytes_out,
+        });
+    }
+
+    fn bucket_key(&self, hit: bool) {
+        self.0.cache("bucket_key", hit);
+    }
+}
+
+/// Counts NBD connections and requests. Counters are resolved once: this is the hottest path there is.
+#[derive(Debug)]
+pub(crate) struct BlockRequests {
+    metrics: Arc<Metrics>,
+    operations: [Operation; nbd::Command::ALL.len()],
+}
+
+impl BlockRequests {
+    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
+        let operations =
+            nbd::Command::ALL.map(|command| metrics.operation(Front::Nbd, command.name()));
+        Self {
+            metrics,
+            operations,
+        }
+    }
+}
+
+impl nbd::Observer for BlockRequests {
+    fn connection_opened(&self, peer: &nbd::Peer) {
+        self.metrics.nbd_connections.inc();
+        tracing::debug!(%peer, "NBD connection opened");
+    }
+
+    fn connection_closed(&self, peer: &nbd::Peer, why: nbd::Closed) {
+        self.metrics.nbd_connections.dec();
+        tracing::debug!(%peer, why = why.name(), "NBD connection closed");
+    }
+
+    fn connection_refused(&self, peer: &nbd::Peer) {
+        self.metrics.rejected_connections.inc();
+        tracing::warn!(%peer, "NBD connection refused: as many are open as may be");
+    }
+
+    fn request(
+        &self,
+        command: nbd::Command,
+        bytes: u64,
+        elapsed: Duration,
+        outcome: Result<(), nbd::Errno>,
+    ) {
+        let outcome = match outcome {
+            Ok(()) => Outcome::Ok,
+            Err(nbd::Errno::Io | nbd::Errno::NoMem | nbd::Errno::Shutdown) => Outcome::ServerError,
+            Err(_) => Outcome::ClientError,
+        };
+        let (bytes_in, bytes_out) = match (command, outcome) {
+            (nbd::Command::Write, Outcome::Ok) => (bytes, 0),
+            (nbd::Command::Read, Outcome::Ok) => (0, bytes),
+            _ => (0, 0),
+        };
+        // `ALL` lists the variants in the order of their discriminants; a test holds it to that.
+        if let Some(operation) = self.operations.get(command as usize) {
+            operation.finished(outcome, elapsed, bytes_in, bytes_out);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn commands_are_numbered_as_they_are_listed() {
+        for (i, command) in nbd::Command::ALL.into_iter().enumerate() {
+            assert_eq!(command as usize, i);
+        }
+    }
+}

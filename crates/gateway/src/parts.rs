@@ -1,0 +1,149 @@
+//! Everything below the listeners: opened in order of who needs whom, closed in the reverse.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use crypto::random::{Random, SystemRandom};
+use iam::identity::SingleCredential;
+use iam::sigv4::{Options as SigV4Options, Verifier};
+use iam::{AccountId, Authorizer, Credential, Principal, Region, SecretAccessKey};
+use keyring::root::{FileProvider, load_or_create};
+use keyring::store::SqliteStore;
+use keyring::{AuditLog, AuditOptions, Clock, Keyring, SystemClock};
+use s3::store::local::LocalStore;
+use volume::Volumes;
+
+use crate::aws::Aws;
+use crate::config::Config;
+use crate::credentials::RootCredentials;
+use crate::data_dir::DataDir;
+use crate::metrics::Metrics;
+use crate::nbd_front::VolumeExports;
+use crate::observers::{BlockRequests, KeyUses, ObjectRequests};
+
+/// Volumes that may exist; each attached one holds two files open.
+const VOLUMES_MAX: usize = 10_000;
+
+/// The parts of a running server.
+pub(crate) struct Parts {
+    /// Every key.
+    pub(crate) keyring: Arc<Keyring>,
+    /// The AWS endpoint over keyring, volumes and objects.
+    pub(crate) aws: Arc<Aws>,
+    /// The NBD server over the volumes.
+    pub(crate) nbd: nbd::Server,
+}
+
+impl Parts {
+    /// Opens what the data directory holds, or makes it on the first start. Blocks.
+    pub(crate) fn open(
+        config: &Config,
+        data_dir: &DataDir,
+        metrics: &Arc<Metrics>,
+    ) -> anyhow::Result<Self> {
+        let account: AccountId = config.account_id.parse().context("account_id")?;
+        let region: Region = config.region.parse().context("region")?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let random: Arc<dyn Random> = Arc::new(SystemRandom);
+        let authorizer = Arc::new(Authorizer::new(account));
+        let paths = data_dir.paths();
+
+        data_dir.make("keyring")?;
+        let store = Arc::new(SqliteStore::open(&paths.keyring().join("keyring.db"))?);
+        let root = load_or_create(&FileProvider::new(paths.root_key()), &*store, &*random)?;
+        // The root key moves into the keyring; what other parts seal their records with is derived before.
+        let object_records = root.record_key("s3-metadata");
+        let volume_records = root.record_key("volume-descriptors");
+        let audit = AuditLog::open(AuditOptions::new(paths.audit())).context("audit log")?;
+        let keyring = Keyring::open(keyring::Options {
+            store,
+            root,
+            audit,
+            clock: Arc::clone(&clock),
+            random: Arc::clone(&random),
+            account,
+            region: region.clone(),
+            observer: Arc::new(KeyUses(Arc::clone(metrics))),
+        })
+        .context("keyring")?;
+        // After the keyring has accepted the root key: a refused start leaves nothing behind.
+        let credentials = RootCredentials::load_or_create(&paths.credentials(), &*random)?;
+        let volumes = Volumes::open(volume::Options {
+            dir: paths.volumes(),
+            keyring: Arc::clone(&keyring),
+            records: volume_records,
+            clock: Arc::clone(&clock),
+            random: Arc::clone(&random),
+            account,
+            region: region.clone(),
+            volumes_max: VOLUMES_MAX,
+        })
+        .context("volumes")?;
+        let options = s3::store::local::Options::new(paths.objects(), Arc::clone(&random));
+        let store = Arc::new(LocalStore::open(options).context("objects")?);
+        let s3 = s3::Gateway::new(s3::Options {
+            store,
+            keyring: Arc::clone(&keyring),
+            authorizer: Arc::clone(&authorizer),
+            clock: Arc::clone(&clock),
+            random: Arc::clone(&random),
+            observer: Arc::new(ObjectRequests(Arc::clone(metrics))),
+            account,
+            region: region.clone(),
+            records: object_records,
+            bucket_keys: s3::BucketKeyPolicy {
+                lifetime: Duration::from_secs(config.s3.bucket_key_seconds),
+                ..s3::BucketKeyPolicy::default()
+            },
+            virtual_host_domains: Vec::new(),
+        });
+        let nbd = nbd_server(
+            config,
+            metrics,
+            VolumeExports {
+                volumes: Arc::clone(&volumes),
+                authorizer: Arc::clone(&authorizer),
+                account,
+                random: Arc::clone(&random),
+                uid: rustix::process::geteuid().as_raw(),
+            },
+        );
+        let aws = Arc::new(Aws {
+            verifier: verifier(account, region, &credentials)?,
+            s3,
+            keyring: Arc::clone(&keyring),
+            volumes,
+            authorizer: Arc::clone(&authorizer),
+            metrics: Arc::clone(metrics),
+            clock,
+            random,
+        });
+        Ok(Self { keyring, aws, nbd })
+    }
+}
+
+/// The one verifier, which knows the account's root user.
+fn verifier(
+    account: AccountId,
+    region: Region,
+    credentials: &RootCredentials,
+) -> anyhow::Result<Verifier> {
+    let secret =
+        std::str::from_utf8(credentials.secret_access_key.expose()).context("credentials")?;
+    let credential = Credential {
+        principal: Principal::root(account),
+        secret: SecretAccessKey::new(secret).context("credentials")?,
+    };
+    let access_key = credentials.access_key_id.parse().context("credentials")?;
+    let known = Arc::new(SingleCredential::new(access_key, credential));
+    Ok(Verifier::new(SigV4Options::new(region), known))
+}
+
+fn nbd_server(config: &Config, metrics: &Arc<Metrics>, exports: VolumeExports) -> nbd::Server {
+    let mut options = nbd::Options::default();
+    options.connections_max = config.nbd.connections_max;
+    options.handshake_timeout = Duration::from_secs(config.nbd.handshake_timeout_seconds);
+    let observer = Arc::new(BlockRequests::new(Arc::clone(metrics)));
+    nbd::Server::new(options, Arc::new(exports), observer)
+}

@@ -1,0 +1,257 @@
+//! `sealgate serve`: puts the parts together, runs them, takes them apart again.
+//!
+//! Order matters twice. Ports are bound before the data directory is touched, so that a port in use
+//! changes nothing; and whatever can refuse (configuration, lock, root key, stores) comes before the
+//! first answer. At the end listeners stop first, then requests in flight end, then the volumes are
+//! flushed, and only then is the directory given up.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use keyring::Keyring;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::admin::{Admin, Readiness, State};
+use crate::config::Config;
+use crate::data_dir::{DataDir, Runtime, write_private};
+use crate::harden::{self, LockedMemory};
+use crate::listener::{self, Limits};
+use crate::logging;
+use crate::metrics::Metrics;
+use crate::parts::Parts;
+
+/// Metrics are asked for by a few scrapers; more connections than this are a mistake or an attack.
+const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// How often keys past their deletion date are looked for.
+const KEY_SWEEP_INTERVAL: Duration = Duration::from_secs(600);
+
+/// Serves until SIGTERM or SIGINT.
+pub(crate) fn run(config: Config) -> anyhow::Result<()> {
+    logging::start(&config.log)?;
+    harden::forbid_core_dumps().context("cannot forbid core dumps")?;
+    harden::raise_file_limit();
+    match harden::lock_memory() {
+        LockedMemory::Locked => {}
+        LockedMemory::Unlocked if config.process.require_locked_memory => {
+            anyhow::bail!(
+                "memory cannot be locked (ulimit -l), and process.require_locked_memory is set"
+            )
+        }
+        LockedMemory::Unlocked => {
+            tracing::warn!(
+                "memory is not locked (ulimit -l is not unlimited): keys may reach the swap, if there is one"
+            );
+        }
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(serve(config));
+    // Blocking work that is still stuck in the kernel must not hold up the exit.
+    runtime.shutdown_timeout(Duration::from_millis(500));
+    result
+}
+
+/// The sockets, bound before anything else happens.
+struct Listeners {
+    aws: TcpListener,
+    admin: TcpListener,
+    nbd: Option<TcpListener>,
+}
+
+impl Listeners {
+    async fn bind(config: &Config) -> anyhow::Result<Self> {
+        let bind = async |what: &str, address: SocketAddr| {
+            TcpListener::bind(address)
+                .await
+                .with_context(|| format!("cannot listen on {address} ({what})"))
+        };
+        Ok(Self {
+            aws: bind("aws.listen", config.aws.listen).await?,
+            admin: bind("admin.listen", config.admin.listen).await?,
+            nbd: match config.nbd.listen {
+                Some(address) => Some(bind("nbd.listen", address).await?),
+                None => None,
+            },
+        })
+    }
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    // Before the long part of the start, so that a signal then ends it too.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let listeners = Listeners::bind(&config).await?;
+    let data_dir = DataDir::open(&config.data_dir)?;
+    let metrics = Arc::new(Metrics::new().context("metrics")?);
+    let readiness = Arc::new(Readiness::default());
+    let (stop, stopped) = watch::channel(false);
+
+    let limits = |connections_max| Limits {
+        connections_max,
+        header_timeout: Duration::from_secs(config.aws.header_timeout_seconds),
+        drain: Duration::from_secs(config.process.drain_seconds),
+        open: None,
+    };
+    let runtime = Runtime {
+        aws: format!("http://{}", listeners.aws.local_addr()?),
+        admin: format!("http://{}", listeners.admin.local_addr()?),
+        nbd_unix: data_dir.paths().nbd_socket(),
+        nbd_tcp: listeners
+            .nbd
+            .as_ref()
+            .map(TcpListener::local_addr)
+            .transpose()?,
+        region: config.region.clone(),
+        pid: std::process::id(),
+    };
+    // The admin port answers while the stores are opened, so that `/readyz` can say so; it outlives the drain.
+    let (admin_stop, admin_stopped) = watch::channel(false);
+    let admin = Arc::new(Admin {
+        metrics: Arc::clone(&metrics),
+        readiness: Arc::clone(&readiness),
+    });
+    let admin_limits = Limits {
+        drain: Duration::from_millis(200),
+        ..limits(ADMIN_CONNECTIONS_MAX)
+    };
+    let admin = tokio::spawn(listener::serve(
+        listeners.admin,
+        admin_limits,
+        admin_stopped,
+        move |request, _| Arc::clone(&admin).handle(request),
+    ));
+
+    let parts = Parts::open(&config, &data_dir, &metrics)?;
+    let nbd_unix = bind_nbd_socket(&data_dir)?;
+    let Parts { keyring, aws, nbd } = parts;
+    write_private(
+        &data_dir.paths().runtime(),
+        &serde_json::to_vec_pretty(&runtime)?,
+    )
+    .context("cannot write runtime.json")?;
+
+    let aws_limits = Limits {
+        open: Some(metrics.aws_connections.clone()),
+        ..limits(config.aws.connections_max)
+    };
+    let aws = tokio::spawn(listener::serve(
+        listeners.aws,
+        aws_limits,
+        stopped,
+        move |request, peer| Arc::clone(&aws).handle(request, peer),
+    ));
+    let mut nbd_loops = tokio::task::JoinSet::new();
+    let server = nbd.clone();
+    nbd_loops.spawn(async move { server.serve_unix(nbd_unix).await });
+    if let Some(listener) = listeners.nbd {
+        let server = nbd.clone();
+        nbd_loops.spawn(async move { server.serve_tcp(listener).await });
+    }
+    let sweeper = tokio::spawn(sweep_keys(keyring));
+    readiness.set(State::Ready);
+    tracing::info!(aws = runtime.aws, admin = runtime.admin, data_dir = %data_dir.path().display(), "ready");
+    greet(&data_dir, &runtime);
+
+    let failure = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        ended = nbd_loops.join_next() => Some(ended),
+    };
+    readiness.set(State::Draining);
+    tracing::info!(
+        "draining: requests in flight have {} s",
+        config.process.drain_seconds
+    );
+    let _ = stop.send(true);
+    let drain = async {
+        let (_, drained) = tokio::join!(
+            aws,
+            nbd.shutdown(Duration::from_secs(config.process.drain_seconds))
+        );
+        if drained.cut > 0 {
+            tracing::warn!(
+                connections = drained.cut,
+                "NBD connections were cut at the end of the drain time"
+            );
+        }
+    };
+    tokio::select! {
+        () = drain => {}
+        _ = terminate.recv() => tracing::warn!("second signal: not waiting for requests in flight"),
+        _ = interrupt.recv() => tracing::warn!("second signal: not waiting for requests in flight"),
+    }
+    sweeper.abort();
+    let _ = admin_stop.send(true);
+    let _ = admin.await;
+    let _ = std::fs::remove_file(data_dir.paths().nbd_socket());
+    tracing::info!("stopped");
+    match failure {
+        None => Ok(()),
+        Some(ended) => anyhow::bail!("the NBD listener failed: {ended:?}"),
+    }
+}
+
+/// The NBD socket, private from the moment it exists: the process's umask sees to that.
+fn bind_nbd_socket(data_dir: &DataDir) -> anyhow::Result<UnixListener> {
+    let path = data_dir.paths().nbd_socket();
+    // The directory is ours alone, so a socket that is there is one that an earlier run left behind.
+    match std::fs::remove_file(&path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(e).with_context(|| format!("cannot replace {}", path.display()));
+        }
+        _ => {}
+    }
+    UnixListener::bind(&path).with_context(|| format!("cannot listen on {}", path.display()))
+}
+
+/// Destroys keys past their deletion date, and rotates those that are due, for as long as the server runs.
+async fn sweep_keys(keyring: Arc<Keyring>) {
+    let mut ticks = tokio::time::interval(KEY_SWEEP_INTERVAL);
+    loop {
+        ticks.tick().await;
+        match keyring.sweep().await {
+            Ok(swept) if swept == keyring::Swept::default() => {}
+            Ok(swept) => tracing::info!(?swept, "keys swept"),
+            Err(error) => tracing::error!(%error, "keys could not be swept"),
+        }
+    }
+}
+
+/// Says on standard output where everything is, with commands to paste.
+fn greet(data_dir: &DataDir, runtime: &Runtime) {
+    let dir = data_dir.path().display();
+    let name = std::env::args().next().unwrap_or_else(|| "sealgate".into());
+    let nbd = runtime
+        .nbd_tcp
+        .map(|a| format!(" and {a}"))
+        .unwrap_or_default();
+    let text = format!(
+        "\
+Sealgate is ready.
+
+  data         {dir}
+  root key     {dir}/root.key        back it up apart from the data
+  credentials  {dir}/credentials     the account's root user
+  AWS          {}   S3, KMS, STS, EC2 volumes
+  NBD          {dir}/nbd.sock{nbd}
+  metrics      {}/metrics
+
+In another shell:
+
+  eval \"$({name} env --data-dir {dir})\"
+  aws s3 mb s3://first && echo hello | aws s3 cp - s3://first/hello
+  {name} volume create --size 1 --name first --data-dir {dir}
+  nbdinfo 'nbd+unix:///first?socket={dir}/nbd.sock'
+
+",
+        runtime.aws, runtime.admin,
+    );
+    // Whoever started us may have closed standard output; that is no reason not to serve.
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}
