@@ -1,0 +1,176 @@
+//! A keyring, volumes on it, and requests to both.
+use std::sync::Arc;
+
+use api::Answer;
+use bytes::Bytes;
+use crypto::random::SystemRandom;
+use http::HeaderMap;
+use iam::{Authorizer, Caller, Principal, Via};
+use keyring::{
+    AuditLog, AuditOptions, Keyring, NoObserver, Options, SystemClock,
+    root::{FileProvider, load_or_create},
+    store::SqliteStore,
+};
+use serde_json::Value;
+use volume::Volumes;
+
+pub(crate) const ACCOUNT: &str = "123456789012";
+
+pub(crate) struct Fixture {
+    _dir: tempfile::TempDir,
+    pub(crate) keyring: Arc<Keyring>,
+    pub(crate) volumes: Option<Arc<Volumes>>,
+    /// Who calls; the owner if not changed.
+    pub(crate) account: &'static str,
+}
+
+impl Fixture {
+    /// A keyring alone.
+    pub(crate) fn keyring() -> Self {
+        Self::open(false)
+    }
+
+    /// A keyring and volumes.
+    pub(crate) fn volumes() -> Self {
+        Self::open(true)
+    }
+
+    fn open(with_volumes: bool) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(SqliteStore::open(&dir.path().join("keyring.db")).unwrap());
+        let provider = FileProvider::new(dir.path().join("root.key"));
+        let root = load_or_create(&provider, &*store, &SystemRandom).unwrap();
+        let records = root.record_key("volume-descriptors");
+        let keyring = Keyring::open(Options {
+            store,
+            root,
+            audit: AuditLog::open(AuditOptions::new(dir.path().join("audit"))).unwrap(),
+            clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom),
+            account: ACCOUNT.parse().unwrap(),
+            region: "us-east-1".parse().unwrap(),
+            observer: Arc::new(NoObserver),
+        })
+        .unwrap();
+        let volumes = with_volumes.then(|| {
+            Volumes::open(volume::Options {
+                dir: dir.path().join("volumes"),
+                keyring: Arc::clone(&keyring),
+                records,
+                clock: Arc::new(SystemClock),
+                random: Arc::new(SystemRandom),
+                account: ACCOUNT.parse().unwrap(),
+                region: "us-east-1".parse().unwrap(),
+                volumes_max: 100,
+            })
+            .unwrap()
+        });
+        Self {
+            _dir: dir,
+            keyring,
+            volumes,
+            account: ACCOUNT,
+        }
+    }
+
+    fn caller(&self) -> Caller {
+        Caller::new(
+            Principal::root(self.account.parse().unwrap()),
+            Via::Api,
+            "request-1",
+        )
+    }
+
+    /// A KMS request as it came.
+    pub(crate) async fn kms_raw(&self, target: &str, body: impl Into<Bytes>) -> Answer {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-amz-target", target.parse().unwrap());
+        let answer = api::kms::handle(&self.keyring, self.caller(), &headers, body.into()).await;
+        assert_eq!(
+            answer.response.headers()["content-type"],
+            "application/x-amz-json-1.1"
+        );
+        assert_eq!(answer.response.headers()["x-amzn-requestid"], "request-1");
+        answer
+    }
+
+    /// A KMS request that succeeds.
+    pub(crate) async fn kms(&self, operation: &'static str, body: Value) -> Value {
+        let (status, answer) = self.kms_answer(operation, body.to_string()).await;
+        assert_eq!(status, 200, "{operation} {body}: {answer}");
+        answer
+    }
+
+    /// A KMS request that fails: code and message.
+    pub(crate) async fn kms_error(
+        &self,
+        operation: &'static str,
+        body: impl ToString,
+    ) -> (String, String) {
+        let (status, answer) = self.kms_answer(operation, body.to_string()).await;
+        assert_eq!(status, 400, "{operation} {}: {answer}", body.to_string());
+        let text = |name: &str| answer[name].as_str().unwrap().to_owned();
+        (text("__type"), text("message"))
+    }
+
+    async fn kms_answer(&self, operation: &'static str, body: String) -> (u16, Value) {
+        let answer = self
+            .kms_raw(&format!("TrentService.{operation}"), body)
+            .await;
+        assert_eq!(answer.operation, operation);
+        let body = serde_json::from_slice(answer.response.body()).unwrap();
+        (answer.response.status().as_u16(), body)
+    }
+
+    /// An EC2 request: status and XML.
+    pub(crate) async fn ec2(&self, form: &str) -> (u16, String) {
+        let (head, ()) = http::Request::post("/")
+            .header("host", "127.0.0.1:9000")
+            .body(())
+            .unwrap()
+            .into_parts();
+        let authorizer = Authorizer::new(ACCOUNT.parse().unwrap());
+        let volumes = self.volumes.as_ref().unwrap();
+        let body = Bytes::from(format!("Version=2016-11-15&{form}"));
+        let answer = api::ec2::handle(volumes, &authorizer, self.caller(), &head, body).await;
+        let text = String::from_utf8(answer.response.body().to_vec()).unwrap();
+        assert_eq!(
+            answer.response.headers()["content-type"],
+            "text/xml;charset=UTF-8"
+        );
+        (answer.response.status().as_u16(), text)
+    }
+
+    /// An EC2 request that succeeds.
+    pub(crate) async fn ec2_ok(&self, form: &str) -> String {
+        let (status, xml) = self.ec2(form).await;
+        assert_eq!(status, 200, "{form}: {xml}");
+        assert!(xml.contains("<requestId>request-1</requestId>"));
+        xml
+    }
+
+    /// An EC2 request that fails: its code.
+    pub(crate) async fn ec2_error(&self, form: &str) -> String {
+        let (status, xml) = self.ec2(form).await;
+        assert!(status >= 400, "{form}: {xml}");
+        assert!(xml.contains("<Response><Errors><Error><Code>"), "{xml}");
+        text(&xml, "Code").to_owned()
+    }
+}
+
+/// The text of the first element of this name.
+pub(crate) fn text<'a>(xml: &'a str, name: &str) -> &'a str {
+    texts(xml, name)
+        .first()
+        .copied()
+        .unwrap_or_else(|| panic!("no {name} in {xml}"))
+}
+
+/// The texts of all elements of this name.
+pub(crate) fn texts<'a>(xml: &'a str, name: &str) -> Vec<&'a str> {
+    let (open, close) = (format!("<{name}>"), format!("</{name}>"));
+    xml.split(&open)
+        .skip(1)
+        .map(|rest| rest.split(&close).next().unwrap())
+        .collect()
+}
