@@ -1,8 +1,8 @@
 //! Chunks as they come back from a store: untrusted, good for opening only.
 
 use bytes::BytesMut;
-use crypto::chunk::{CHUNK_LEN, ChunkOpener, TAG_LEN};
 use crypto::CryptoError;
+use crypto::chunk::{CHUNK_LEN, ChunkOpener, TAG_LEN};
 
 /// Consecutive sealed chunks of one part, read back from a store.
 ///
@@ -18,7 +18,11 @@ impl StoredChunks {
     /// For implementations of a store: `ciphertext` is whole chunks from number `first` on, the
     /// stream's last one may be shorter; one tag a chunk.
     pub fn new(first: u64, ciphertext: BytesMut, tags: Vec<[u8; TAG_LEN]>) -> Self {
-        Self { first, ciphertext, tags }
+        Self {
+            first,
+            ciphertext,
+            tags,
+        }
     }
 
     /// Number of the first chunk within its part.
@@ -56,6 +60,12 @@ impl StoredChunks {
 
 impl std::fmt::Debug for StoredChunks {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "StoredChunks({} from {}, {} bytes)", self.tags.len(), self.first, self.ciphertext.len())
+        write!(
+            f,
+            "StoredChunks({} from {}, {} bytes)",
+            self.tags.len(),
+            self.first,
+            self.ciphertext.len()
+        )
     }
 }

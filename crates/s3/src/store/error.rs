@@ -98,6 +98,9 @@ impl StoreError {
 
     /// Whether the same call may succeed later without anything being changed by the caller.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::NoSpace | Self::Closed | Self::Io { .. } | Self::Index { .. })
+        matches!(
+            self,
+            Self::NoSpace | Self::Closed | Self::Io { .. } | Self::Index { .. }
+        )
     }
 }

@@ -16,8 +16,9 @@ use crypto::chunk::SealedBuf;
 use parking_lot::Mutex;
 
 use super::{
-    BucketRecord, Commit, Condition, ListEntry, ListQuery, ObjectRecord, ObjectStore, Page, PartRecord, PartSeen,
-    PartSink, PutSink, SealedReader, StoreError, StoredChunks, UploadEntry, UploadId, UploadQuery, UploadRecord,
+    BucketRecord, Commit, Condition, ListEntry, ListQuery, ObjectRecord, ObjectStore, Page,
+    PartRecord, PartSeen, PartSink, PutSink, SealedReader, StoreError, StoredChunks, UploadEntry,
+    UploadId, UploadQuery, UploadRecord,
 };
 
 /// How often what goes wrong; the chances are in a thousand.
@@ -71,12 +72,19 @@ impl Dice {
         if self.hits(500) {
             return Err(StoreError::NoSpace);
         }
-        Err(StoreError::Io { what: "injected fault", source: io::Error::other("injected") })
+        Err(StoreError::Io {
+            what: "injected fault",
+            source: io::Error::other("injected"),
+        })
     }
 
     async fn before_change(&self) -> Result<Fate, StoreError> {
         self.before().await?;
-        Ok(if self.hits(self.faults.lose_answer_per_mille) { Fate::LoseAnswer } else { Fate::Go })
+        Ok(if self.hits(self.faults.lose_answer_per_mille) {
+            Fate::LoseAnswer
+        } else {
+            Fate::Go
+        })
     }
 }
 
@@ -98,7 +106,13 @@ pub struct FaultyStore<S> {
 impl<S> FaultyStore<S> {
     /// Wraps `inner`.
     pub fn new(inner: S, faults: Faults) -> Self {
-        Self { inner, dice: Arc::new(Dice { faults, state: Mutex::new(faults.seed) }) }
+        Self {
+            inner,
+            dice: Arc::new(Dice {
+                faults,
+                state: Mutex::new(faults.seed),
+            }),
+        }
     }
 
     /// The store inside, which does not fail.
@@ -123,7 +137,11 @@ macro_rules! change {
 
 #[async_trait]
 impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
-    async fn create_bucket(&self, bucket: &str, created: SystemTime) -> Result<BucketRecord, StoreError> {
+    async fn create_bucket(
+        &self,
+        bucket: &str,
+        created: SystemTime,
+    ) -> Result<BucketRecord, StoreError> {
         change!(self.create_bucket(bucket, created))
     }
 
@@ -135,7 +153,12 @@ impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
         read!(self.bucket(bucket))
     }
 
-    async fn buckets(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page<BucketRecord>, StoreError> {
+    async fn buckets(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<BucketRecord>, StoreError> {
         read!(self.buckets(prefix, after, limit))
     }
 
@@ -143,22 +166,45 @@ impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
         read!(self.bucket_settings(bucket))
     }
 
-    async fn set_bucket_setting(&self, bucket: &str, name: &str, value: Option<Bytes>) -> Result<(), StoreError> {
+    async fn set_bucket_setting(
+        &self,
+        bucket: &str,
+        name: &str,
+        value: Option<Bytes>,
+    ) -> Result<(), StoreError> {
         change!(self.set_bucket_setting(bucket, name, value))
     }
 
-    async fn begin_put(&self, bucket: &str, key: &str, plain_len: Option<u64>) -> Result<Box<dyn PutSink>, StoreError> {
+    async fn begin_put(
+        &self,
+        bucket: &str,
+        key: &str,
+        plain_len: Option<u64>,
+    ) -> Result<Box<dyn PutSink>, StoreError> {
         let inner = read!(self.begin_put(bucket, key, plain_len))?;
-        Ok(Box::new(FaultySink { inner, dice: self.dice.clone() }))
+        Ok(Box::new(FaultySink {
+            inner,
+            dice: self.dice.clone(),
+        }))
     }
 
     async fn head(&self, bucket: &str, key: &str) -> Result<ObjectRecord, StoreError> {
         read!(self.head(bucket, key))
     }
 
-    async fn open(&self, bucket: &str, key: &str) -> Result<(ObjectRecord, Arc<dyn SealedReader>), StoreError> {
+    async fn open(
+        &self,
+        bucket: &str,
+        key: &str,
+    ) -> Result<(ObjectRecord, Arc<dyn SealedReader>), StoreError> {
         let (record, inner) = read!(self.open(bucket, key))?;
-        Ok((record, Arc::new(FaultyReader { inner, dice: self.dice.clone() })))
+        Ok((
+            record,
+            Arc::new(FaultyReader {
+                inner,
+                dice: self.dice.clone(),
+            }),
+        ))
     }
 
     async fn replace_envelope(
@@ -171,7 +217,12 @@ impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
         change!(self.replace_envelope(bucket, key, sequence, envelope))
     }
 
-    async fn delete(&self, bucket: &str, key: &str, condition: Condition) -> Result<bool, StoreError> {
+    async fn delete(
+        &self,
+        bucket: &str,
+        key: &str,
+        condition: Condition,
+    ) -> Result<bool, StoreError> {
         change!(self.delete(bucket, key, condition))
     }
 
@@ -197,7 +248,12 @@ impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
         change!(self.create_upload(bucket, key, envelope, initiated))
     }
 
-    async fn upload(&self, bucket: &str, key: &str, id: &UploadId) -> Result<UploadRecord, StoreError> {
+    async fn upload(
+        &self,
+        bucket: &str,
+        key: &str,
+        id: &UploadId,
+    ) -> Result<UploadRecord, StoreError> {
         read!(self.upload(bucket, key, id))
     }
 
@@ -210,7 +266,10 @@ impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
         plain_len: Option<u64>,
     ) -> Result<Box<dyn PartSink>, StoreError> {
         let inner = read!(self.begin_part(bucket, key, id, number, plain_len))?;
-        Ok(Box::new(FaultySink { inner, dice: self.dice.clone() }))
+        Ok(Box::new(FaultySink {
+            inner,
+            dice: self.dice.clone(),
+        }))
     }
 
     async fn parts(
@@ -224,7 +283,11 @@ impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
         read!(self.parts(bucket, key, id, after, limit))
     }
 
-    async fn uploads(&self, bucket: &str, query: &UploadQuery) -> Result<Page<UploadEntry>, StoreError> {
+    async fn uploads(
+        &self,
+        bucket: &str,
+        query: &UploadQuery,
+    ) -> Result<Page<UploadEntry>, StoreError> {
         read!(self.uploads(bucket, query))
     }
 
@@ -266,7 +329,11 @@ impl PartSink for FaultySink<dyn PartSink> {
         read!(self.write(sealed))
     }
 
-    async fn commit(self: Box<Self>, envelope: Bytes, modified: SystemTime) -> Result<PartRecord, StoreError> {
+    async fn commit(
+        self: Box<Self>,
+        envelope: Bytes,
+        modified: SystemTime,
+    ) -> Result<PartRecord, StoreError> {
         change!(self.commit(envelope, modified))
     }
 }

@@ -16,7 +16,10 @@ pub struct Page<T> {
 
 impl<T> Default for Page<T> {
     fn default() -> Self {
-        Self { entries: Vec::new(), truncated: false }
+        Self {
+            entries: Vec::new(),
+            truncated: false,
+        }
     }
 }
 
@@ -84,7 +87,11 @@ pub enum UploadEntry {
 }
 
 /// Rolls `key` up: the common prefix it falls into, if any. `key` begins with `prefix`.
-pub(crate) fn common_prefix<'k>(key: &'k str, prefix: &str, delimiter: Option<&str>) -> Option<&'k str> {
+pub(crate) fn common_prefix<'k>(
+    key: &'k str,
+    prefix: &str,
+    delimiter: Option<&str>,
+) -> Option<&'k str> {
     let delimiter = delimiter.filter(|d| !d.is_empty())?;
     let at = key[prefix.len()..].find(delimiter)?;
     Some(&key[..prefix.len() + at + delimiter.len()])

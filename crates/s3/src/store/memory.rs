@@ -16,9 +16,10 @@ use parking_lot::Mutex;
 use super::list::common_prefix;
 use super::order::ChunkOrder;
 use super::{
-    BucketRecord, Commit, Condition, ListEntry, ListQuery, ObjectRecord, ObjectStore, PART_NUMBER_MAX, Page,
-    PartRecord, PartSeen, PartSink, PutSink, READ_CHUNKS_MAX, SealedReader, StoreError, StoredChunks, UploadEntry,
-    UploadId, UploadQuery, UploadRecord, check_envelope, check_key, check_part_order,
+    BucketRecord, Commit, Condition, ListEntry, ListQuery, ObjectRecord, ObjectStore,
+    PART_NUMBER_MAX, Page, PartRecord, PartSeen, PartSink, PutSink, READ_CHUNKS_MAX, SealedReader,
+    StoreError, StoredChunks, UploadEntry, UploadId, UploadQuery, UploadRecord, check_envelope,
+    check_key, check_part_order,
 };
 
 /// Keeps sealed objects in memory.
@@ -30,7 +31,10 @@ pub struct MemoryStore {
 impl MemoryStore {
     /// An empty store; `random` is for upload ids.
     pub fn new(random: Arc<dyn Random>) -> Self {
-        Self { state: Arc::default(), random }
+        Self {
+            state: Arc::default(),
+            random,
+        }
     }
 }
 
@@ -80,12 +84,25 @@ impl State {
         self.buckets.get_mut(bucket).ok_or(StoreError::NoSuchBucket)
     }
 
-    fn upload(&mut self, bucket: &str, key: &str, id: &UploadId) -> Result<&mut Upload, StoreError> {
-        self.bucket(bucket)?.uploads.get_mut(&(key.to_owned(), id.clone())).ok_or(StoreError::NoSuchUpload)
+    fn upload(
+        &mut self,
+        bucket: &str,
+        key: &str,
+        id: &UploadId,
+    ) -> Result<&mut Upload, StoreError> {
+        self.bucket(bucket)?
+            .uploads
+            .get_mut(&(key.to_owned(), id.clone()))
+            .ok_or(StoreError::NoSuchUpload)
     }
 
     fn check(&mut self, bucket: &str, key: &str, condition: Condition) -> Result<(), StoreError> {
-        condition.check(self.bucket(bucket)?.objects.get(key).map(|object| object.record.sequence))
+        condition.check(
+            self.bucket(bucket)?
+                .objects
+                .get(key)
+                .map(|object| object.record.sequence),
+        )
     }
 }
 
@@ -97,12 +114,19 @@ fn page<T>(mut entries: Vec<T>, limit: usize) -> Page<T> {
 
 #[async_trait]
 impl ObjectStore for MemoryStore {
-    async fn create_bucket(&self, bucket: &str, created: SystemTime) -> Result<BucketRecord, StoreError> {
+    async fn create_bucket(
+        &self,
+        bucket: &str,
+        created: SystemTime,
+    ) -> Result<BucketRecord, StoreError> {
         let mut state = self.state.lock();
         if state.buckets.contains_key(bucket) {
             return Err(StoreError::BucketExists);
         }
-        let record = BucketRecord { name: bucket.to_owned(), created };
+        let record = BucketRecord {
+            name: bucket.to_owned(),
+            created,
+        };
         let new = Bucket {
             record: record.clone(),
             settings: BTreeMap::new(),
@@ -126,10 +150,20 @@ impl ObjectStore for MemoryStore {
         Ok(self.state.lock().bucket(bucket)?.record.clone())
     }
 
-    async fn buckets(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page<BucketRecord>, StoreError> {
+    async fn buckets(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<BucketRecord>, StoreError> {
         let state = self.state.lock();
-        let wanted = |name: &str| name.starts_with(prefix) && after.is_none_or(|after| name > after);
-        let all = state.buckets.values().map(|bucket| bucket.record.clone()).filter(|record| wanted(&record.name));
+        let wanted =
+            |name: &str| name.starts_with(prefix) && after.is_none_or(|after| name > after);
+        let all = state
+            .buckets
+            .values()
+            .map(|bucket| bucket.record.clone())
+            .filter(|record| wanted(&record.name));
         Ok(page(all.collect(), limit))
     }
 
@@ -137,7 +171,12 @@ impl ObjectStore for MemoryStore {
         Ok(self.state.lock().bucket(bucket)?.settings.clone())
     }
 
-    async fn set_bucket_setting(&self, bucket: &str, name: &str, value: Option<Bytes>) -> Result<(), StoreError> {
+    async fn set_bucket_setting(
+        &self,
+        bucket: &str,
+        name: &str,
+        value: Option<Bytes>,
+    ) -> Result<(), StoreError> {
         value.as_ref().map_or(Ok(()), check_envelope)?;
         let mut state = self.state.lock();
         let settings = &mut state.bucket(bucket)?.settings;
@@ -148,22 +187,48 @@ impl ObjectStore for MemoryStore {
         Ok(())
     }
 
-    async fn begin_put(&self, bucket: &str, key: &str, _len: Option<u64>) -> Result<Box<dyn PutSink>, StoreError> {
+    async fn begin_put(
+        &self,
+        bucket: &str,
+        key: &str,
+        _len: Option<u64>,
+    ) -> Result<Box<dyn PutSink>, StoreError> {
         check_key(key)?;
         self.state.lock().bucket(bucket)?;
-        let target = Target { bucket: bucket.to_owned(), key: key.to_owned(), part: None };
-        Ok(Box::new(MemorySink { state: self.state.clone(), target, intake: Intake::default() }))
+        let target = Target {
+            bucket: bucket.to_owned(),
+            key: key.to_owned(),
+            part: None,
+        };
+        Ok(Box::new(MemorySink {
+            state: self.state.clone(),
+            target,
+            intake: Intake::default(),
+        }))
     }
 
     async fn head(&self, bucket: &str, key: &str) -> Result<ObjectRecord, StoreError> {
         let mut state = self.state.lock();
-        let object = state.bucket(bucket)?.objects.get(key).ok_or(StoreError::NoSuchKey)?;
+        let object = state
+            .bucket(bucket)?
+            .objects
+            .get(key)
+            .ok_or(StoreError::NoSuchKey)?;
         Ok(object.record.clone())
     }
 
-    async fn open(&self, bucket: &str, key: &str) -> Result<(ObjectRecord, Arc<dyn SealedReader>), StoreError> {
+    async fn open(
+        &self,
+        bucket: &str,
+        key: &str,
+    ) -> Result<(ObjectRecord, Arc<dyn SealedReader>), StoreError> {
         let mut state = self.state.lock();
-        let Object { record, parts } = state.bucket(bucket)?.objects.get(key).ok_or(StoreError::NoSuchKey)?.clone();
+        let Object { record, parts } = state
+            .bucket(bucket)?
+            .objects
+            .get(key)
+            .ok_or(StoreError::NoSuchKey)?
+            .clone();
         let records = parts.iter().map(|part| part.record.clone()).collect();
         Ok((record, Arc::new(MemoryReader { records, parts })))
     }
@@ -182,13 +247,22 @@ impl ObjectStore for MemoryStore {
         }
         state.check(bucket, key, Condition::Sequence(sequence))?;
         let sequence = state.next_sequence();
-        let object = state.bucket(bucket)?.objects.get_mut(key).ok_or(StoreError::NoSuchKey)?;
+        let object = state
+            .bucket(bucket)?
+            .objects
+            .get_mut(key)
+            .ok_or(StoreError::NoSuchKey)?;
         object.record.sequence = sequence;
         object.record.envelope = envelope;
         Ok(object.record.clone())
     }
 
-    async fn delete(&self, bucket: &str, key: &str, condition: Condition) -> Result<bool, StoreError> {
+    async fn delete(
+        &self,
+        bucket: &str,
+        key: &str,
+        condition: Condition,
+    ) -> Result<bool, StoreError> {
         let mut state = self.state.lock();
         state.check(bucket, key, condition)?;
         Ok(state.bucket(bucket)?.objects.remove(key).is_some())
@@ -218,8 +292,15 @@ impl ObjectStore for MemoryStore {
                 Some(rolled) => ListEntry::CommonPrefix(rolled.to_owned()),
                 None => ListEntry::Object(object.record.clone()),
             };
-            let again = entries.last().is_some_and(|last| last.name() == entry.name());
-            if !again && query.after.as_deref().is_none_or(|after| entry.name() > after) {
+            let again = entries
+                .last()
+                .is_some_and(|last| last.name() == entry.name());
+            if !again
+                && query
+                    .after
+                    .as_deref()
+                    .is_none_or(|after| entry.name() > after)
+            {
                 entries.push(entry);
             }
         }
@@ -240,13 +321,29 @@ impl ObjectStore for MemoryStore {
         let mut state = self.state.lock();
         state.bucket(bucket)?;
         let id = UploadId::new(state.next_sequence(), random);
-        let record = UploadRecord { id: id.clone(), key: key.to_owned(), initiated, envelope };
-        let upload = Upload { record: record.clone(), parts: BTreeMap::new() };
-        state.bucket(bucket)?.uploads.insert((key.to_owned(), id), upload);
+        let record = UploadRecord {
+            id: id.clone(),
+            key: key.to_owned(),
+            initiated,
+            envelope,
+        };
+        let upload = Upload {
+            record: record.clone(),
+            parts: BTreeMap::new(),
+        };
+        state
+            .bucket(bucket)?
+            .uploads
+            .insert((key.to_owned(), id), upload);
         Ok(record)
     }
 
-    async fn upload(&self, bucket: &str, key: &str, id: &UploadId) -> Result<UploadRecord, StoreError> {
+    async fn upload(
+        &self,
+        bucket: &str,
+        key: &str,
+        id: &UploadId,
+    ) -> Result<UploadRecord, StoreError> {
         Ok(self.state.lock().upload(bucket, key, id)?.record.clone())
     }
 
@@ -262,8 +359,16 @@ impl ObjectStore for MemoryStore {
             return Err(StoreError::Misuse("a part number outside 1 to 10000"));
         }
         self.state.lock().upload(bucket, key, id)?;
-        let target = Target { bucket: bucket.to_owned(), key: key.to_owned(), part: Some((id.clone(), number)) };
-        Ok(Box::new(MemorySink { state: self.state.clone(), target, intake: Intake::default() }))
+        let target = Target {
+            bucket: bucket.to_owned(),
+            key: key.to_owned(),
+            part: Some((id.clone(), number)),
+        };
+        Ok(Box::new(MemorySink {
+            state: self.state.clone(),
+            target,
+            intake: Intake::default(),
+        }))
     }
 
     async fn parts(
@@ -276,11 +381,18 @@ impl ObjectStore for MemoryStore {
     ) -> Result<Page<PartRecord>, StoreError> {
         let mut state = self.state.lock();
         let parts = &state.upload(bucket, key, id)?.parts;
-        let above = parts.values().map(|part| part.record.clone()).filter(|record| record.number > after);
+        let above = parts
+            .values()
+            .map(|part| part.record.clone())
+            .filter(|record| record.number > after);
         Ok(page(above.collect(), limit))
     }
 
-    async fn uploads(&self, bucket: &str, query: &UploadQuery) -> Result<Page<UploadEntry>, StoreError> {
+    async fn uploads(
+        &self,
+        bucket: &str,
+        query: &UploadQuery,
+    ) -> Result<Page<UploadEntry>, StoreError> {
         let mut state = self.state.lock();
         let mut entries: Vec<UploadEntry> = Vec::new();
         for ((key, id), upload) in &state.bucket(bucket)?.uploads {
@@ -289,7 +401,12 @@ impl ObjectStore for MemoryStore {
             }
             if let Some(rolled) = common_prefix(key, &query.prefix, query.delimiter.as_deref()) {
                 let entry = UploadEntry::CommonPrefix(rolled.to_owned());
-                if entries.last() != Some(&entry) && query.after_key.as_deref().is_none_or(|after| rolled > after) {
+                if entries.last() != Some(&entry)
+                    && query
+                        .after_key
+                        .as_deref()
+                        .is_none_or(|after| rolled > after)
+                {
                     entries.push(entry);
                 }
                 continue;
@@ -320,8 +437,15 @@ impl ObjectStore for MemoryStore {
         let there = &state.upload(bucket, key, id)?.parts;
         let mut chosen = Vec::new();
         for seen in parts {
-            let part = there.get(&seen.number).filter(|part| part.record.sequence == seen.sequence);
-            chosen.push(part.ok_or(StoreError::InvalidPart { number: seen.number })?.clone());
+            let part = there
+                .get(&seen.number)
+                .filter(|part| part.record.sequence == seen.sequence);
+            chosen.push(
+                part.ok_or(StoreError::InvalidPart {
+                    number: seen.number,
+                })?
+                .clone(),
+            );
         }
         state.check(bucket, key, commit.condition)?;
         let record = ObjectRecord {
@@ -334,14 +458,23 @@ impl ObjectStore for MemoryStore {
         };
         let bucket = state.bucket(bucket)?;
         bucket.uploads.remove(&(key.to_owned(), id.clone()));
-        bucket.objects.insert(key.to_owned(), Object { record: record.clone(), parts: Arc::new(chosen) });
+        bucket.objects.insert(
+            key.to_owned(),
+            Object {
+                record: record.clone(),
+                parts: Arc::new(chosen),
+            },
+        );
         Ok(record)
     }
 
     async fn abort_upload(&self, bucket: &str, key: &str, id: &UploadId) -> Result<(), StoreError> {
         let mut state = self.state.lock();
         state.upload(bucket, key, id)?;
-        state.bucket(bucket)?.uploads.remove(&(key.to_owned(), id.clone()));
+        state
+            .bucket(bucket)?
+            .uploads
+            .remove(&(key.to_owned(), id.clone()));
         Ok(())
     }
 }
@@ -393,18 +526,43 @@ impl PutSink for MemorySink {
     }
 
     async fn commit(self: Box<Self>, commit: Commit) -> Result<ObjectRecord, StoreError> {
-        let Self { state, target: Target { bucket, key, .. }, intake } = *self;
+        let Self {
+            state,
+            target: Target { bucket, key, .. },
+            intake,
+        } = *self;
         check_envelope(&commit.envelope)?;
         let (size, sealed) = intake.finish()?;
         let mut state = state.lock();
         state.check(&bucket, &key, commit.condition)?;
         let sequence = state.next_sequence();
         let modified = commit.modified;
-        let record =
-            ObjectRecord { key: key.clone(), size, modified, sequence, part_count: 0, envelope: commit.envelope };
-        let part = PartRecord { number: 1, plain_len: size, modified, sequence, envelope: Bytes::new() };
-        let parts = Arc::new(vec![Part { record: part, sealed }]);
-        state.bucket(&bucket)?.objects.insert(key, Object { record: record.clone(), parts });
+        let record = ObjectRecord {
+            key: key.clone(),
+            size,
+            modified,
+            sequence,
+            part_count: 0,
+            envelope: commit.envelope,
+        };
+        let part = PartRecord {
+            number: 1,
+            plain_len: size,
+            modified,
+            sequence,
+            envelope: Bytes::new(),
+        };
+        let parts = Arc::new(vec![Part {
+            record: part,
+            sealed,
+        }]);
+        state.bucket(&bucket)?.objects.insert(
+            key,
+            Object {
+                record: record.clone(),
+                parts,
+            },
+        );
         Ok(record)
     }
 }
@@ -415,16 +573,33 @@ impl PartSink for MemorySink {
         self.intake.write(&sealed)
     }
 
-    async fn commit(self: Box<Self>, envelope: Bytes, modified: SystemTime) -> Result<PartRecord, StoreError> {
-        let Self { state, target: Target { bucket, key, part }, intake } = *self;
+    async fn commit(
+        self: Box<Self>,
+        envelope: Bytes,
+        modified: SystemTime,
+    ) -> Result<PartRecord, StoreError> {
+        let Self {
+            state,
+            target: Target { bucket, key, part },
+            intake,
+        } = *self;
         check_envelope(&envelope)?;
         let (plain_len, sealed) = intake.finish()?;
         let (id, number) = part.ok_or(StoreError::Misuse("a part without an upload"))?;
         let mut state = state.lock();
         state.upload(&bucket, &key, &id)?;
         let sequence = state.next_sequence();
-        let record = PartRecord { number, plain_len, modified, sequence, envelope };
-        let part = Part { record: record.clone(), sealed };
+        let record = PartRecord {
+            number,
+            plain_len,
+            modified,
+            sequence,
+            envelope,
+        };
+        let part = Part {
+            record: record.clone(),
+            sealed,
+        };
         state.upload(&bucket, &key, &id)?.parts.insert(number, part);
         Ok(record)
     }
@@ -442,7 +617,10 @@ impl SealedReader for MemoryReader {
     }
 
     async fn read(&self, part: usize, first: u64, count: u32) -> Result<StoredChunks, StoreError> {
-        let part = self.parts.get(part).ok_or(StoreError::Misuse("a read of a part that is not there"))?;
+        let part = self
+            .parts
+            .get(part)
+            .ok_or(StoreError::Misuse("a read of a part that is not there"))?;
         let Sealed { ciphertext, tags } = &*part.sealed;
         let from = usize::try_from(first).unwrap_or(usize::MAX);
         if from >= tags.len() || count == 0 {
@@ -450,6 +628,10 @@ impl SealedReader for MemoryReader {
         }
         let until = (from + count.min(READ_CHUNKS_MAX) as usize).min(tags.len());
         let bytes = &ciphertext[from * CHUNK_LEN..(until * CHUNK_LEN).min(ciphertext.len())];
-        Ok(StoredChunks::new(first, BytesMut::from(bytes), tags[from..until].to_vec()))
+        Ok(StoredChunks::new(
+            first,
+            BytesMut::from(bytes),
+            tags[from..until].to_vec(),
+        ))
     }
 }

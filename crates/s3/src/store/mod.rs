@@ -49,7 +49,9 @@ pub use error::StoreError;
 pub(crate) use order::{check_envelope, check_key, check_part_order};
 
 pub use list::{ListEntry, ListQuery, Page, UploadEntry, UploadQuery};
-pub use record::{BucketRecord, Commit, Condition, ObjectRecord, PartRecord, PartSeen, UploadId, UploadRecord};
+pub use record::{
+    BucketRecord, Commit, Condition, ObjectRecord, PartRecord, PartSeen, UploadId, UploadRecord,
+};
 
 /// Longest key in bytes, as in S3.
 pub const KEY_LEN_MAX: usize = 1024;
@@ -69,7 +71,11 @@ pub const READ_CHUNKS_MAX: u32 = 64;
 #[async_trait]
 pub trait ObjectStore: Send + Sync {
     /// Creates a bucket. [`StoreError::BucketExists`] if there is one of that name.
-    async fn create_bucket(&self, bucket: &str, created: SystemTime) -> Result<BucketRecord, StoreError>;
+    async fn create_bucket(
+        &self,
+        bucket: &str,
+        created: SystemTime,
+    ) -> Result<BucketRecord, StoreError>;
 
     /// Deletes a bucket with its settings and the uploads in progress in it.
     /// [`StoreError::BucketNotEmpty`] if it holds objects; uploads do not count.
@@ -79,24 +85,43 @@ pub trait ObjectStore: Send + Sync {
     async fn bucket(&self, bucket: &str) -> Result<BucketRecord, StoreError>;
 
     /// Lists buckets by name: those that begin with `prefix` and come after `after`.
-    async fn buckets(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page<BucketRecord>, StoreError>;
+    async fn buckets(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<BucketRecord>, StoreError>;
 
     /// All settings of a bucket (default encryption and the like), opaque to the store.
     async fn bucket_settings(&self, bucket: &str) -> Result<BTreeMap<String, Bytes>, StoreError>;
 
     /// Sets one setting of a bucket, or removes it with `None`, which is no error where it is not set.
-    async fn set_bucket_setting(&self, bucket: &str, name: &str, value: Option<Bytes>) -> Result<(), StoreError>;
+    async fn set_bucket_setting(
+        &self,
+        bucket: &str,
+        name: &str,
+        value: Option<Bytes>,
+    ) -> Result<(), StoreError>;
 
     /// Begins an object. `plain_len` is the length to expect, where the client has said one: a
     /// disk too full for it shows here already, and room may be reserved. It is not a limit.
-    async fn begin_put(&self, bucket: &str, key: &str, plain_len: Option<u64>) -> Result<Box<dyn PutSink>, StoreError>;
+    async fn begin_put(
+        &self,
+        bucket: &str,
+        key: &str,
+        plain_len: Option<u64>,
+    ) -> Result<Box<dyn PutSink>, StoreError>;
 
     /// Looks an object up. [`StoreError::NoSuchKey`].
     async fn head(&self, bucket: &str, key: &str) -> Result<ObjectRecord, StoreError>;
 
     /// Opens an object for reading: its record and a reader pinned to that very content.
     /// [`StoreError::NoSuchKey`].
-    async fn open(&self, bucket: &str, key: &str) -> Result<(ObjectRecord, Arc<dyn SealedReader>), StoreError>;
+    async fn open(
+        &self,
+        bucket: &str,
+        key: &str,
+    ) -> Result<(ObjectRecord, Arc<dyn SealedReader>), StoreError>;
 
     /// Replaces the envelope of the object that has `sequence`, moving no data; date and parts
     /// stay, the sequence is a new one. [`StoreError::NoSuchKey`], [`StoreError::PreconditionFailed`].
@@ -110,7 +135,12 @@ pub trait ObjectStore: Send + Sync {
 
     /// Deletes an object. Says whether there was one: deleting what is not there is no error
     /// (unless the condition asked for it).
-    async fn delete(&self, bucket: &str, key: &str, condition: Condition) -> Result<bool, StoreError>;
+    async fn delete(
+        &self,
+        bucket: &str,
+        key: &str,
+        condition: Condition,
+    ) -> Result<bool, StoreError>;
 
     /// Deletes several objects, each by itself; the results are in the order of `keys`. The outer
     /// error is for what fails all of them, such as a missing bucket.
@@ -133,7 +163,12 @@ pub trait ObjectStore: Send + Sync {
     ) -> Result<UploadRecord, StoreError>;
 
     /// Looks an upload up. [`StoreError::NoSuchUpload`].
-    async fn upload(&self, bucket: &str, key: &str, id: &UploadId) -> Result<UploadRecord, StoreError>;
+    async fn upload(
+        &self,
+        bucket: &str,
+        key: &str,
+        id: &UploadId,
+    ) -> Result<UploadRecord, StoreError>;
 
     /// Begins a part, number 1 to [`PART_NUMBER_MAX`]; when committed it replaces the one that has
     /// the number. `plain_len` as in [`begin_put`](Self::begin_put). [`StoreError::NoSuchUpload`].
@@ -157,7 +192,11 @@ pub trait ObjectStore: Send + Sync {
     ) -> Result<Page<PartRecord>, StoreError>;
 
     /// Lists the uploads in progress in a bucket.
-    async fn uploads(&self, bucket: &str, query: &UploadQuery) -> Result<Page<UploadEntry>, StoreError>;
+    async fn uploads(
+        &self,
+        bucket: &str,
+        query: &UploadQuery,
+    ) -> Result<Page<UploadEntry>, StoreError>;
 
     /// Makes an object from parts of an upload, rewriting no data; parts not named are dropped,
     /// the upload is gone. [`StoreError::NoSuchUpload`], [`StoreError::InvalidPartOrder`],
@@ -195,7 +234,11 @@ pub trait PartSink: Send {
 
     /// Makes the part. The stream's last chunk must have been written.
     /// [`StoreError::NoSuchUpload`] if it was completed or aborted meanwhile.
-    async fn commit(self: Box<Self>, envelope: Bytes, modified: SystemTime) -> Result<PartRecord, StoreError>;
+    async fn commit(
+        self: Box<Self>,
+        envelope: Bytes,
+        modified: SystemTime,
+    ) -> Result<PartRecord, StoreError>;
 }
 
 /// Reads one object, pinned to the content it was opened for.

@@ -18,9 +18,15 @@ impl ChunkOrder {
         if self.ended {
             return Err(StoreError::Misuse("chunks after the last one"));
         }
-        let chunks = if sealed.is_last() && self.plain_len + len as u64 == 0 { 1 } else { len.div_ceil(CHUNK_LEN) };
+        let chunks = if sealed.is_last() && self.plain_len + len as u64 == 0 {
+            1
+        } else {
+            len.div_ceil(CHUNK_LEN)
+        };
         if sealed.tags().len() != chunks || (!sealed.is_last() && !len.is_multiple_of(CHUNK_LEN)) {
-            return Err(StoreError::Misuse("a chunk that is not full before the last one"));
+            return Err(StoreError::Misuse(
+                "a chunk that is not full before the last one",
+            ));
         }
         self.plain_len += len as u64;
         self.ended = sealed.is_last();
@@ -28,7 +34,11 @@ impl ChunkOrder {
     }
 
     pub(crate) fn end(&self) -> Result<(), StoreError> {
-        if self.ended { Ok(()) } else { Err(StoreError::Misuse("a commit before the last chunk")) }
+        if self.ended {
+            Ok(())
+        } else {
+            Err(StoreError::Misuse("a commit before the last chunk"))
+        }
     }
 
     pub(crate) fn plain_len(&self) -> u64 {
@@ -46,12 +56,18 @@ pub(crate) fn check_key(key: &str) -> Result<(), StoreError> {
 
 pub(crate) fn check_envelope(envelope: &Bytes) -> Result<(), StoreError> {
     if envelope.len() > ENVELOPE_LEN_MAX {
-        return Err(StoreError::Misuse("an envelope or setting that is too long"));
+        return Err(StoreError::Misuse(
+            "an envelope or setting that is too long",
+        ));
     }
     Ok(())
 }
 
 pub(crate) fn check_part_order(parts: &[PartSeen]) -> Result<(), StoreError> {
     let ascending = parts.windows(2).all(|pair| pair[0].number < pair[1].number);
-    if parts.is_empty() || !ascending { Err(StoreError::InvalidPartOrder) } else { Ok(()) }
+    if parts.is_empty() || !ascending {
+        Err(StoreError::InvalidPartOrder)
+    } else {
+        Ok(())
+    }
 }

@@ -80,7 +80,9 @@ impl UploadId {
     /// best answered as "no such upload".
     pub fn parse(text: &str) -> Option<Self> {
         let ok = text.len() == Self::LEN
-            && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         ok.then(|| Self(text.to_owned()))
     }
 
@@ -129,7 +131,11 @@ impl Condition {
             Self::Absent => found.is_none(),
             Self::Sequence(wanted) => found == Some(wanted),
         };
-        if holds { Ok(()) } else { Err(super::StoreError::PreconditionFailed { found }) }
+        if holds {
+            Ok(())
+        } else {
+            Err(super::StoreError::PreconditionFailed { found })
+        }
     }
 }
 

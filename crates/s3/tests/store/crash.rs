@@ -10,7 +10,9 @@ use s3::store::local::LocalStore;
 use s3::store::{Condition, ListQuery, ObjectStore, PartSeen, StoreError};
 
 use crate::local_options;
-use crate::sealing::{bytes, commit, commit_if, date, get, put, put_part, put_with, read_all, seal};
+use crate::sealing::{
+    bytes, commit, commit_if, date, get, put, put_part, put_with, read_all, seal,
+};
 
 /// Copies a directory as it is now.
 fn image(from: &Path) -> tempfile::TempDir {
@@ -43,16 +45,34 @@ fn open(dir: &Path) -> LocalStore {
 fn files(dir: &Path) -> Vec<PathBuf> {
     let mut all = Vec::new();
     let mut folders: Vec<_> = vec![dir.join("temp")];
-    folders.extend(fs::read_dir(dir.join("data")).unwrap().map(|fan| fan.unwrap().path()));
+    folders.extend(
+        fs::read_dir(dir.join("data"))
+            .unwrap()
+            .map(|fan| fan.unwrap().path()),
+    );
     for folder in folders {
-        all.extend(fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()));
+        all.extend(
+            fs::read_dir(folder)
+                .unwrap()
+                .map(|file| file.unwrap().path()),
+        );
     }
     all
 }
 
 async fn keys(store: &LocalStore) -> Vec<String> {
-    let query = ListQuery { limit: 1000, ..ListQuery::default() };
-    store.list("b", &query).await.unwrap().entries.iter().map(|entry| entry.name().to_owned()).collect()
+    let query = ListQuery {
+        limit: 1000,
+        ..ListQuery::default()
+    };
+    store
+        .list("b", &query)
+        .await
+        .unwrap()
+        .entries
+        .iter()
+        .map(|entry| entry.name().to_owned())
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -66,11 +86,23 @@ async fn what_was_acknowledged_survives_a_crash_and_nothing_else_does() {
     put(&store, "b", "replaced", &bytes(3, 500_000)).await;
     put(&store, "b", "replaced", &large).await;
     put(&store, "b", "deleted", &large).await;
-    store.delete("b", "deleted", Condition::Always).await.unwrap();
-    let id = store.create_upload("b", "parts", Bytes::new(), date(1)).await.unwrap().id;
-    let part = put_part(&store, "b", "parts", &id, 1, &large).await.unwrap();
+    store
+        .delete("b", "deleted", Condition::Always)
+        .await
+        .unwrap();
+    let id = store
+        .create_upload("b", "parts", Bytes::new(), date(1))
+        .await
+        .unwrap()
+        .id;
+    let part = put_part(&store, "b", "parts", &id, 1, &large)
+        .await
+        .unwrap();
     // In flight when it happens: an object, a part, both with much on disk.
-    let mut sink = store.begin_put("b", "unfinished", Some(9 << 20)).await.unwrap();
+    let mut sink = store
+        .begin_put("b", "unfinished", Some(9 << 20))
+        .await
+        .unwrap();
     let mut part_sink = store.begin_part("b", "parts", &id, 2, None).await.unwrap();
     for sealed in seal(&bytes(4, 8 << 20), 16) {
         sink.write(sealed).await.unwrap();
@@ -85,10 +117,19 @@ async fn what_was_acknowledged_survives_a_crash_and_nothing_else_does() {
     assert!(get(&again, "b", "small").await.unwrap() == small);
     assert!(get(&again, "b", "large").await.unwrap() == large);
     assert!(get(&again, "b", "replaced").await.unwrap() == large);
-    assert_eq!(again.parts("b", "parts", &id, 0, 10).await.unwrap().entries, [part.clone()]);
+    assert_eq!(
+        again.parts("b", "parts", &id, 0, 10).await.unwrap().entries,
+        std::slice::from_ref(&part)
+    );
     assert_eq!(files(crashed.path()).len(), 3);
-    let seen = [PartSeen { number: 1, sequence: part.sequence }];
-    again.complete_upload("b", "parts", &id, &seen, commit("e")).await.unwrap();
+    let seen = [PartSeen {
+        number: 1,
+        sequence: part.sequence,
+    }];
+    again
+        .complete_upload("b", "parts", &id, &seen, commit("e"))
+        .await
+        .unwrap();
     assert!(get(&again, "b", "parts").await.unwrap() == large);
 }
 
@@ -106,7 +147,11 @@ async fn orphans_and_leftovers_are_swept_after_a_crash() {
     let data = crashed.path().join("data");
     fs::copy(&kept[0], data.join("ab").join("ab".repeat(16))).unwrap();
     fs::write(data.join("00").join("00".repeat(16)), b"").unwrap();
-    fs::write(crashed.path().join("temp").join("cd".repeat(16)), &[1; 70_000][..]).unwrap();
+    fs::write(
+        crashed.path().join("temp").join("cd".repeat(16)),
+        &[1; 70_000][..],
+    )
+    .unwrap();
     // Not ours: left alone.
     let foreign = data.join("00").join("notes.txt");
     fs::write(&foreign, b"mine").unwrap();
@@ -123,14 +168,23 @@ async fn a_clean_close_needs_no_sweep_and_frees_the_directory() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     store.create_bucket("b", date(0)).await.unwrap();
-    assert!(matches!(LocalStore::open(local_options(dir.path())).map(drop), Err(StoreError::Held)));
+    assert!(matches!(
+        LocalStore::open(local_options(dir.path())).map(drop),
+        Err(StoreError::Held)
+    ));
     let mut late = store.begin_put("b", "late", None).await.unwrap();
     for sealed in seal(&bytes(1, 3_000_000), 8) {
         late.write(sealed).await.unwrap();
     }
     store.close().await;
-    assert!(matches!(late.commit(commit("e")).await, Err(StoreError::Closed)));
-    assert!(matches!(put_with(&store, "b", "k", b"x", commit("e")).await, Err(StoreError::Closed)));
+    assert!(matches!(
+        late.commit(commit("e")).await,
+        Err(StoreError::Closed)
+    ));
+    assert!(matches!(
+        put_with(&store, "b", "k", b"x", commit("e")).await,
+        Err(StoreError::Closed)
+    ));
     // An orphan that a sweep would find stays: there was none.
     let decoy = dir.path().join("data").join("00").join("00".repeat(16));
     fs::write(&decoy, b"").unwrap();
@@ -173,13 +227,18 @@ async fn a_crash_under_load_keeps_what_was_acknowledged() {
         let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
         let writers: Vec<_> = (0..8u64)
             .map(|writer| {
-                let (store, acknowledged, stop) = (store.clone(), acknowledged.clone(), stop.clone());
+                let (store, acknowledged, stop) =
+                    (store.clone(), acknowledged.clone(), stop.clone());
                 tokio::spawn(async move {
                     for n in 0u64.. {
                         if stop.load(std::sync::atomic::Ordering::SeqCst) {
                             break;
                         }
-                        let plain = [&n.to_le_bytes()[..], &bytes(writer, if n % 3 == 0 { 100_000 } else { 500 })].concat();
+                        let plain = [
+                            &n.to_le_bytes()[..],
+                            &bytes(writer, if n % 3 == 0 { 100_000 } else { 500 }),
+                        ]
+                        .concat();
                         put(&*store, "b", &format!("w{writer}"), &plain).await;
                         acknowledged.lock().insert(writer, n);
                     }
@@ -191,7 +250,9 @@ async fn a_crash_under_load_keeps_what_was_acknowledged() {
         // A copy is not a snapshot: the writer of the index is held while it is made. Files go on
         // coming and going, but none that a row names.
         let index = rusqlite::Connection::open(dir.path().join("index.db")).unwrap();
-        index.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
+        index
+            .busy_timeout(std::time::Duration::from_secs(10))
+            .unwrap();
         index.execute_batch("BEGIN IMMEDIATE").unwrap();
         let crashed = image(dir.path());
         index.execute_batch("ROLLBACK").unwrap();
@@ -204,18 +265,25 @@ async fn a_crash_under_load_keeps_what_was_acknowledged() {
             let (_, reader) = again.open("b", &key).await.unwrap();
             let content = read_all(&*reader).await.unwrap();
             let found = u64::from_le_bytes(content[..8].try_into().unwrap());
-            assert!(found >= n, "round {round}, {key}: {found} is older than {n}");
+            assert!(
+                found >= n,
+                "round {round}, {key}: {found} is older than {n}"
+            );
             assert!(content[8..] == bytes(writer, content.len() - 8));
         }
         again.close().await;
-        let large = futures::future::join_all((0..8).map(|writer| again_size(&again, writer))).await;
+        let large =
+            futures::future::join_all((0..8).map(|writer| again_size(&again, writer))).await;
         let large = large.into_iter().filter(|size| *size > 65_536).count();
         assert_eq!(files(crashed.path()).len(), large, "orphans were swept");
     }
 }
 
 async fn again_size(store: &LocalStore, writer: u64) -> u64 {
-    store.head("b", &format!("w{writer}")).await.map_or(0, |record| record.size)
+    store
+        .head("b", &format!("w{writer}"))
+        .await
+        .map_or(0, |record| record.size)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -238,11 +306,22 @@ async fn damage_is_told_apart_from_absence() {
         reader.read(0, 0, 4).await.map(drop)
     };
     let shortened = damage(&|file| {
-        fs::OpenOptions::new().write(true).open(file).unwrap().set_len(100_000).unwrap();
+        fs::OpenOptions::new()
+            .write(true)
+            .open(file)
+            .unwrap()
+            .set_len(100_000)
+            .unwrap();
     });
     assert!(matches!(shortened.await, Err(StoreError::Corrupt(_))));
-    assert!(matches!(damage(&|file| fs::remove_file(file).unwrap()).await, Err(StoreError::Corrupt(_))));
-    assert!(matches!(damage(&|file| fs::write(file, vec![0; 266_240]).unwrap()).await, Err(StoreError::Corrupt(_))));
+    assert!(matches!(
+        damage(&|file| fs::remove_file(file).unwrap()).await,
+        Err(StoreError::Corrupt(_))
+    ));
+    assert!(matches!(
+        damage(&|file| fs::write(file, vec![0; 266_240]).unwrap()).await,
+        Err(StoreError::Corrupt(_))
+    ));
     // The old object goes, even though its file is gone already.
     put(&store, "b", "k", b"fine").await;
     assert_eq!(get(&store, "b", "k").await.unwrap(), b"fine");
@@ -255,13 +334,23 @@ async fn a_full_disk_refuses_new_data_and_still_deletes() {
     store.create_bucket("b", date(0)).await.unwrap();
     put(&store, "b", "k", b"old").await;
     put(&store, "b", "l", &bytes(1, 100_000)).await;
-    let id = store.create_upload("b", "p", Bytes::new(), date(0)).await.unwrap().id;
+    let id = store
+        .create_upload("b", "p", Bytes::new(), date(0))
+        .await
+        .unwrap()
+        .id;
     store.close().await;
     let mut options = local_options(dir.path());
     options.reserve_bytes = u64::MAX;
     let store = LocalStore::open(options).unwrap();
-    assert!(matches!(put_with(&store, "b", "k", b"new", commit("e")).await, Err(StoreError::NoSpace)));
-    assert!(matches!(put_part(&store, "b", "p", &id, 1, b"new").await, Err(StoreError::NoSpace)));
+    assert!(matches!(
+        put_with(&store, "b", "k", b"new", commit("e")).await,
+        Err(StoreError::NoSpace)
+    ));
+    assert!(matches!(
+        put_part(&store, "b", "p", &id, 1, b"new").await,
+        Err(StoreError::NoSpace)
+    ));
     assert_eq!(get(&store, "b", "k").await.unwrap(), b"old");
     assert!(store.delete("b", "l", Condition::Always).await.unwrap());
     // One that says how much it will be is refused before it sends it.
@@ -269,8 +358,13 @@ async fn a_full_disk_refuses_new_data_and_still_deletes() {
     let mut options = local_options(dir.path());
     options.reserve_bytes = 0;
     let store = LocalStore::open(options).unwrap();
-    assert!(matches!(store.begin_put("b", "k", Some(u64::MAX)).await.map(drop), Err(StoreError::NoSpace)));
-    put_with(&store, "b", "k", b"new", commit_if("e", Condition::Always)).await.unwrap();
+    assert!(matches!(
+        store.begin_put("b", "k", Some(u64::MAX)).await.map(drop),
+        Err(StoreError::NoSpace)
+    ));
+    put_with(&store, "b", "k", b"new", commit_if("e", Condition::Always))
+        .await
+        .unwrap();
 }
 
 /// The operator with the disk sees names and sizes; never what is inside, nor envelopes' plaintext,
@@ -284,8 +378,14 @@ async fn no_file_holds_a_needle_of_plaintext() {
     let plain = needle.repeat(10_000);
     put(&store, "b", "small", &plain[..5000]).await;
     put(&store, "b", "large", &plain).await;
-    let id = store.create_upload("b", "parts", Bytes::new(), date(1)).await.unwrap().id;
-    put_part(&store, "b", "parts", &id, 1, &plain[..70_000]).await.unwrap();
+    let id = store
+        .create_upload("b", "parts", Bytes::new(), date(1))
+        .await
+        .unwrap()
+        .id;
+    put_part(&store, "b", "parts", &id, 1, &plain[..70_000])
+        .await
+        .unwrap();
     let mut sink = store.begin_put("b", "unfinished", None).await.unwrap();
     for sealed in seal(&needle.repeat(100_000), 16) {
         sink.write(sealed).await.unwrap();
@@ -295,10 +395,16 @@ async fn no_file_holds_a_needle_of_plaintext() {
     all.extend(["index.db", "index.db-wal"].map(|name| dir.path().join(name)));
     for file in all {
         let content = fs::read(&file).unwrap();
-        assert!(!content.windows(16).any(|window| window == &needle[..16]), "{}", file.display());
+        assert!(
+            !content.windows(16).any(|window| window == &needle[..16]),
+            "{}",
+            file.display()
+        );
         seen += content.len();
     }
     assert!(seen > plain.len());
-    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(dir.path().join("temp")).unwrap().permissions());
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &fs::metadata(dir.path().join("temp")).unwrap().permissions(),
+    );
     assert_eq!(mode & 0o777, 0o700);
 }

@@ -26,14 +26,20 @@ pub(crate) fn local_options(dir: &std::path::Path) -> Options {
 }
 
 fn memory() -> Subject {
-    Subject { store: Arc::new(MemoryStore::new(Arc::new(SystemRandom))), _dir: None }
+    Subject {
+        store: Arc::new(MemoryStore::new(Arc::new(SystemRandom))),
+        _dir: None,
+    }
 }
 
 fn local_with(change: impl FnOnce(&mut Options)) -> Subject {
     let dir = tempfile::tempdir().unwrap();
     let mut options = local_options(dir.path());
     change(&mut options);
-    Subject { store: Arc::new(LocalStore::open(options).unwrap()), _dir: Some(dir) }
+    Subject {
+        store: Arc::new(LocalStore::open(options).unwrap()),
+        _dir: Some(dir),
+    }
 }
 
 fn local() -> Subject {
@@ -50,9 +56,17 @@ fn local_in_files() -> Subject {
 
 /// A wrapper must pass every call on; slow, but without faults.
 fn dawdling() -> Subject {
-    let faults = Faults { seed: 7, delay_per_mille: 200, delay_max: std::time::Duration::from_millis(1), ..Faults::default() };
+    let faults = Faults {
+        seed: 7,
+        delay_per_mille: 200,
+        delay_max: std::time::Duration::from_millis(1),
+        ..Faults::default()
+    };
     let inner = MemoryStore::new(Arc::new(SystemRandom));
-    Subject { store: Arc::new(FaultyStore::new(inner, faults)), _dir: None }
+    Subject {
+        store: Arc::new(FaultyStore::new(inner, faults)),
+        _dir: None,
+    }
 }
 
 conformance::suite!(memory, local, local_in_files, dawdling);

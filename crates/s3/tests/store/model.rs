@@ -11,8 +11,8 @@ use s3::store::faulty::{Faults, FaultyStore};
 use s3::store::local::LocalStore;
 use s3::store::memory::MemoryStore;
 use s3::store::{
-    Condition, ListEntry, ListQuery, ObjectRecord, ObjectStore, PartSeen, StoreError, UploadEntry, UploadId,
-    UploadQuery,
+    Condition, ListEntry, ListQuery, ObjectRecord, ObjectStore, PartSeen, StoreError, UploadEntry,
+    UploadId, UploadQuery,
 };
 
 use crate::local_options;
@@ -39,19 +39,29 @@ impl Dice {
 fn kind(error: &StoreError) -> String {
     match error {
         // Sequence numbers differ from store to store; whether something was found does not.
-        StoreError::PreconditionFailed { found } => format!("precondition, found {}", found.is_some()),
+        StoreError::PreconditionFailed { found } => {
+            format!("precondition, found {}", found.is_some())
+        }
         other => format!("{other:?}"),
     }
 }
 
 fn agree<A, B>(what: &str, reference: &Result<A, StoreError>, tested: &Result<B, StoreError>) {
-    let (reference, tested) = (reference.as_ref().map(drop).map_err(kind), tested.as_ref().map(drop).map_err(kind));
+    let (reference, tested) = (
+        reference.as_ref().map(drop).map_err(kind),
+        tested.as_ref().map(drop).map_err(kind),
+    );
     assert_eq!(reference, tested, "{what}");
 }
 
 /// What can be compared of a record: all but the sequence.
 fn visible(record: &ObjectRecord) -> (String, u64, u32, Bytes) {
-    (record.key.clone(), record.size, record.part_count, record.envelope.clone())
+    (
+        record.key.clone(),
+        record.size,
+        record.part_count,
+        record.envelope.clone(),
+    )
 }
 
 fn entry(entry: &ListEntry) -> String {
@@ -85,7 +95,9 @@ impl Pair {
         match dice.below(5) {
             0 => [Condition::Absent; 2],
             1 => {
-                let sequence = |record: Result<ObjectRecord, _>| record.map_or(u64::MAX >> 1, |r: ObjectRecord| r.sequence);
+                let sequence = |record: Result<ObjectRecord, _>| {
+                    record.map_or(u64::MAX >> 1, |r: ObjectRecord| r.sequence)
+                };
                 [
                     Condition::Sequence(sequence(self.reference.head(bucket, key).await)),
                     Condition::Sequence(sequence(self.tested.head(bucket, key).await)),
@@ -100,7 +112,11 @@ impl Pair {
         let (bucket, key) = (*dice.pick(&BUCKETS), *dice.pick(&KEYS));
         let (a, b): (&dyn ObjectStore, &dyn ObjectStore) = (&self.reference, &self.tested);
         match dice.below(100) {
-            0..5 => agree("create bucket", &a.create_bucket(bucket, date(0)).await, &b.create_bucket(bucket, date(0)).await),
+            0..5 => agree(
+                "create bucket",
+                &a.create_bucket(bucket, date(0)).await,
+                &b.create_bucket(bucket, date(0)).await,
+            ),
             5..8 => {
                 let (ra, rb) = (a.delete_bucket(bucket).await, b.delete_bucket(bucket).await);
                 agree("delete bucket", &ra, &rb);
@@ -115,16 +131,26 @@ impl Pair {
             }
             40..50 => {
                 let [ca, cb] = self.condition(dice, bucket, key).await;
-                let (ra, rb) = (a.delete(bucket, key, ca).await, b.delete(bucket, key, cb).await);
+                let (ra, rb) = (
+                    a.delete(bucket, key, ca).await,
+                    b.delete(bucket, key, cb).await,
+                );
                 agree("delete", &ra, &rb);
                 assert_eq!(ra.ok(), rb.ok());
             }
             50..55 => {
-                let keys: Vec<_> = (0..3).map(|_| ((*dice.pick(&KEYS)).to_owned(), Condition::Always)).collect();
-                let (ra, rb) = (a.delete_many(bucket, &keys).await, b.delete_many(bucket, &keys).await);
+                let keys: Vec<_> = (0..3)
+                    .map(|_| ((*dice.pick(&KEYS)).to_owned(), Condition::Always))
+                    .collect();
+                let (ra, rb) = (
+                    a.delete_many(bucket, &keys).await,
+                    b.delete_many(bucket, &keys).await,
+                );
                 agree("delete many", &ra, &rb);
                 if let (Ok(ra), Ok(rb)) = (ra, rb) {
-                    let plain = |all: Vec<Result<bool, StoreError>>| all.into_iter().map(Result::unwrap).collect::<Vec<_>>();
+                    let plain = |all: Vec<Result<bool, StoreError>>| {
+                        all.into_iter().map(Result::unwrap).collect::<Vec<_>>()
+                    };
                     assert_eq!(plain(ra), plain(rb));
                 }
             }
@@ -133,7 +159,9 @@ impl Pair {
                 agree("head", &ha, &hb);
                 if let (Ok(ha), Ok(hb)) = (ha, hb) {
                     let envelope = Bytes::from(format!("envelope {number}"));
-                    let ra = a.replace_envelope(bucket, key, ha.sequence, envelope.clone()).await;
+                    let ra = a
+                        .replace_envelope(bucket, key, ha.sequence, envelope.clone())
+                        .await;
                     let rb = b.replace_envelope(bucket, key, hb.sequence, envelope).await;
                     agree("replace envelope", &ra, &rb);
                 }
@@ -145,11 +173,20 @@ impl Pair {
             }
             65..70 => {
                 let envelope = Bytes::from(format!("upload {number}"));
-                let ra = a.create_upload(bucket, key, envelope.clone(), date(number)).await;
+                let ra = a
+                    .create_upload(bucket, key, envelope.clone(), date(number))
+                    .await;
                 let rb = b.create_upload(bucket, key, envelope, date(number)).await;
                 agree("create upload", &ra, &rb);
                 if let (Ok(ra), Ok(rb)) = (ra, rb) {
-                    self.uploads.insert(self.next_upload, Upload { bucket, key, ids: [ra.id, rb.id] });
+                    self.uploads.insert(
+                        self.next_upload,
+                        Upload {
+                            bucket,
+                            key,
+                            ids: [ra.id, rb.id],
+                        },
+                    );
                     self.next_upload += 1;
                 }
             }
@@ -159,7 +196,11 @@ impl Pair {
                     let plain = bytes(number, *dice.pick(&LENGTHS));
                     let part = 1 + dice.below(4) as u32;
                     let ra = put_part(a, bucket, key, &ids[0], part, &plain).await;
-                    agree("put part", &ra, &put_part(b, bucket, key, &ids[1], part, &plain).await);
+                    agree(
+                        "put part",
+                        &ra,
+                        &put_part(b, bucket, key, &ids[1], part, &plain).await,
+                    );
                 }
             }
             82..88 => self.complete(dice, number).await,
@@ -176,40 +217,82 @@ impl Pair {
     /// Any upload ever made, alive or not.
     fn some_upload(&self, dice: &mut Dice) -> Option<Upload> {
         let recent = self.next_upload.saturating_sub(4);
-        let all: Vec<_> = self.uploads.range(recent..).map(|(_, upload)| upload.clone()).collect();
+        let all: Vec<_> = self
+            .uploads
+            .range(recent..)
+            .map(|(_, upload)| upload.clone())
+            .collect();
         (!all.is_empty()).then(|| dice.pick(&all).clone())
     }
 
     async fn complete(&self, dice: &mut Dice, number: u64) {
         let (a, b): (&dyn ObjectStore, &dyn ObjectStore) = (&self.reference, &self.tested);
-        let Some(Upload { bucket, key, ids }) = self.some_upload(dice) else { return };
-        let (pa, pb) = (a.parts(bucket, key, &ids[0], 0, 100).await, b.parts(bucket, key, &ids[1], 0, 100).await);
+        let Some(Upload { bucket, key, ids }) = self.some_upload(dice) else {
+            return;
+        };
+        let (pa, pb) = (
+            a.parts(bucket, key, &ids[0], 0, 100).await,
+            b.parts(bucket, key, &ids[1], 0, 100).await,
+        );
         agree("parts", &pa, &pb);
         let (Ok(pa), Ok(pb)) = (pa, pb) else { return };
         let keep = dice.below(16);
         let seen = |parts: &[s3::store::PartRecord]| {
-            let chosen = parts.iter().filter(|part| keep & (1 << (part.number - 1)) == 0 || keep == 15);
-            chosen.map(|part| PartSeen { number: part.number, sequence: part.sequence }).collect::<Vec<_>>()
+            let chosen = parts
+                .iter()
+                .filter(|part| keep & (1 << (part.number - 1)) == 0 || keep == 15);
+            chosen
+                .map(|part| PartSeen {
+                    number: part.number,
+                    sequence: part.sequence,
+                })
+                .collect::<Vec<_>>()
         };
         let [ca, cb] = self.condition(dice, bucket, key).await;
         let envelope = format!("complete {number}");
-        let ra = a.complete_upload(bucket, key, &ids[0], &seen(&pa.entries), commit_if(&envelope, ca)).await;
-        let rb = b.complete_upload(bucket, key, &ids[1], &seen(&pb.entries), commit_if(&envelope, cb)).await;
+        let ra = a
+            .complete_upload(
+                bucket,
+                key,
+                &ids[0],
+                &seen(&pa.entries),
+                commit_if(&envelope, ca),
+            )
+            .await;
+        let rb = b
+            .complete_upload(
+                bucket,
+                key,
+                &ids[1],
+                &seen(&pb.entries),
+                commit_if(&envelope, cb),
+            )
+            .await;
         agree("complete", &ra, &rb);
     }
 
     async fn compare_lists(&self, dice: &mut Dice, bucket: &str) {
         let query = ListQuery {
             prefix: (*dice.pick(&["", "a", "a/", "b/", "x"])).to_owned(),
-            delimiter: [None, Some("/".to_owned()), Some("b".to_owned())][dice.below(3) as usize].clone(),
+            delimiter: [None, Some("/".to_owned()), Some("b".to_owned())][dice.below(3) as usize]
+                .clone(),
             after: (dice.below(2) == 0).then(|| (*dice.pick(&KEYS)).to_owned()),
             limit: 1 + dice.below(5) as usize,
         };
-        let (ra, rb) = (self.reference.list(bucket, &query).await, self.tested.list(bucket, &query).await);
+        let (ra, rb) = (
+            self.reference.list(bucket, &query).await,
+            self.tested.list(bucket, &query).await,
+        );
         agree("list", &ra, &rb);
         if let (Ok(ra), Ok(rb)) = (ra, rb) {
-            let shown = |page: &s3::store::Page<ListEntry>| page.entries.iter().map(entry).collect::<Vec<_>>();
-            assert_eq!((shown(&ra), ra.truncated), (shown(&rb), rb.truncated), "{query:?}");
+            let shown = |page: &s3::store::Page<ListEntry>| {
+                page.entries.iter().map(entry).collect::<Vec<_>>()
+            };
+            assert_eq!(
+                (shown(&ra), ra.truncated),
+                (shown(&rb), rb.truncated),
+                "{query:?}"
+            );
         }
         let query = UploadQuery {
             prefix: query.prefix,
@@ -218,7 +301,10 @@ impl Pair {
             after_upload: None,
             limit: query.limit,
         };
-        let (ra, rb) = (self.reference.uploads(bucket, &query).await, self.tested.uploads(bucket, &query).await);
+        let (ra, rb) = (
+            self.reference.uploads(bucket, &query).await,
+            self.tested.uploads(bucket, &query).await,
+        );
         agree("uploads", &ra, &rb);
         if let (Ok(ra), Ok(rb)) = (ra, rb) {
             let shown = |page: &s3::store::Page<UploadEntry>| {
@@ -228,7 +314,11 @@ impl Pair {
                 };
                 page.entries.iter().map(entry).collect::<Vec<_>>()
             };
-            assert_eq!((shown(&ra), ra.truncated), (shown(&rb), rb.truncated), "{query:?}");
+            assert_eq!(
+                (shown(&ra), ra.truncated),
+                (shown(&rb), rb.truncated),
+                "{query:?}"
+            );
         }
     }
 }
@@ -237,21 +327,52 @@ impl Pair {
 async fn snapshot(store: &dyn ObjectStore) -> Vec<String> {
     let mut seen = Vec::new();
     for bucket in store.buckets("", None, 100).await.unwrap().entries {
-        seen.push(format!("{bucket:?} {:?}", store.bucket_settings(&bucket.name).await.unwrap()));
-        let all = ListQuery { limit: 1000, ..ListQuery::default() };
+        seen.push(format!(
+            "{bucket:?} {:?}",
+            store.bucket_settings(&bucket.name).await.unwrap()
+        ));
+        let all = ListQuery {
+            limit: 1000,
+            ..ListQuery::default()
+        };
         for listed in store.list(&bucket.name, &all).await.unwrap().entries {
             let (record, reader) = store.open(&bucket.name, listed.name()).await.unwrap();
             let content = read_all(&*reader).await.unwrap();
-            let parts: Vec<_> = reader.parts().iter().map(|p| (p.number, p.plain_len, p.modified, p.envelope.clone())).collect();
-            let sum = content.iter().fold(0u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)));
-            seen.push(format!("{:?} {:?} {parts:?} {sum}", visible(&record), record.modified));
+            let parts: Vec<_> = reader
+                .parts()
+                .iter()
+                .map(|p| (p.number, p.plain_len, p.modified, p.envelope.clone()))
+                .collect();
+            let sum = content.iter().fold(0u64, |sum, byte| {
+                sum.wrapping_mul(31).wrapping_add(u64::from(*byte))
+            });
+            seen.push(format!(
+                "{:?} {:?} {parts:?} {sum}",
+                visible(&record),
+                record.modified
+            ));
         }
-        let all = UploadQuery { limit: 1000, ..UploadQuery::default() };
+        let all = UploadQuery {
+            limit: 1000,
+            ..UploadQuery::default()
+        };
         for listed in store.uploads(&bucket.name, &all).await.unwrap().entries {
-            let UploadEntry::Upload(upload) = listed else { continue };
-            let parts = store.parts(&bucket.name, &upload.key, &upload.id, 0, 100).await.unwrap();
-            let parts: Vec<_> = parts.entries.iter().map(|p| (p.number, p.plain_len, p.envelope.clone())).collect();
-            seen.push(format!("upload {} {:?} {:?} {parts:?}", upload.key, upload.envelope, upload.initiated));
+            let UploadEntry::Upload(upload) = listed else {
+                continue;
+            };
+            let parts = store
+                .parts(&bucket.name, &upload.key, &upload.id, 0, 100)
+                .await
+                .unwrap();
+            let parts: Vec<_> = parts
+                .entries
+                .iter()
+                .map(|p| (p.number, p.plain_len, p.envelope.clone()))
+                .collect();
+            seen.push(format!(
+                "upload {} {:?} {:?} {parts:?}",
+                upload.key, upload.envelope, upload.initiated
+            ));
         }
     }
     seen
@@ -260,7 +381,10 @@ async fn snapshot(store: &dyn ObjectStore) -> Vec<String> {
 /// Files below `data` and in `temp`.
 fn data_files(dir: &Path) -> (usize, usize) {
     let count = |dir: &Path| std::fs::read_dir(dir).unwrap().count();
-    let data = std::fs::read_dir(dir.join("data")).unwrap().map(|fan| count(&fan.unwrap().path())).sum();
+    let data = std::fs::read_dir(dir.join("data"))
+        .unwrap()
+        .map(|fan| count(&fan.unwrap().path()))
+        .sum();
     (data, count(&dir.join("temp")))
 }
 
@@ -281,23 +405,49 @@ async fn run(seed: u64, steps: u64) {
             pair.tested.close().await;
             drop(pair.tested);
             pair.tested = LocalStore::open(local_options(dir.path())).unwrap();
-            assert_eq!(snapshot(&pair.reference).await, snapshot(&pair.tested).await, "seed {seed}, step {number}");
+            assert_eq!(
+                snapshot(&pair.reference).await,
+                snapshot(&pair.tested).await,
+                "seed {seed}, step {number}"
+            );
             for bucket in BUCKETS {
                 // Sequences rise across restarts, too.
-                if let Ok(record) = put_with(&pair.tested, bucket, "seq", b"x", commit_if("e", Condition::Always)).await {
+                if let Ok(record) = put_with(
+                    &pair.tested,
+                    bucket,
+                    "seq",
+                    b"x",
+                    commit_if("e", Condition::Always),
+                )
+                .await
+                {
                     assert!(record.sequence > last_sequence);
                     last_sequence = record.sequence;
-                    pair.tested.delete(bucket, "seq", Condition::Always).await.unwrap();
+                    pair.tested
+                        .delete(bucket, "seq", Condition::Always)
+                        .await
+                        .unwrap();
                 }
             }
         }
     }
-    assert_eq!(snapshot(&pair.reference).await, snapshot(&pair.tested).await, "seed {seed}");
+    assert_eq!(
+        snapshot(&pair.reference).await,
+        snapshot(&pair.tested).await,
+        "seed {seed}"
+    );
     // Nothing that nobody needs is left once everything is deleted.
     for bucket in BUCKETS {
-        let all = ListQuery { limit: 1000, ..ListQuery::default() };
+        let all = ListQuery {
+            limit: 1000,
+            ..ListQuery::default()
+        };
         if let Ok(page) = pair.tested.list(bucket, &all).await {
-            let keys: Vec<_> = page.entries.iter().map(|e| (e.name().to_owned(), Condition::Always)).collect();
+            let keys: Vec<_> = page
+                .entries
+                .iter()
+                .map(|e| (e.name().to_owned(), Condition::Always))
+                .collect();
             pair.tested.delete_many(bucket, &keys).await.unwrap();
             pair.tested.delete_bucket(bucket).await.unwrap();
         }
@@ -305,8 +455,19 @@ async fn run(seed: u64, steps: u64) {
     pair.tested.close().await;
     assert_eq!(data_files(dir.path()), (0, 0), "seed {seed}");
     let index = rusqlite::Connection::open(dir.path().join("index.db")).unwrap();
-    for table in ["bucket", "bucket_setting", "object", "inline", "upload", "part"] {
-        let rows: u32 = index.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap();
+    for table in [
+        "bucket",
+        "bucket_setting",
+        "object",
+        "inline",
+        "upload",
+        "part",
+    ] {
+        let rows: u32 = index
+            .query_row(&format!("SELECT count(*) FROM {table}"), [], |row| {
+                row.get(0)
+            })
+            .unwrap();
         assert_eq!(rows, 0, "{table}, seed {seed}");
     }
 }
@@ -322,7 +483,10 @@ async fn random_operations_do_what_they_do_to_a_map() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "long; for a seed of one's own"]
 async fn a_long_run() {
-    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(99);
+    let seed = std::env::var("SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or(99);
     run(seed, 5000).await;
 }
 
@@ -334,18 +498,28 @@ async fn faults_never_leave_half_an_object() {
         let dir = tempfile::tempdir().unwrap();
         let local = LocalStore::open(local_options(dir.path())).unwrap();
         local.create_bucket("b", date(0)).await.unwrap();
-        let faults = Faults { seed, fail_per_mille: 80, lose_answer_per_mille: 80, ..Faults::default() };
+        let faults = Faults {
+            seed,
+            fail_per_mille: 80,
+            lose_answer_per_mille: 80,
+            ..Faults::default()
+        };
         let store = FaultyStore::new(local, faults);
         let mut dice = Dice(seed);
         // What each key may hold now.
-        let mut possible: BTreeMap<&str, Vec<Option<Vec<u8>>>> = KEYS.iter().map(|key| (*key, vec![None])).collect();
+        let mut possible: BTreeMap<&str, Vec<Option<Vec<u8>>>> =
+            KEYS.iter().map(|key| (*key, vec![None])).collect();
         for number in 0..200 {
             let key = *dice.pick(&KEYS);
             let (wanted, result) = if dice.below(4) == 0 {
-                (None, store.delete("b", key, Condition::Always).await.map(drop))
+                (
+                    None,
+                    store.delete("b", key, Condition::Always).await.map(drop),
+                )
             } else {
                 let plain = bytes(number, *dice.pick(&LENGTHS));
-                let result = put_with(&store, "b", key, &plain, commit_if("e", Condition::Always)).await;
+                let result =
+                    put_with(&store, "b", key, &plain, commit_if("e", Condition::Always)).await;
                 (Some(plain), result.map(drop))
             };
             let states = possible.get_mut(key).unwrap();
@@ -363,7 +537,10 @@ async fn faults_never_leave_half_an_object() {
             assert!(states.contains(&now), "seed {seed}, step {number}, {key}");
             *states = vec![now];
         }
-        let objects = possible.values().filter(|state| matches!(&state[0], Some(plain) if plain.len() > 65_536)).count();
+        let objects = possible
+            .values()
+            .filter(|state| matches!(&state[0], Some(plain) if plain.len() > 65_536))
+            .count();
         store.inner().close().await;
         assert_eq!(data_files(dir.path()), (objects, 0), "seed {seed}");
     }

@@ -1,10 +1,13 @@
 //! Sealing and opening for tests: real keys and chunks, as the front would use them.
 
 use bytes::Bytes;
-use crypto::chunk::{Algorithm, CHUNK_LEN, ChunkOpener, ChunkSealer, ObjectKey, SealedBuf, StreamAad};
+use crypto::chunk::{
+    Algorithm, CHUNK_LEN, ChunkOpener, ChunkSealer, ObjectKey, SealedBuf, StreamAad,
+};
 use crypto::secret::SecretBytes;
 use s3::store::{
-    Commit, Condition, ObjectRecord, ObjectStore, PartRecord, READ_CHUNKS_MAX, SealedReader, StoreError, UploadId,
+    Commit, Condition, ObjectRecord, ObjectStore, PartRecord, READ_CHUNKS_MAX, SealedReader,
+    StoreError, UploadId,
 };
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -32,9 +35,19 @@ pub(crate) fn seal(plain: &[u8], chunks_per_buf: usize) -> Vec<SealedBuf> {
 }
 
 /// Opens a run of chunks of one part.
-pub(crate) async fn read_chunks(reader: &dyn SealedReader, part: usize, first: u64, count: u32) -> Vec<u8> {
+pub(crate) async fn read_chunks(
+    reader: &dyn SealedReader,
+    part: usize,
+    first: u64,
+    count: u32,
+) -> Vec<u8> {
     let chunks = reader.read(part, first, count).await.unwrap();
-    let opener = ChunkOpener::new(Algorithm::Aes256Gcm, key().open_key(&SALT), aad(), reader.parts()[part].plain_len);
+    let opener = ChunkOpener::new(
+        Algorithm::Aes256Gcm,
+        key().open_key(&SALT),
+        aad(),
+        reader.parts()[part].plain_len,
+    );
     chunks.open(&opener).unwrap().to_vec()
 }
 
@@ -42,7 +55,12 @@ pub(crate) async fn read_chunks(reader: &dyn SealedReader, part: usize, first: u
 pub(crate) async fn read_all(reader: &dyn SealedReader) -> Result<Vec<u8>, StoreError> {
     let mut all = Vec::new();
     for (at, part) in reader.parts().iter().enumerate() {
-        let opener = ChunkOpener::new(Algorithm::Aes256Gcm, key().open_key(&SALT), aad(), part.plain_len);
+        let opener = ChunkOpener::new(
+            Algorithm::Aes256Gcm,
+            key().open_key(&SALT),
+            aad(),
+            part.plain_len,
+        );
         let chunks = part.plain_len.div_ceil(CHUNK_LEN as u64).max(1);
         let mut next = 0;
         while next < chunks {
@@ -66,7 +84,11 @@ pub(crate) fn commit(envelope: &str) -> Commit {
 }
 
 pub(crate) fn commit_if(envelope: &str, condition: Condition) -> Commit {
-    Commit { envelope: Bytes::copy_from_slice(envelope.as_bytes()), modified: date(1), condition }
+    Commit {
+        envelope: Bytes::copy_from_slice(envelope.as_bytes()),
+        modified: date(1),
+        condition,
+    }
 }
 
 pub(crate) async fn put_with(
@@ -76,15 +98,24 @@ pub(crate) async fn put_with(
     plain: &[u8],
     commit: Commit,
 ) -> Result<ObjectRecord, StoreError> {
-    let mut sink = store.begin_put(bucket, key, Some(plain.len() as u64)).await?;
+    let mut sink = store
+        .begin_put(bucket, key, Some(plain.len() as u64))
+        .await?;
     for sealed in seal(plain, 3) {
         sink.write(sealed).await?;
     }
     sink.commit(commit).await
 }
 
-pub(crate) async fn put(store: &dyn ObjectStore, bucket: &str, key: &str, plain: &[u8]) -> ObjectRecord {
-    put_with(store, bucket, key, plain, commit("envelope")).await.unwrap()
+pub(crate) async fn put(
+    store: &dyn ObjectStore,
+    bucket: &str,
+    key: &str,
+    plain: &[u8],
+) -> ObjectRecord {
+    put_with(store, bucket, key, plain, commit("envelope"))
+        .await
+        .unwrap()
 }
 
 pub(crate) async fn put_part(
@@ -99,10 +130,18 @@ pub(crate) async fn put_part(
     for sealed in seal(plain, 5) {
         sink.write(sealed).await?;
     }
-    sink.commit(Bytes::from(format!("part {number}")), date(u64::from(number))).await
+    sink.commit(
+        Bytes::from(format!("part {number}")),
+        date(u64::from(number)),
+    )
+    .await
 }
 
-pub(crate) async fn get(store: &dyn ObjectStore, bucket: &str, key: &str) -> Result<Vec<u8>, StoreError> {
+pub(crate) async fn get(
+    store: &dyn ObjectStore,
+    bucket: &str,
+    key: &str,
+) -> Result<Vec<u8>, StoreError> {
     let (record, reader) = store.open(bucket, key).await?;
     let all = read_all(&*reader).await?;
     assert_eq!(all.len() as u64, record.size);

@@ -11,7 +11,8 @@ use super::lookup::{self, ObjectRow, Place, to_nanos};
 use super::schema::failed;
 use super::writer::Batch;
 use crate::store::{
-    BucketRecord, Commit, Condition, ObjectRecord, PartRecord, PartSeen, StoreError, UploadId, UploadRecord,
+    BucketRecord, Commit, Condition, ObjectRecord, PartRecord, PartSeen, StoreError, UploadId,
+    UploadRecord,
 };
 
 /// Where the sealed bytes of a put are until it is committed.
@@ -21,11 +22,22 @@ pub(super) enum Body {
     File(Published),
 }
 
-fn execute(index: &Connection, what: &'static str, sql: &str, values: impl rusqlite::Params) -> Result<usize, StoreError> {
-    index.prepare_cached(sql).and_then(|mut statement| statement.execute(values)).map_err(failed(what))
+fn execute(
+    index: &Connection,
+    what: &'static str,
+    sql: &str,
+    values: impl rusqlite::Params,
+) -> Result<usize, StoreError> {
+    index
+        .prepare_cached(sql)
+        .and_then(|mut statement| statement.execute(values))
+        .map_err(failed(what))
 }
 
-pub(super) fn create_bucket(batch: &mut Batch<'_>, record: BucketRecord) -> Result<BucketRecord, StoreError> {
+pub(super) fn create_bucket(
+    batch: &mut Batch<'_>,
+    record: BucketRecord,
+) -> Result<BucketRecord, StoreError> {
     match lookup::bucket_id(batch.index, &record.name) {
         Err(StoreError::NoSuchBucket) => {}
         Ok(_) => return Err(StoreError::BucketExists),
@@ -33,7 +45,12 @@ pub(super) fn create_bucket(batch: &mut Batch<'_>, record: BucketRecord) -> Resu
     }
     let id = batch.next_sequence();
     let sql = "INSERT INTO bucket (name, id, created) VALUES (?1, ?2, ?3)";
-    execute(batch.index, "create a bucket", sql, params![record.name, id as i64, to_nanos(record.created)])?;
+    execute(
+        batch.index,
+        "create a bucket",
+        sql,
+        params![record.name, id as i64, to_nanos(record.created)],
+    )?;
     Ok(record)
 }
 
@@ -55,7 +72,12 @@ pub(super) fn delete_bucket(batch: &mut Batch<'_>, bucket: &str) -> Result<(), S
         drop_parts(batch, content as u64, None)?;
     }
     execute(index, what, "DELETE FROM upload WHERE bucket = ?1", [id])?;
-    execute(index, what, "DELETE FROM bucket_setting WHERE bucket = ?1", [id])?;
+    execute(
+        index,
+        what,
+        "DELETE FROM bucket_setting WHERE bucket = ?1",
+        [id],
+    )?;
     execute(index, what, "DELETE FROM bucket WHERE name = ?1", [bucket])?;
     Ok(())
 }
@@ -74,7 +96,12 @@ pub(super) fn set_bucket_setting(
                        ON CONFLICT DO UPDATE SET value = excluded.value";
             execute(index, what, sql, params![id, name, value])?
         }
-        None => execute(index, what, "DELETE FROM bucket_setting WHERE bucket = ?1 AND name = ?2", params![id, name])?,
+        None => execute(
+            index,
+            what,
+            "DELETE FROM bucket_setting WHERE bucket = ?1 AND name = ?2",
+            params![id, name],
+        )?,
     };
     Ok(())
 }
@@ -82,7 +109,12 @@ pub(super) fn set_bucket_setting(
 /// Removes the parts of a content and has their files removed.
 fn drop_parts(batch: &mut Batch<'_>, content: u64, pinned: Option<u64>) -> Result<(), StoreError> {
     let parts = lookup::parts(batch.index, content, 0, usize::MAX)?;
-    execute(batch.index, "drop parts", "DELETE FROM part WHERE content = ?1", [content as i64])?;
+    execute(
+        batch.index,
+        "drop parts",
+        "DELETE FROM part WHERE content = ?1",
+        [content as i64],
+    )?;
     batch.doom(pinned, parts.into_iter().map(|part| part.file).collect());
     Ok(())
 }
@@ -92,7 +124,12 @@ fn drop_content(batch: &mut Batch<'_>, row: &ObjectRow) -> Result<(), StoreError
     match row.place {
         Place::Inline => {
             let sql = "DELETE FROM inline WHERE content = ?1";
-            execute(batch.index, "drop an inline object", sql, [row.content as i64])?;
+            execute(
+                batch.index,
+                "drop an inline object",
+                sql,
+                [row.content as i64],
+            )?;
         }
         Place::File(file) => batch.doom(Some(row.content), vec![file]),
         Place::Parts => drop_parts(batch, row.content, Some(row.content))?,
@@ -108,14 +145,19 @@ struct NewObject<'a> {
 }
 
 /// Puts an object row in place, over the old one if there is one.
-fn put_row(batch: &mut Batch<'_>, new: NewObject<'_>, record: &ObjectRecord) -> Result<(), StoreError> {
+fn put_row(
+    batch: &mut Batch<'_>,
+    new: NewObject<'_>,
+    record: &ObjectRecord,
+) -> Result<(), StoreError> {
     if let Some(old) = new.old {
         drop_content(batch, old)?;
     }
     let sql = "INSERT OR REPLACE INTO object
                (bucket, key, sequence, content, size, modified, part_count, file, envelope)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
-    let size = i64::try_from(record.size).map_err(|_| StoreError::Misuse("an object of more than 2^63 bytes"))?;
+    let size = i64::try_from(record.size)
+        .map_err(|_| StoreError::Misuse("an object of more than 2^63 bytes"))?;
     let values = params![
         new.bucket as i64,
         record.key.as_bytes(),
@@ -141,10 +183,18 @@ pub(super) fn put(
 ) -> Result<ObjectRecord, StoreError> {
     let bucket = lookup::bucket_id(batch.index, bucket)?;
     let old = lookup::object_in(batch.index, bucket, &key)?;
-    commit.condition.check(old.as_ref().map(|old| old.record.sequence))?;
+    commit
+        .condition
+        .check(old.as_ref().map(|old| old.record.sequence))?;
     let sequence = batch.next_sequence();
-    let record =
-        ObjectRecord { key, size, modified: commit.modified, sequence, part_count: 0, envelope: commit.envelope };
+    let record = ObjectRecord {
+        key,
+        size,
+        modified: commit.modified,
+        sequence,
+        part_count: 0,
+        envelope: commit.envelope,
+    };
     let file = match body {
         Body::File(file) => {
             let id = file.id();
@@ -153,11 +203,25 @@ pub(super) fn put(
         }
         Body::Inline(sealed) => {
             let sql = "INSERT INTO inline (content, sealed) VALUES (?1, ?2)";
-            execute(batch.index, "put an inline object", sql, params![sequence as i64, sealed])?;
+            execute(
+                batch.index,
+                "put an inline object",
+                sql,
+                params![sequence as i64, sealed],
+            )?;
             None
         }
     };
-    put_row(batch, NewObject { bucket, content: sequence, file, old: old.as_ref() }, &record)?;
+    put_row(
+        batch,
+        NewObject {
+            bucket,
+            content: sequence,
+            file,
+            old: old.as_ref(),
+        },
+        &record,
+    )?;
     Ok(record)
 }
 
@@ -171,21 +235,40 @@ pub(super) fn replace_envelope(
     let bucket = lookup::bucket_id(batch.index, bucket)?;
     let row = lookup::object_in(batch.index, bucket, key)?.ok_or(StoreError::NoSuchKey)?;
     Condition::Sequence(sequence).check(Some(row.record.sequence))?;
-    let record = ObjectRecord { sequence: batch.next_sequence(), envelope, ..row.record };
+    let record = ObjectRecord {
+        sequence: batch.next_sequence(),
+        envelope,
+        ..row.record
+    };
     let sql = "UPDATE object SET sequence = ?3, envelope = ?4 WHERE bucket = ?1 AND key = ?2";
-    let values = params![bucket as i64, key.as_bytes(), record.sequence as i64, &record.envelope[..]];
+    let values = params![
+        bucket as i64,
+        key.as_bytes(),
+        record.sequence as i64,
+        &record.envelope[..]
+    ];
     execute(batch.index, "replace an envelope", sql, values)?;
     Ok(record)
 }
 
 /// Deletes an object of a bucket given by its id.
-pub(super) fn delete(batch: &mut Batch<'_>, bucket: u64, key: &str, condition: Condition) -> Result<bool, StoreError> {
+pub(super) fn delete(
+    batch: &mut Batch<'_>,
+    bucket: u64,
+    key: &str,
+    condition: Condition,
+) -> Result<bool, StoreError> {
     let old = lookup::object_in(batch.index, bucket, key)?;
     condition.check(old.as_ref().map(|old| old.record.sequence))?;
     let Some(old) = old else { return Ok(false) };
     drop_content(batch, &old)?;
     let sql = "DELETE FROM object WHERE bucket = ?1 AND key = ?2";
-    execute(batch.index, "delete an object", sql, params![bucket as i64, key.as_bytes()])?;
+    execute(
+        batch.index,
+        "delete an object",
+        sql,
+        params![bucket as i64, key.as_bytes()],
+    )?;
     Ok(true)
 }
 
@@ -235,7 +318,13 @@ pub(super) fn put_part(
         batch.doom(None, vec![old.file]);
     }
     let sequence = batch.next_sequence();
-    let NewPart { number, plain_len, modified, envelope, file } = part;
+    let NewPart {
+        number,
+        plain_len,
+        modified,
+        envelope,
+        file,
+    } = part;
     let id = file.id();
     let sql = "INSERT OR REPLACE INTO part (content, number, sequence, plain_len, modified, file, envelope)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
@@ -250,12 +339,28 @@ pub(super) fn put_part(
     ];
     execute(batch.index, "put a part", sql, values)?;
     batch.adopt(file);
-    Ok(PartRecord { number, plain_len, modified, sequence, envelope })
+    Ok(PartRecord {
+        number,
+        plain_len,
+        modified,
+        sequence,
+        envelope,
+    })
 }
 
-fn delete_upload_row(batch: &Batch<'_>, bucket: u64, key: &str, content: u64) -> Result<(), StoreError> {
+fn delete_upload_row(
+    batch: &Batch<'_>,
+    bucket: u64,
+    key: &str,
+    content: u64,
+) -> Result<(), StoreError> {
     let sql = "DELETE FROM upload WHERE bucket = ?1 AND key = ?2 AND content = ?3";
-    execute(batch.index, "end an upload", sql, params![bucket as i64, key.as_bytes(), content as i64])?;
+    execute(
+        batch.index,
+        "end an upload",
+        sql,
+        params![bucket as i64, key.as_bytes(), content as i64],
+    )?;
     Ok(())
 }
 
@@ -269,24 +374,40 @@ pub(super) fn complete_upload(
 ) -> Result<ObjectRecord, StoreError> {
     let bucket = lookup::bucket_id(batch.index, bucket)?;
     let content = lookup::upload_in(batch.index, bucket, &key, id)?.content;
-    let mut there = lookup::parts(batch.index, content, 0, usize::MAX)?.into_iter().peekable();
+    let mut there = lookup::parts(batch.index, content, 0, usize::MAX)?
+        .into_iter()
+        .peekable();
     let (mut size, mut unwanted) = (0u64, Vec::new());
     for seen in wanted {
         while let Some(part) = there.next_if(|part| part.record.number < seen.number) {
             unwanted.push(part);
         }
-        let part = there.next_if(|part| part.record.number == seen.number && part.record.sequence == seen.sequence);
-        size += part.ok_or(StoreError::InvalidPart { number: seen.number })?.record.plain_len;
+        let part = there.next_if(|part| {
+            part.record.number == seen.number && part.record.sequence == seen.sequence
+        });
+        size += part
+            .ok_or(StoreError::InvalidPart {
+                number: seen.number,
+            })?
+            .record
+            .plain_len;
     }
     unwanted.extend(there);
     for part in unwanted {
         let sql = "DELETE FROM part WHERE content = ?1 AND number = ?2";
-        execute(batch.index, "drop a part", sql, params![content as i64, part.record.number])?;
+        execute(
+            batch.index,
+            "drop a part",
+            sql,
+            params![content as i64, part.record.number],
+        )?;
         batch.doom(None, vec![part.file]);
     }
 
     let old = lookup::object_in(batch.index, bucket, &key)?;
-    commit.condition.check(old.as_ref().map(|old| old.record.sequence))?;
+    commit
+        .condition
+        .check(old.as_ref().map(|old| old.record.sequence))?;
     delete_upload_row(batch, bucket, &key, content)?;
     let record = ObjectRecord {
         key,
@@ -296,11 +417,25 @@ pub(super) fn complete_upload(
         part_count: wanted.len() as u32,
         envelope: commit.envelope,
     };
-    put_row(batch, NewObject { bucket, content, file: None, old: old.as_ref() }, &record)?;
+    put_row(
+        batch,
+        NewObject {
+            bucket,
+            content,
+            file: None,
+            old: old.as_ref(),
+        },
+        &record,
+    )?;
     Ok(record)
 }
 
-pub(super) fn abort_upload(batch: &mut Batch<'_>, bucket: &str, key: &str, id: &UploadId) -> Result<(), StoreError> {
+pub(super) fn abort_upload(
+    batch: &mut Batch<'_>,
+    bucket: &str,
+    key: &str,
+    id: &UploadId,
+) -> Result<(), StoreError> {
     let bucket = lookup::bucket_id(batch.index, bucket)?;
     let content = lookup::upload_in(batch.index, bucket, key, id)?.content;
     drop_parts(batch, content, None)?;

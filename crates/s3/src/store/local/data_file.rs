@@ -40,8 +40,17 @@ pub(super) fn direct_io_works(directory: &Directory, id: FileId) -> bool {
 }
 
 fn create(path: &std::path::Path, direct: bool) -> io::Result<File> {
-    let flags = if direct { OFlags::DIRECT.bits() as i32 } else { 0 };
-    OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(flags).open(path)
+    let flags = if direct {
+        OFlags::DIRECT.bits() as i32
+    } else {
+        0
+    };
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .custom_flags(flags)
+        .open(path)
 }
 
 /// Memory whose address direct I/O accepts.
@@ -90,7 +99,8 @@ impl Writer {
         direct: bool,
         expected_plain_len: Option<u64>,
     ) -> Result<Self, StoreError> {
-        let file = create(&directory.temp_file(id), direct).map_err(|e| StoreError::io("create a data file", e))?;
+        let file = create(&directory.temp_file(id), direct)
+            .map_err(|e| StoreError::io("create a data file", e))?;
         Ok(Self {
             directory,
             id,
@@ -110,7 +120,8 @@ impl Writer {
     pub(super) fn append(&mut self, sealed: &SealedBuf) -> Result<(), StoreError> {
         self.plain_len += sealed.ciphertext().len() as u64;
         self.tags.extend(sealed.tags().iter().flatten());
-        self.put(sealed.ciphertext()).map_err(|e| StoreError::io("write a data file", e))
+        self.put(sealed.ciphertext())
+            .map_err(|e| StoreError::io("write a data file", e))
     }
 
     fn put(&mut self, mut bytes: &[u8]) -> io::Result<()> {
@@ -141,7 +152,8 @@ impl Writer {
     fn flush(&mut self) -> io::Result<()> {
         self.reserve(self.filled as u64)?;
         if let Some(buffer) = &self.buffer {
-            self.file.write_all_at(&buffer.space()[..self.filled], self.written)?;
+            self.file
+                .write_all_at(&buffer.space()[..self.filled], self.written)?;
             self.written += self.filled as u64;
             self.filled = 0;
         }
@@ -154,10 +166,17 @@ impl Writer {
             return Ok(());
         }
         let until = (self.written + next + RESERVE_LEN).min(self.expected_len);
-        match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.reserved, until - self.reserved) {
+        match rustix::fs::fallocate(
+            &self.file,
+            FallocateFlags::KEEP_SIZE,
+            self.reserved,
+            until - self.reserved,
+        ) {
             Ok(()) => self.reserved = until,
             // Not every file system can; it is only an optimisation.
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => self.reserved = u64::MAX,
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+                self.reserved = u64::MAX
+            }
             Err(e) => return Err(e.into()),
         }
         Ok(())
@@ -174,7 +193,11 @@ impl Writer {
         self.pad_to_alignment(FOOTER_LEN).map_err(failed)?;
         self.put(&shape.footer(self.id)).map_err(failed)?;
         self.flush().map_err(failed)?;
-        assert_eq!(self.written, shape.file_len(), "a data file has the length its shape says");
+        assert_eq!(
+            self.written,
+            shape.file_len(),
+            "a data file has the length its shape says"
+        );
         if self.reserved > self.written {
             // Gives back what was reserved beyond the end.
             self.file.set_len(self.written).map_err(failed)?;
@@ -182,7 +205,11 @@ impl Writer {
 
         // From here on the file has a final name: account for it until a row names it or it is gone.
         let published = Published::new(self.directory.clone(), self.id, life)?;
-        std::fs::rename(self.directory.temp_file(self.id), self.directory.data_file(self.id)).map_err(failed)?;
+        std::fs::rename(
+            self.directory.temp_file(self.id),
+            self.directory.data_file(self.id),
+        )
+        .map_err(failed)?;
         self.published = true;
         // The name first, then the data: on a journalling file system one commit covers both.
         self.file.sync_data().map_err(failed)?;
@@ -218,7 +245,12 @@ enum Fate {
 
 impl Published {
     fn new(directory: Arc<Directory>, id: FileId, life: &Arc<Life>) -> Result<Self, StoreError> {
-        Ok(Self { directory, id, state: Fate::Remove, _unsettled: Life::begin(life)? })
+        Ok(Self {
+            directory,
+            id,
+            state: Fate::Remove,
+            _unsettled: Life::begin(life)?,
+        })
     }
 
     pub(super) fn id(&self) -> FileId {
@@ -251,7 +283,11 @@ pub(super) struct PartFile {
 
 impl PartFile {
     /// Opens the file that the index says holds `plain_len` bytes.
-    pub(super) fn open(directory: &Directory, id: FileId, plain_len: u64) -> Result<Self, StoreError> {
+    pub(super) fn open(
+        directory: &Directory,
+        id: FileId,
+        plain_len: u64,
+    ) -> Result<Self, StoreError> {
         let file = File::open(directory.data_file(id)).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => StoreError::Corrupt(format!("data file {id} is missing")),
             _ => StoreError::io("open a data file", e),
@@ -263,7 +299,11 @@ impl PartFile {
         read_exact(&file, id_text(id), &mut tail, from)?;
         shape.check(id, &tail[tail.len() - FOOTER_LEN..])?;
         tail.truncate(shape.tags_len() as usize);
-        Ok(Self { file, shape, tags: keep.then_some(tail) })
+        Ok(Self {
+            file,
+            shape,
+            tags: keep.then_some(tail),
+        })
     }
 
     /// Reads chunks without ever waiting for the disk: `None` unless all of it is in memory.
@@ -273,7 +313,8 @@ impl PartFile {
         let at = first * CHUNK_LEN as u64;
         if !data.is_empty() {
             let mut slices = [IoSliceMut::new(&mut data)];
-            let got = rustix::io::preadv2(&self.file, &mut slices, at, ReadWriteFlags::NOWAIT).ok()?;
+            let got =
+                rustix::io::preadv2(&self.file, &mut slices, at, ReadWriteFlags::NOWAIT).ok()?;
             if got != data.len() {
                 return None;
             }
@@ -287,7 +328,12 @@ impl PartFile {
             Some(all) => tags_of(all, first, count),
             None => {
                 let mut some = vec![0; count as usize * TAG_LEN];
-                read_exact(&self.file, String::new, &mut some, self.shape.tags_at + first * TAG_LEN as u64)?;
+                read_exact(
+                    &self.file,
+                    String::new,
+                    &mut some,
+                    self.shape.tags_at + first * TAG_LEN as u64,
+                )?;
                 tags_of(&some, 0, count)
             }
         };
@@ -313,9 +359,16 @@ fn tags_of(all: &[u8], first: u64, count: u64) -> Vec<[u8; TAG_LEN]> {
     tags.to_vec()
 }
 
-fn read_exact(file: &File, name: impl Fn() -> String, out: &mut [u8], at: u64) -> Result<(), StoreError> {
+fn read_exact(
+    file: &File,
+    name: impl Fn() -> String,
+    out: &mut [u8],
+    at: u64,
+) -> Result<(), StoreError> {
     file.read_exact_at(out, at).map_err(|e| match e.kind() {
-        io::ErrorKind::UnexpectedEof => StoreError::Corrupt(format!("data file{} is too short", name())),
+        io::ErrorKind::UnexpectedEof => {
+            StoreError::Corrupt(format!("data file{} is too short", name()))
+        }
         _ => StoreError::io("read a data file", e),
     })
 }

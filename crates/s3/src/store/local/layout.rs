@@ -30,7 +30,9 @@ impl FileId {
     }
 
     pub(super) fn from_index(bytes: &[u8]) -> Result<Self, StoreError> {
-        let id = bytes.try_into().map_err(|_| StoreError::Corrupt("a file name in the index is not 16 bytes".into()))?;
+        let id = bytes
+            .try_into()
+            .map_err(|_| StoreError::Corrupt("a file name in the index is not 16 bytes".into()))?;
         Ok(Self(id))
     }
 
@@ -67,7 +69,9 @@ pub(super) struct Directory {
 impl Directory {
     /// Creates what is missing, durably: afterwards no write makes a folder.
     pub(super) fn create(root: &Path) -> io::Result<Self> {
-        let this = Self { root: root.to_owned() };
+        let this = Self {
+            root: root.to_owned(),
+        };
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700);
         let complete = this.folder(0xff).is_dir() && this.temp().is_dir();
@@ -153,7 +157,12 @@ impl Shape {
         let tags_at = plain_len.next_multiple_of(ALIGN as u64);
         let tail = chunks * TAG_LEN as u64 + FOOTER_LEN as u64;
         let footer_at = tags_at + tail.next_multiple_of(ALIGN as u64) - FOOTER_LEN as u64;
-        Self { plain_len, chunks, tags_at, footer_at }
+        Self {
+            plain_len,
+            chunks,
+            tags_at,
+            footer_at,
+        }
     }
 
     pub(super) fn file_len(self) -> u64 {
@@ -181,11 +190,21 @@ impl Shape {
             return Ok(());
         }
         let newer = footer.len() == FOOTER_LEN && &footer[..8] == MAGIC;
-        let found = if newer { u32::from_le_bytes(footer[8..12].try_into().expect("four bytes")) } else { 0 };
+        let found = if newer {
+            u32::from_le_bytes(footer[8..12].try_into().expect("four bytes"))
+        } else {
+            0
+        };
         if found > FORMAT {
-            return Err(StoreError::NewerFormat { found, known: FORMAT });
+            return Err(StoreError::NewerFormat {
+                found,
+                known: FORMAT,
+            });
         }
-        Err(StoreError::Corrupt(format!("data file {id} does not end as one of {} bytes does", self.plain_len)))
+        Err(StoreError::Corrupt(format!(
+            "data file {id} does not end as one of {} bytes does",
+            self.plain_len
+        )))
     }
 }
 
@@ -195,7 +214,17 @@ mod tests {
 
     #[test]
     fn a_shape_keeps_tags_aligned_and_ends_with_the_footer() {
-        for plain_len in [0, 1, 4096, 65535, 65536, 65537, 16 << 20, (16 << 20) + 1, 5 << 30] {
+        for plain_len in [
+            0,
+            1,
+            4096,
+            65535,
+            65536,
+            65537,
+            16 << 20,
+            (16 << 20) + 1,
+            5 << 30,
+        ] {
             let shape = Shape::of(plain_len);
             assert_eq!(shape.tags_at % ALIGN as u64, 0);
             assert_eq!(shape.file_len() % ALIGN as u64, 0);
@@ -212,19 +241,37 @@ mod tests {
         let shape = Shape::of(100);
         let footer = shape.footer(id);
         assert!(shape.check(id, &footer).is_ok());
-        assert!(matches!(shape.check(other, &footer), Err(StoreError::Corrupt(_))));
-        assert!(matches!(Shape::of(101).check(id, &footer), Err(StoreError::Corrupt(_))));
-        assert!(matches!(shape.check(id, &footer[1..]), Err(StoreError::Corrupt(_))));
+        assert!(matches!(
+            shape.check(other, &footer),
+            Err(StoreError::Corrupt(_))
+        ));
+        assert!(matches!(
+            Shape::of(101).check(id, &footer),
+            Err(StoreError::Corrupt(_))
+        ));
+        assert!(matches!(
+            shape.check(id, &footer[1..]),
+            Err(StoreError::Corrupt(_))
+        ));
         let mut newer = footer;
         newer[8] = 2;
-        assert!(matches!(shape.check(id, &newer), Err(StoreError::NewerFormat { found: 2, known: 1 })));
+        assert!(matches!(
+            shape.check(id, &newer),
+            Err(StoreError::NewerFormat { found: 2, known: 1 })
+        ));
     }
 
     #[test]
     fn only_names_we_give_parse_as_file_ids() {
         let id = FileId([0xab; 16]);
         assert_eq!(FileId::parse(&id.to_string()), Some(id));
-        for bad in ["", "ab", &"AB".repeat(16), &"zz".repeat(16), &"ab".repeat(17)] {
+        for bad in [
+            "",
+            "ab",
+            &"AB".repeat(16),
+            &"zz".repeat(16),
+            &"ab".repeat(17),
+        ] {
             assert_eq!(FileId::parse(bad), None);
         }
     }

@@ -34,7 +34,11 @@ impl Life {
     /// either this sees the close or the closer sees the count.
     pub(super) fn begin(self: &Arc<Self>) -> Result<Unsettled, StoreError> {
         let guard = self.count();
-        if self.is_closed() { Err(StoreError::Closed) } else { Ok(guard) }
+        if self.is_closed() {
+            Err(StoreError::Closed)
+        } else {
+            Ok(guard)
+        }
     }
 
     fn count(self: &Arc<Self>) -> Unsettled {
@@ -91,7 +95,10 @@ struct Pinned {
 
 impl Pins {
     /// Starts the thread that removes files; it ends when the last user of the pins has gone.
-    pub(super) fn start(directory: Arc<Directory>, life: Arc<Life>) -> std::io::Result<(Arc<Self>, JoinHandle<()>)> {
+    pub(super) fn start(
+        directory: Arc<Directory>,
+        life: Arc<Life>,
+    ) -> std::io::Result<(Arc<Self>, JoinHandle<()>)> {
         let (bin, waste) = mpsc::channel::<(Vec<FileId>, Unsettled)>();
         let thread = std::thread::Builder::new().name("s3-reclaim".into()).spawn(move || {
             for (files, _unsettled) in waste {
@@ -102,7 +109,12 @@ impl Pins {
                 }
             }
         })?;
-        let pins = Self { gate: RwLock::new(()), pinned: Mutex::default(), life, bin };
+        let pins = Self {
+            gate: RwLock::new(()),
+            pinned: Mutex::default(),
+            life,
+            bin,
+        };
         Ok((Arc::new(pins), thread))
     }
 
@@ -116,7 +128,10 @@ impl Pins {
         let found = look()?;
         let pin = content(&found).map(|content| {
             self.pinned.lock().entry(content).or_default().readers += 1;
-            Pin { pins: self.clone(), content }
+            Pin {
+                pins: self.clone(),
+                content,
+            }
         });
         Ok((found, pin))
     }
@@ -153,7 +168,9 @@ pub(super) struct Pin {
 impl Drop for Pin {
     fn drop(&mut self) {
         let mut pinned = self.pins.pinned.lock();
-        let Some(entry) = pinned.get_mut(&self.content) else { return };
+        let Some(entry) = pinned.get_mut(&self.content) else {
+            return;
+        };
         entry.readers -= 1;
         if entry.readers == 0 {
             let waste = entry.doomed.take();
@@ -183,7 +200,12 @@ mod tests {
         let directory = Arc::new(Directory::create(dir.path()).unwrap());
         let life = Arc::new(Life::default());
         let (pins, _thread) = Pins::start(directory.clone(), life.clone()).unwrap();
-        Fixture { _dir: dir, directory, life, pins }
+        Fixture {
+            _dir: dir,
+            directory,
+            life,
+            pins,
+        }
     }
 
     fn some_file(fixture: &Fixture) -> FileId {
@@ -196,7 +218,10 @@ mod tests {
     fn a_file_without_readers_is_removed_at_once() {
         let f = fixture();
         let id = some_file(&f);
-        f.pins.doom(vec![Doomed { content: Some(1), files: vec![id] }]);
+        f.pins.doom(vec![Doomed {
+            content: Some(1),
+            files: vec![id],
+        }]);
         assert!(f.life.settle(Duration::from_secs(5)));
         assert!(!f.directory.data_file(id).exists());
     }
@@ -207,7 +232,10 @@ mod tests {
         let id = some_file(&f);
         let pin = || f.pins.pin(|| Ok(()), |()| Some(7)).unwrap().1.unwrap();
         let (first, second) = (pin(), pin());
-        f.pins.doom(vec![Doomed { content: Some(7), files: vec![id] }]);
+        f.pins.doom(vec![Doomed {
+            content: Some(7),
+            files: vec![id],
+        }]);
         drop(first);
         assert!(!f.life.settle(Duration::from_millis(20)));
         assert!(f.directory.data_file(id).exists());

@@ -10,8 +10,8 @@ use super::layout::FileId;
 use super::schema::failed;
 use crate::store::list::common_prefix;
 use crate::store::{
-    BucketRecord, ListEntry, ListQuery, ObjectRecord, Page, PartRecord, StoreError, UploadEntry, UploadId,
-    UploadQuery, UploadRecord,
+    BucketRecord, ListEntry, ListQuery, ObjectRecord, Page, PartRecord, StoreError, UploadEntry,
+    UploadId, UploadQuery, UploadRecord,
 };
 
 /// Nanoseconds since 1970, negative before; what does not fit (before 1678, after 2262) is clamped.
@@ -24,7 +24,11 @@ pub(super) fn to_nanos(time: SystemTime) -> i64 {
 
 pub(super) fn from_nanos(nanos: i64) -> SystemTime {
     let distance = Duration::from_nanos(nanos.unsigned_abs());
-    if nanos < 0 { UNIX_EPOCH - distance } else { UNIX_EPOCH + distance }
+    if nanos < 0 {
+        UNIX_EPOCH - distance
+    } else {
+        UNIX_EPOCH + distance
+    }
 }
 
 /// Where the bytes of an object are.
@@ -44,7 +48,8 @@ pub(super) struct ObjectRow {
 }
 
 fn key_text(bytes: &[u8]) -> Result<String, StoreError> {
-    String::from_utf8(bytes.to_vec()).map_err(|_| StoreError::Corrupt("a key in the index is not UTF-8".into()))
+    String::from_utf8(bytes.to_vec())
+        .map_err(|_| StoreError::Corrupt("a key in the index is not UTF-8".into()))
 }
 
 /// Reads the columns `key, sequence, content, size, modified, part_count, file, envelope`.
@@ -60,7 +65,12 @@ fn object_row(row: &Row<'_>) -> Result<ObjectRow, StoreError> {
             part_count,
             envelope: Bytes::copy_from_slice(row.get_ref(7)?.as_blob()?),
         };
-        Ok((row.get_ref(0)?.as_blob()?, record, row.get::<_, i64>(2)? as u64, file))
+        Ok((
+            row.get_ref(0)?.as_blob()?,
+            record,
+            row.get::<_, i64>(2)? as u64,
+            file,
+        ))
     };
     let (key, mut record, content, file) = read().map_err(failed("read an object row"))?;
     record.key = key_text(key)?;
@@ -69,7 +79,11 @@ fn object_row(row: &Row<'_>) -> Result<ObjectRow, StoreError> {
         None if record.part_count > 0 => Place::Parts,
         None => Place::Inline,
     };
-    Ok(ObjectRow { record, content, place })
+    Ok(ObjectRow {
+        record,
+        content,
+        place,
+    })
 }
 
 pub(super) fn bucket_id(index: &Connection, bucket: &str) -> Result<u64, StoreError> {
@@ -82,7 +96,10 @@ pub(super) fn bucket_id(index: &Connection, bucket: &str) -> Result<u64, StoreEr
 }
 
 fn bucket_record(row: &Row<'_>) -> rusqlite::Result<BucketRecord> {
-    Ok(BucketRecord { name: row.get(0)?, created: from_nanos(row.get(1)?) })
+    Ok(BucketRecord {
+        name: row.get(0)?,
+        created: from_nanos(row.get(1)?),
+    })
 }
 
 pub(super) fn bucket(index: &Connection, bucket: &str) -> Result<BucketRecord, StoreError> {
@@ -121,27 +138,41 @@ pub(super) fn buckets(
     read().map_err(failed("list buckets"))
 }
 
-pub(super) fn bucket_settings(index: &Connection, bucket: &str) -> Result<BTreeMap<String, Bytes>, StoreError> {
+pub(super) fn bucket_settings(
+    index: &Connection,
+    bucket: &str,
+) -> Result<BTreeMap<String, Bytes>, StoreError> {
     let id = bucket_id(index, bucket)?;
     let read = || -> rusqlite::Result<_> {
         index
             .prepare_cached("SELECT name, value FROM bucket_setting WHERE bucket = ?1")?
-            .query_map([id as i64], |row| Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?.into())))?
+            .query_map([id as i64], |row| {
+                Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?.into()))
+            })?
             .collect()
     };
     read().map_err(failed("read bucket settings"))
 }
 
 /// The object, if it is there; `bucket` by its id.
-pub(super) fn object_in(index: &Connection, bucket: u64, key: &str) -> Result<Option<ObjectRow>, StoreError> {
+pub(super) fn object_in(
+    index: &Connection,
+    bucket: u64,
+    key: &str,
+) -> Result<Option<ObjectRow>, StoreError> {
     let mut statement = index
         .prepare_cached(
             "SELECT key, sequence, content, size, modified, part_count, file, envelope FROM object
              WHERE bucket = ?1 AND key = ?2",
         )
         .map_err(failed("look an object up"))?;
-    let mut rows = statement.query(params![bucket as i64, key.as_bytes()]).map_err(failed("look an object up"))?;
-    rows.next().map_err(failed("look an object up"))?.map(object_row).transpose()
+    let mut rows = statement
+        .query(params![bucket as i64, key.as_bytes()])
+        .map_err(failed("look an object up"))?;
+    rows.next()
+        .map_err(failed("look an object up"))?
+        .map(object_row)
+        .transpose()
 }
 
 pub(super) fn object(index: &Connection, bucket: &str, key: &str) -> Result<ObjectRow, StoreError> {
@@ -154,7 +185,10 @@ pub(super) fn inline(index: &Connection, content: u64) -> Result<Bytes, StoreErr
     index
         .prepare_cached("SELECT sealed FROM inline WHERE content = ?1")
         .and_then(|mut s| {
-            s.query_row([content as i64], |row| Ok(Bytes::copy_from_slice(row.get_ref(0)?.as_blob()?))).optional()
+            s.query_row([content as i64], |row| {
+                Ok(Bytes::copy_from_slice(row.get_ref(0)?.as_blob()?))
+            })
+            .optional()
         })
         .map_err(failed("read an inline object"))?
         .ok_or_else(|| StoreError::Corrupt("an inline object has no bytes".into()))
@@ -168,7 +202,12 @@ pub(super) struct PartRow {
 }
 
 /// Parts of one content with numbers above `after`, `limit` at most.
-pub(super) fn parts(index: &Connection, content: u64, after: u32, limit: usize) -> Result<Vec<PartRow>, StoreError> {
+pub(super) fn parts(
+    index: &Connection,
+    content: u64,
+    after: u32,
+    limit: usize,
+) -> Result<Vec<PartRow>, StoreError> {
     let what = "read parts";
     let mut statement = index
         .prepare_cached(
@@ -190,7 +229,10 @@ pub(super) fn parts(index: &Connection, content: u64, after: u32, limit: usize) 
     rows.map_err(failed(what))?
         .map(|row| {
             let (record, file) = row.map_err(failed(what))?;
-            Ok(PartRow { record, file: file? })
+            Ok(PartRow {
+                record,
+                file: file?,
+            })
         })
         .collect()
 }
@@ -207,7 +249,12 @@ fn upload_row(row: &Row<'_>) -> Result<UploadRow, StoreError> {
         let content = row.get::<_, i64>(1)? as u64;
         let id = UploadId::new(content, row.get(2)?);
         let envelope = Bytes::copy_from_slice(row.get_ref(4)?.as_blob()?);
-        let record = UploadRecord { id, key: String::new(), initiated: from_nanos(row.get(3)?), envelope };
+        let record = UploadRecord {
+            id,
+            key: String::new(),
+            initiated: from_nanos(row.get(3)?),
+            envelope,
+        };
         Ok((row.get_ref(0)?.as_blob()?, UploadRow { record, content }))
     };
     let (key, mut upload) = read().map_err(failed("read an upload row"))?;
@@ -216,7 +263,12 @@ fn upload_row(row: &Row<'_>) -> Result<UploadRow, StoreError> {
 }
 
 /// The upload of this id, bucket (by id) and key.
-pub(super) fn upload_in(index: &Connection, bucket: u64, key: &str, id: &UploadId) -> Result<UploadRow, StoreError> {
+pub(super) fn upload_in(
+    index: &Connection,
+    bucket: u64,
+    key: &str,
+    id: &UploadId,
+) -> Result<UploadRow, StoreError> {
     let what = "look an upload up";
     let mut statement = index
         .prepare_cached(
@@ -224,21 +276,32 @@ pub(super) fn upload_in(index: &Connection, bucket: u64, key: &str, id: &UploadI
              WHERE bucket = ?1 AND key = ?2 AND content = ?3",
         )
         .map_err(failed(what))?;
-    let mut rows =
-        statement.query(params![bucket as i64, key.as_bytes(), id.sequence() as i64]).map_err(failed(what))?;
-    let upload = rows.next().map_err(failed(what))?.map(upload_row).transpose()?;
-    upload.filter(|upload| upload.record.id == *id).ok_or(StoreError::NoSuchUpload)
+    let mut rows = statement
+        .query(params![bucket as i64, key.as_bytes(), id.sequence() as i64])
+        .map_err(failed(what))?;
+    let upload = rows
+        .next()
+        .map_err(failed(what))?
+        .map(upload_row)
+        .transpose()?;
+    upload
+        .filter(|upload| upload.record.id == *id)
+        .ok_or(StoreError::NoSuchUpload)
 }
 
 /// One consistent view for several statements.
 fn view(index: &Connection) -> Result<rusqlite::Transaction<'_>, StoreError> {
-    index.unchecked_transaction().map_err(failed("begin to read"))
+    index
+        .unchecked_transaction()
+        .map_err(failed("begin to read"))
 }
 
 /// The least byte string above every string that begins with `prefix`, which is text that is not empty.
 fn successor(prefix: &str) -> Vec<u8> {
     let mut bytes = prefix.as_bytes().to_vec();
-    let last = bytes.last_mut().expect("a common prefix ends with its delimiter");
+    let last = bytes
+        .last_mut()
+        .expect("a common prefix ends with its delimiter");
     // No byte of UTF-8 is above 0xf4.
     *last += 1;
     bytes
@@ -248,7 +311,10 @@ fn successor(prefix: &str) -> Vec<u8> {
 fn first_key(prefix: &str, delimiter: Option<&str>, after: Option<&str>) -> Vec<u8> {
     match after {
         Some(after) if after >= prefix => {
-            let rolled = after.starts_with(prefix).then(|| common_prefix(after, prefix, delimiter)).flatten();
+            let rolled = after
+                .starts_with(prefix)
+                .then(|| common_prefix(after, prefix, delimiter))
+                .flatten();
             match rolled {
                 // Its common prefix sorts before (or is) the start, and so is over.
                 Some(rolled) => successor(rolled),
@@ -260,7 +326,11 @@ fn first_key(prefix: &str, delimiter: Option<&str>, after: Option<&str>) -> Vec<
 }
 
 /// Lists objects. Each common prefix costs one seek, however many keys it covers.
-pub(super) fn list(index: &Connection, bucket: &str, query: &ListQuery) -> Result<Page<ListEntry>, StoreError> {
+pub(super) fn list(
+    index: &Connection,
+    bucket: &str,
+    query: &ListQuery,
+) -> Result<Page<ListEntry>, StoreError> {
     let what = "list objects";
     let view = view(index)?;
     let bucket = bucket_id(&view, bucket)?;
@@ -277,9 +347,14 @@ pub(super) fn list(index: &Connection, bucket: &str, query: &ListQuery) -> Resul
         .map_err(failed(what))?;
     let mut seek = Some(first_key(&query.prefix, delimiter, query.after.as_deref()));
     while let Some(from) = seek.take() {
-        let mut rows = statement.query(params![bucket as i64, from]).map_err(failed(what))?;
+        let mut rows = statement
+            .query(params![bucket as i64, from])
+            .map_err(failed(what))?;
         while let Some(row) = rows.next().map_err(failed(what))? {
-            let key = row.get_ref(0).and_then(|key| Ok(key.as_blob()?)).map_err(failed(what))?;
+            let key = row
+                .get_ref(0)
+                .and_then(|key| Ok(key.as_blob()?))
+                .map_err(failed(what))?;
             if !key.starts_with(query.prefix.as_bytes()) {
                 break;
             }
@@ -287,20 +362,27 @@ pub(super) fn list(index: &Connection, bucket: &str, query: &ListQuery) -> Resul
                 page.truncated = true;
                 break;
             }
-            let key = std::str::from_utf8(key).map_err(|_| StoreError::Corrupt("a key in the index is not UTF-8".into()))?;
+            let key = std::str::from_utf8(key)
+                .map_err(|_| StoreError::Corrupt("a key in the index is not UTF-8".into()))?;
             if let Some(rolled) = common_prefix(key, &query.prefix, delimiter) {
-                page.entries.push(ListEntry::CommonPrefix(rolled.to_owned()));
+                page.entries
+                    .push(ListEntry::CommonPrefix(rolled.to_owned()));
                 seek = Some(successor(rolled));
                 break;
             }
-            page.entries.push(ListEntry::Object(object_row(row)?.record));
+            page.entries
+                .push(ListEntry::Object(object_row(row)?.record));
         }
     }
     Ok(page)
 }
 
 /// Lists uploads, likewise.
-pub(super) fn uploads(index: &Connection, bucket: &str, query: &UploadQuery) -> Result<Page<UploadEntry>, StoreError> {
+pub(super) fn uploads(
+    index: &Connection,
+    bucket: &str,
+    query: &UploadQuery,
+) -> Result<Page<UploadEntry>, StoreError> {
     let what = "list uploads";
     let view = view(index)?;
     let bucket = bucket_id(&view, bucket)?;
@@ -311,7 +393,9 @@ pub(super) fn uploads(index: &Connection, bucket: &str, query: &UploadQuery) -> 
     let (prefix, delimiter) = (query.prefix.as_str(), query.delimiter.as_deref());
     let start = match (&query.after_key, &query.after_upload) {
         // The rest of the uploads of one key, unless that key is rolled up.
-        (Some(key), Some(id)) if key.starts_with(prefix) && common_prefix(key, prefix, delimiter).is_none() => {
+        (Some(key), Some(id))
+            if key.starts_with(prefix) && common_prefix(key, prefix, delimiter).is_none() =>
+        {
             (key.as_bytes().to_vec(), id.sequence().saturating_add(1))
         }
         (after, _) => (first_key(prefix, delimiter, after.as_deref()), 0),
@@ -325,7 +409,9 @@ pub(super) fn uploads(index: &Connection, bucket: &str, query: &UploadQuery) -> 
     let mut seek = Some(start);
     while let Some((key, content)) = seek.take() {
         let content = i64::try_from(content).unwrap_or(i64::MAX);
-        let mut rows = statement.query(params![bucket as i64, key, content]).map_err(failed(what))?;
+        let mut rows = statement
+            .query(params![bucket as i64, key, content])
+            .map_err(failed(what))?;
         while let Some(row) = rows.next().map_err(failed(what))? {
             let upload = upload_row(row)?;
             if !upload.record.key.starts_with(prefix) {
@@ -336,7 +422,8 @@ pub(super) fn uploads(index: &Connection, bucket: &str, query: &UploadQuery) -> 
                 break;
             }
             if let Some(rolled) = common_prefix(&upload.record.key, prefix, delimiter) {
-                page.entries.push(UploadEntry::CommonPrefix(rolled.to_owned()));
+                page.entries
+                    .push(UploadEntry::CommonPrefix(rolled.to_owned()));
                 seek = Some((successor(rolled), 0));
                 break;
             }
@@ -355,7 +442,11 @@ pub(super) fn files(index: &Connection) -> Result<std::collections::HashSet<File
     let mut rows = statement.query([]).map_err(failed(what))?;
     let mut files = std::collections::HashSet::new();
     while let Some(row) = rows.next().map_err(failed(what))? {
-        files.insert(FileId::from_index(row.get_ref(0).and_then(|f| Ok(f.as_blob()?)).map_err(failed(what))?)?);
+        files.insert(FileId::from_index(
+            row.get_ref(0)
+                .and_then(|f| Ok(f.as_blob()?))
+                .map_err(failed(what))?,
+        )?);
     }
     Ok(files)
 }

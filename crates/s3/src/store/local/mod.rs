@@ -52,9 +52,9 @@ use self::schema::{Readers, failed};
 use self::sink::{LocalPart, LocalPut};
 use self::writer::{Machine, Writer};
 use super::{
-    BucketRecord, Commit, Condition, ListEntry, ListQuery, ObjectRecord, ObjectStore, PART_NUMBER_MAX, Page,
-    PartRecord, PartSeen, PartSink, PutSink, SealedReader, StoreError, UploadEntry, UploadId, UploadQuery,
-    UploadRecord, check_envelope, check_key, check_part_order,
+    BucketRecord, Commit, Condition, ListEntry, ListQuery, ObjectRecord, ObjectStore,
+    PART_NUMBER_MAX, Page, PartRecord, PartSeen, PartSink, PutSink, SealedReader, StoreError,
+    UploadEntry, UploadId, UploadQuery, UploadRecord, check_envelope, check_key, check_part_order,
 };
 
 /// Lists that run at a time; more wait. Point lookups are not counted.
@@ -81,7 +81,13 @@ pub struct Options {
 impl Options {
     /// The defaults for a directory.
     pub fn new(dir: impl Into<PathBuf>, random: Arc<dyn Random>) -> Self {
-        Self { dir: dir.into(), random, inline_len_max: CHUNK_LEN, reserve_bytes: 64 << 20, direct_io: true }
+        Self {
+            dir: dir.into(),
+            random,
+            inline_len_max: CHUNK_LEN,
+            reserve_bytes: 64 << 20,
+            direct_io: true,
+        }
     }
 }
 
@@ -113,23 +119,36 @@ impl LocalStore {
     /// [`StoreError::Held`], [`StoreError::NewerFormat`], [`StoreError::Corrupt`], and those of the machine.
     pub fn open(options: Options) -> Result<Self, StoreError> {
         let io = |what| move |e| StoreError::io(what, e);
-        let directory = Arc::new(Directory::create(&options.dir).map_err(io("create the directory"))?);
+        let directory =
+            Arc::new(Directory::create(&options.dir).map_err(io("create the directory"))?);
         let lock = hold(&directory)?;
         let index = schema::open_for_writing(&directory.index())?;
         sweep_temp(&directory).map_err(io("look through temp"))?;
         if meta(&index, "clean")? == 0 {
             let orphans = sweep_orphans(&directory, &index)?;
-            tracing::info!(orphans, "the object store was not closed; it is whole again");
+            tracing::info!(
+                orphans,
+                "the object store was not closed; it is whole again"
+            );
         }
-        index.execute("UPDATE meta SET value = 0 WHERE name = 'clean'", []).map_err(failed("mark as open"))?;
+        index
+            .execute("UPDATE meta SET value = 0 WHERE name = 'clean'", [])
+            .map_err(failed("mark as open"))?;
 
         let life = Arc::new(Life::default());
-        let (pins, _reclaim) =
-            Pins::start(directory.clone(), life.clone()).map_err(io("start the reclaiming thread"))?;
+        let (pins, _reclaim) = Pins::start(directory.clone(), life.clone())
+            .map_err(io("start the reclaiming thread"))?;
         let sequence = meta(&index, "sequence")?;
-        let machine = Machine { index, sequence, pins: pins.clone(), life: life.clone(), lock };
+        let machine = Machine {
+            index,
+            sequence,
+            pins: pins.clone(),
+            life: life.clone(),
+            lock,
+        };
         let (writer, thread) = writer::start(machine).map_err(io("start the index thread"))?;
-        let direct = options.direct_io && data_file::direct_io_works(&directory, FileId::new(&*options.random));
+        let direct = options.direct_io
+            && data_file::direct_io_works(&directory, FileId::new(&*options.random));
         let shared = Shared {
             readers: Readers::new(directory.index()),
             directory,
@@ -142,7 +161,10 @@ impl LocalStore {
             pins,
             life,
         };
-        Ok(Self { shared: Arc::new(shared), thread: Mutex::new(Some(thread)) })
+        Ok(Self {
+            shared: Arc::new(shared),
+            thread: Mutex::new(Some(thread)),
+        })
     }
 
     /// Finishes the changes that are queued, refuses new ones, and lets go of the directory. Reads
@@ -173,24 +195,47 @@ impl LocalStore {
         look: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let shared = self.shared.clone();
-        let _permit = self.shared.lists.acquire().await.map_err(|_| StoreError::Closed)?;
+        let _permit = self
+            .shared
+            .lists
+            .acquire()
+            .await
+            .map_err(|_| StoreError::Closed)?;
         blocking(move || shared.readers.with(look)).await
     }
 
     fn check_space(&self, expected: Option<u64>) -> Result<(), StoreError> {
-        let free = self.shared.directory.free_bytes().map_err(|e| StoreError::io("ask for free space", e))?;
-        let wanted = self.shared.reserve_bytes.saturating_add(expected.unwrap_or(0));
-        if free < wanted { Err(StoreError::NoSpace) } else { Ok(()) }
+        let free = self
+            .shared
+            .directory
+            .free_bytes()
+            .map_err(|e| StoreError::io("ask for free space", e))?;
+        let wanted = self
+            .shared
+            .reserve_bytes
+            .saturating_add(expected.unwrap_or(0));
+        if free < wanted {
+            Err(StoreError::NoSpace)
+        } else {
+            Ok(())
+        }
     }
 }
 
 impl Shared {
     /// Looks an object up and pins it. `None` if it has more than `parts_max` parts.
-    fn open(&self, bucket: &str, key: &str, parts_max: usize) -> Result<Option<(ObjectRecord, LocalReader)>, StoreError> {
+    fn open(
+        &self,
+        bucket: &str,
+        key: &str,
+        parts_max: usize,
+    ) -> Result<Option<(ObjectRecord, LocalReader)>, StoreError> {
         type Found = (ObjectRow, Option<(Vec<PartRecord>, Bodies)>);
         let look = || {
             self.readers.with(|index| {
-                let view = index.unchecked_transaction().map_err(failed("begin to read"))?;
+                let view = index
+                    .unchecked_transaction()
+                    .map_err(failed("begin to read"))?;
                 let row = lookup::object(&view, bucket, key)?;
                 if row.record.part_count as usize > parts_max {
                     return Ok((row, None));
@@ -199,9 +244,16 @@ impl Shared {
                 Ok((row, Some(bodies)))
             })
         };
-        let content = |(row, bodies): &Found| matches!(bodies, Some((_, Bodies::Files(_)))).then_some(row.content);
+        let content = |(row, bodies): &Found| {
+            matches!(bodies, Some((_, Bodies::Files(_)))).then_some(row.content)
+        };
         let ((row, bodies), pin) = self.pins.pin(look, content)?;
-        Ok(bodies.map(|(parts, bodies)| (row.record, LocalReader::new(parts, bodies, self.directory.clone(), pin))))
+        Ok(bodies.map(|(parts, bodies)| {
+            (
+                row.record,
+                LocalReader::new(parts, bodies, self.directory.clone(), pin),
+            )
+        }))
     }
 }
 
@@ -214,17 +266,23 @@ fn bodies(index: &Connection, row: &ObjectRow) -> Result<(Vec<PartRecord>, Bodie
         envelope: Bytes::new(),
     };
     match row.place {
-        Place::Inline => Ok((vec![whole()], Bodies::Inline(lookup::inline(index, row.content)?))),
+        Place::Inline => Ok((
+            vec![whole()],
+            Bodies::Inline(lookup::inline(index, row.content)?),
+        )),
         Place::File(file) => Ok((vec![whole()], Bodies::Files(vec![file]))),
         Place::Parts => {
-            let (parts, files): (Vec<_>, Vec<_>) = lookup::parts(index, row.content, 0, usize::MAX)?
-                .into_iter()
-                .map(|part| (part.record, part.file))
-                .unzip();
+            let (parts, files): (Vec<_>, Vec<_>) =
+                lookup::parts(index, row.content, 0, usize::MAX)?
+                    .into_iter()
+                    .map(|part| (part.record, part.file))
+                    .unzip();
             if parts.len() != row.record.part_count as usize
                 || parts.iter().map(|part| part.plain_len).sum::<u64>() != row.record.size
             {
-                return Err(StoreError::Corrupt("an object and its parts disagree".into()));
+                return Err(StoreError::Corrupt(
+                    "an object and its parts disagree".into(),
+                ));
             }
             Ok((parts, Bodies::Files(files)))
         }
@@ -238,7 +296,9 @@ async fn blocking<T: Send + 'static>(
     joined(tokio::task::spawn_blocking(work).await)
 }
 
-fn joined<T>(result: Result<Result<T, StoreError>, tokio::task::JoinError>) -> Result<T, StoreError> {
+fn joined<T>(
+    result: Result<Result<T, StoreError>, tokio::task::JoinError>,
+) -> Result<T, StoreError> {
     match result.map_err(tokio::task::JoinError::try_into_panic) {
         Ok(result) => result,
         Err(Ok(panic)) => std::panic::resume_unwind(panic),
@@ -264,7 +324,9 @@ fn hold(directory: &Directory) -> Result<File, StoreError> {
 
 fn meta(index: &Connection, name: &str) -> Result<u64, StoreError> {
     index
-        .query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get::<_, i64>(0))
+        .query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| {
+            row.get::<_, i64>(0)
+        })
         .map(|value| value as u64)
         .map_err(failed("read the state of the store"))
 }
@@ -285,7 +347,9 @@ fn sweep_orphans(directory: &Directory, index: &Connection) -> Result<usize, Sto
     for fan in 0..=0xff {
         for entry in std::fs::read_dir(directory.folder(fan)).map_err(failed)? {
             let entry = entry.map_err(failed)?;
-            let Some(id) = entry.file_name().to_str().and_then(FileId::parse) else { continue };
+            let Some(id) = entry.file_name().to_str().and_then(FileId::parse) else {
+                continue;
+            };
             if !named.remove(&id) {
                 layout::remove(&entry.path()).map_err(failed)?;
                 removed += 1;
@@ -301,51 +365,98 @@ fn sweep_orphans(directory: &Directory, index: &Connection) -> Result<usize, Sto
 
 #[async_trait]
 impl ObjectStore for LocalStore {
-    async fn create_bucket(&self, bucket: &str, created: SystemTime) -> Result<BucketRecord, StoreError> {
-        let record = BucketRecord { name: bucket.to_owned(), created };
-        self.change(move |batch| change::create_bucket(batch, record)).await
+    async fn create_bucket(
+        &self,
+        bucket: &str,
+        created: SystemTime,
+    ) -> Result<BucketRecord, StoreError> {
+        let record = BucketRecord {
+            name: bucket.to_owned(),
+            created,
+        };
+        self.change(move |batch| change::create_bucket(batch, record))
+            .await
     }
 
     async fn delete_bucket(&self, bucket: &str) -> Result<(), StoreError> {
         let bucket = bucket.to_owned();
-        self.change(move |batch| change::delete_bucket(batch, &bucket)).await
+        self.change(move |batch| change::delete_bucket(batch, &bucket))
+            .await
     }
 
     async fn bucket(&self, bucket: &str) -> Result<BucketRecord, StoreError> {
-        self.shared.readers.with(|index| lookup::bucket(index, bucket))
+        self.shared
+            .readers
+            .with(|index| lookup::bucket(index, bucket))
     }
 
-    async fn buckets(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page<BucketRecord>, StoreError> {
+    async fn buckets(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<BucketRecord>, StoreError> {
         let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
-        self.look(move |index| lookup::buckets(index, &prefix, after.as_deref(), limit)).await
+        self.look(move |index| lookup::buckets(index, &prefix, after.as_deref(), limit))
+            .await
     }
 
     async fn bucket_settings(&self, bucket: &str) -> Result<BTreeMap<String, Bytes>, StoreError> {
-        self.shared.readers.with(|index| lookup::bucket_settings(index, bucket))
+        self.shared
+            .readers
+            .with(|index| lookup::bucket_settings(index, bucket))
     }
 
-    async fn set_bucket_setting(&self, bucket: &str, name: &str, value: Option<Bytes>) -> Result<(), StoreError> {
+    async fn set_bucket_setting(
+        &self,
+        bucket: &str,
+        name: &str,
+        value: Option<Bytes>,
+    ) -> Result<(), StoreError> {
         value.as_ref().map_or(Ok(()), check_envelope)?;
         let (bucket, name) = (bucket.to_owned(), name.to_owned());
-        self.change(move |batch| change::set_bucket_setting(batch, &bucket, &name, value.as_deref())).await
+        self.change(move |batch| {
+            change::set_bucket_setting(batch, &bucket, &name, value.as_deref())
+        })
+        .await
     }
 
-    async fn begin_put(&self, bucket: &str, key: &str, plain_len: Option<u64>) -> Result<Box<dyn PutSink>, StoreError> {
+    async fn begin_put(
+        &self,
+        bucket: &str,
+        key: &str,
+        plain_len: Option<u64>,
+    ) -> Result<Box<dyn PutSink>, StoreError> {
         check_key(key)?;
-        self.shared.readers.with(|index| lookup::bucket_id(index, bucket))?;
+        self.shared
+            .readers
+            .with(|index| lookup::bucket_id(index, bucket))?;
         self.check_space(plain_len)?;
-        Ok(Box::new(LocalPut::new(self.shared.clone(), bucket, key, plain_len)))
+        Ok(Box::new(LocalPut::new(
+            self.shared.clone(),
+            bucket,
+            key,
+            plain_len,
+        )))
     }
 
     async fn head(&self, bucket: &str, key: &str) -> Result<ObjectRecord, StoreError> {
-        self.shared.readers.with(|index| lookup::object(index, bucket, key)).map(|row| row.record)
+        self.shared
+            .readers
+            .with(|index| lookup::object(index, bucket, key))
+            .map(|row| row.record)
     }
 
-    async fn open(&self, bucket: &str, key: &str) -> Result<(ObjectRecord, Arc<dyn SealedReader>), StoreError> {
+    async fn open(
+        &self,
+        bucket: &str,
+        key: &str,
+    ) -> Result<(ObjectRecord, Arc<dyn SealedReader>), StoreError> {
         let (record, reader) = match self.shared.open(bucket, key, PARTS_AT_HAND_MAX)? {
             Some(opened) => opened,
             None => {
-                let (shared, bucket, key) = (self.shared.clone(), bucket.to_owned(), key.to_owned());
+                let (shared, bucket, key) =
+                    (self.shared.clone(), bucket.to_owned(), key.to_owned());
                 let opened = blocking(move || shared.open(&bucket, &key, usize::MAX)).await?;
                 opened.expect("no object has more parts than that")
             }
@@ -362,10 +473,16 @@ impl ObjectStore for LocalStore {
     ) -> Result<ObjectRecord, StoreError> {
         check_envelope(&envelope)?;
         let (bucket, key) = (bucket.to_owned(), key.to_owned());
-        self.change(move |batch| change::replace_envelope(batch, &bucket, &key, sequence, envelope)).await
+        self.change(move |batch| change::replace_envelope(batch, &bucket, &key, sequence, envelope))
+            .await
     }
 
-    async fn delete(&self, bucket: &str, key: &str, condition: Condition) -> Result<bool, StoreError> {
+    async fn delete(
+        &self,
+        bucket: &str,
+        key: &str,
+        condition: Condition,
+    ) -> Result<bool, StoreError> {
         let (bucket, key) = (bucket.to_owned(), key.to_owned());
         self.change(move |batch| {
             let bucket = lookup::bucket_id(batch.index, &bucket)?;
@@ -383,11 +500,13 @@ impl ObjectStore for LocalStore {
         self.change(move |batch| {
             let bucket = lookup::bucket_id(batch.index, &bucket)?;
             keys.iter()
-                .map(|(key, condition)| match change::delete(batch, bucket, key, *condition) {
-                    // Found out before anything was changed.
-                    Err(refused @ StoreError::PreconditionFailed { .. }) => Ok(Err(refused)),
-                    other => other.map(Ok),
-                })
+                .map(
+                    |(key, condition)| match change::delete(batch, bucket, key, *condition) {
+                        // Found out before anything was changed.
+                        Err(refused @ StoreError::PreconditionFailed { .. }) => Ok(Err(refused)),
+                        other => other.map(Ok),
+                    },
+                )
                 .collect()
         })
         .await
@@ -395,7 +514,8 @@ impl ObjectStore for LocalStore {
 
     async fn list(&self, bucket: &str, query: &ListQuery) -> Result<Page<ListEntry>, StoreError> {
         let (bucket, query) = (bucket.to_owned(), query.clone());
-        self.look(move |index| lookup::list(index, &bucket, &query)).await
+        self.look(move |index| lookup::list(index, &bucket, &query))
+            .await
     }
 
     async fn create_upload(
@@ -411,12 +531,22 @@ impl ObjectStore for LocalStore {
         self.shared.random.fill(&mut random);
         let (bucket, key) = (bucket.to_owned(), key.to_owned());
         self.change(move |batch| {
-            change::create_upload(batch, &bucket, random, |id| UploadRecord { id, key, initiated, envelope })
+            change::create_upload(batch, &bucket, random, |id| UploadRecord {
+                id,
+                key,
+                initiated,
+                envelope,
+            })
         })
         .await
     }
 
-    async fn upload(&self, bucket: &str, key: &str, id: &UploadId) -> Result<UploadRecord, StoreError> {
+    async fn upload(
+        &self,
+        bucket: &str,
+        key: &str,
+        id: &UploadId,
+    ) -> Result<UploadRecord, StoreError> {
         self.shared.readers.with(|index| {
             let bucket = lookup::bucket_id(index, bucket)?;
             Ok(lookup::upload_in(index, bucket, key, id)?.record)
@@ -436,7 +566,14 @@ impl ObjectStore for LocalStore {
         }
         self.upload(bucket, key, id).await?;
         self.check_space(plain_len)?;
-        Ok(Box::new(LocalPart::new(self.shared.clone(), bucket, key, id, number, plain_len)))
+        Ok(Box::new(LocalPart::new(
+            self.shared.clone(),
+            bucket,
+            key,
+            id,
+            number,
+            plain_len,
+        )))
     }
 
     async fn parts(
@@ -449,10 +586,16 @@ impl ObjectStore for LocalStore {
     ) -> Result<Page<PartRecord>, StoreError> {
         let (bucket, key, id) = (bucket.to_owned(), key.to_owned(), id.clone());
         self.look(move |index| {
-            let view = index.unchecked_transaction().map_err(failed("begin to read"))?;
+            let view = index
+                .unchecked_transaction()
+                .map_err(failed("begin to read"))?;
             let bucket = lookup::bucket_id(&view, &bucket)?;
             let upload = lookup::upload_in(&view, bucket, &key, &id)?;
-            let ask = if limit == 0 { 0 } else { limit.saturating_add(1) };
+            let ask = if limit == 0 {
+                0
+            } else {
+                limit.saturating_add(1)
+            };
             let rows = lookup::parts(&view, upload.content, after, ask)?;
             let mut entries: Vec<_> = rows.into_iter().map(|row| row.record).collect();
             let truncated = entries.len() > limit;
@@ -462,9 +605,14 @@ impl ObjectStore for LocalStore {
         .await
     }
 
-    async fn uploads(&self, bucket: &str, query: &UploadQuery) -> Result<Page<UploadEntry>, StoreError> {
+    async fn uploads(
+        &self,
+        bucket: &str,
+        query: &UploadQuery,
+    ) -> Result<Page<UploadEntry>, StoreError> {
         let (bucket, query) = (bucket.to_owned(), query.clone());
-        self.look(move |index| lookup::uploads(index, &bucket, &query)).await
+        self.look(move |index| lookup::uploads(index, &bucket, &query))
+            .await
     }
 
     async fn complete_upload(
@@ -477,12 +625,19 @@ impl ObjectStore for LocalStore {
     ) -> Result<ObjectRecord, StoreError> {
         check_envelope(&commit.envelope)?;
         check_part_order(parts)?;
-        let (bucket, key, id, parts) = (bucket.to_owned(), key.to_owned(), id.clone(), parts.to_vec());
-        self.change(move |batch| change::complete_upload(batch, &bucket, key, &id, &parts, commit)).await
+        let (bucket, key, id, parts) = (
+            bucket.to_owned(),
+            key.to_owned(),
+            id.clone(),
+            parts.to_vec(),
+        );
+        self.change(move |batch| change::complete_upload(batch, &bucket, key, &id, &parts, commit))
+            .await
     }
 
     async fn abort_upload(&self, bucket: &str, key: &str, id: &UploadId) -> Result<(), StoreError> {
         let (bucket, key, id) = (bucket.to_owned(), key.to_owned(), id.clone());
-        self.change(move |batch| change::abort_upload(batch, &bucket, &key, &id)).await
+        self.change(move |batch| change::abort_upload(batch, &bucket, &key, &id))
+            .await
     }
 }

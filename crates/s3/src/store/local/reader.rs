@@ -32,17 +32,41 @@ pub(super) struct LocalReader {
 }
 
 impl LocalReader {
-    pub(super) fn new(parts: Vec<PartRecord>, bodies: Bodies, directory: Arc<Directory>, pin: Option<Pin>) -> Self {
-        Self { parts, bodies, directory, recent: Mutex::new(None), _pin: pin }
+    pub(super) fn new(
+        parts: Vec<PartRecord>,
+        bodies: Bodies,
+        directory: Arc<Directory>,
+        pin: Option<Pin>,
+    ) -> Self {
+        Self {
+            parts,
+            bodies,
+            directory,
+            recent: Mutex::new(None),
+            _pin: pin,
+        }
     }
 
     fn recent(&self, part: usize) -> Option<Arc<PartFile>> {
-        self.recent.lock().as_ref().filter(|(at, _)| *at == part).map(|(_, file)| file.clone())
+        self.recent
+            .lock()
+            .as_ref()
+            .filter(|(at, _)| *at == part)
+            .map(|(_, file)| file.clone())
     }
 
-    async fn read_file(&self, part: usize, id: FileId, first: u64, count: u64) -> Result<StoredChunks, StoreError> {
+    async fn read_file(
+        &self,
+        part: usize,
+        id: FileId,
+        first: u64,
+        count: u64,
+    ) -> Result<StoredChunks, StoreError> {
         let open = self.recent(part);
-        if let Some(cached) = open.as_ref().and_then(|file| file.read_cached(first, count)) {
+        if let Some(cached) = open
+            .as_ref()
+            .and_then(|file| file.read_cached(first, count))
+        {
             return Ok(cached);
         }
         let (directory, plain_len) = (self.directory.clone(), self.parts[part].plain_len);
@@ -67,7 +91,10 @@ impl SealedReader for LocalReader {
     }
 
     async fn read(&self, part: usize, first: u64, count: u32) -> Result<StoredChunks, StoreError> {
-        let record = self.parts.get(part).ok_or(StoreError::Misuse("a read of a part that is not there"))?;
+        let record = self
+            .parts
+            .get(part)
+            .ok_or(StoreError::Misuse("a read of a part that is not there"))?;
         let shape = Shape::of(record.plain_len);
         if first >= shape.chunks || count == 0 {
             return Err(StoreError::Misuse("a read outside a part"));
@@ -78,12 +105,18 @@ impl SealedReader for LocalReader {
             Bodies::Inline(sealed) => {
                 let expected = record.plain_len + shape.tags_len();
                 if sealed.len() as u64 != expected {
-                    return Err(StoreError::Corrupt("an inline object is not as long as its record says".into()));
+                    return Err(StoreError::Corrupt(
+                        "an inline object is not as long as its record says".into(),
+                    ));
                 }
                 let (data, tags) = sealed.split_at(record.plain_len as usize);
-                let (from, until) = (first as usize * CHUNK_LEN, (first + count) as usize * CHUNK_LEN);
+                let (from, until) = (
+                    first as usize * CHUNK_LEN,
+                    (first + count) as usize * CHUNK_LEN,
+                );
                 let data = BytesMut::from(&data[from..until.min(data.len())]);
-                let (tags, _) = tags[first as usize * TAG_LEN..(first + count) as usize * TAG_LEN].as_chunks();
+                let (tags, _) =
+                    tags[first as usize * TAG_LEN..(first + count) as usize * TAG_LEN].as_chunks();
                 Ok(StoredChunks::new(first, data, tags.to_vec()))
             }
         }

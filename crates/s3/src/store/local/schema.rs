@@ -28,7 +28,10 @@ pub(super) fn failed(what: &'static str) -> impl FnOnce(rusqlite::Error) -> Stor
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             StoreError::Corrupt(format!("object index: {what}: {error}"))
         }
-        _ => StoreError::Index { what, source: Box::new(error) },
+        _ => StoreError::Index {
+            what,
+            source: Box::new(error),
+        },
     }
 }
 
@@ -46,17 +49,23 @@ pub(super) fn open_for_writing(path: &Path) -> Result<Connection, StoreError> {
     // SQLite would make it readable to others; its log takes the mode from it.
     let mut private = OpenOptions::new();
     private.write(true).create(true).truncate(false).mode(0o600);
-    private.open(path).map_err(|e| StoreError::io("create the index", e))?;
+    private
+        .open(path)
+        .map_err(|e| StoreError::io("create the index", e))?;
     let connection = Connection::open(path).map_err(failed("open"))?;
     configure(&connection)?;
     Ok(connection)
 }
 
 fn configure(connection: &Connection) -> Result<(), StoreError> {
-    let version: u32 =
-        connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed("read the version"))?;
+    let version: u32 = connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(failed("read the version"))?;
     if version > VERSION {
-        return Err(StoreError::NewerFormat { found: version, known: VERSION });
+        return Err(StoreError::NewerFormat {
+            found: version,
+            known: VERSION,
+        });
     }
     prepare(connection).map_err(failed("configure"))?;
     let set = |name, value: &dyn rusqlite::ToSql| connection.pragma_update(None, name, value);
@@ -68,12 +77,15 @@ fn configure(connection: &Connection) -> Result<(), StoreError> {
     // A checkpoint every 16 MiB of log instead of 4: it is two more syncs and rewrites hot pages.
     set("wal_autocheckpoint", &4096).map_err(failed("configure"))?;
     set("journal_size_limit", &(64 << 20)).map_err(failed("configure"))?;
-    let owner: i32 =
-        connection.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(failed("read the owner"))?;
+    let owner: i32 = connection
+        .pragma_query_value(None, "application_id", |row| row.get(0))
+        .map_err(failed("read the owner"))?;
     match (owner, version) {
         (APPLICATION_ID, VERSION) => Ok(()),
         (0, 0) => create(connection),
-        _ => Err(StoreError::Corrupt(format!("index.db is not an object index (owner {owner:#x}, version {version})"))),
+        _ => Err(StoreError::Corrupt(format!(
+            "index.db is not an object index (owner {owner:#x}, version {version})"
+        ))),
     }
 }
 
@@ -82,12 +94,16 @@ fn create(connection: &Connection) -> Result<(), StoreError> {
         .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
         .map_err(failed("read the schema"))?;
     if tables != 0 {
-        return Err(StoreError::Corrupt("index.db is a database of something else".into()));
+        return Err(StoreError::Corrupt(
+            "index.db is a database of something else".into(),
+        ));
     }
     let script = format!(
         "BEGIN IMMEDIATE;\n{SCHEMA}\nPRAGMA application_id = {APPLICATION_ID};\nPRAGMA user_version = {VERSION};\nCOMMIT;"
     );
-    connection.execute_batch(&script).map_err(failed("create the schema"))
+    connection
+        .execute_batch(&script)
+        .map_err(failed("create the schema"))
 }
 
 /// Read-only connections, lent out one at a time. The lock is held for a push or a pop only.
@@ -99,7 +115,10 @@ pub(super) struct Readers {
 
 impl Readers {
     pub(super) fn new(path: std::path::PathBuf) -> Self {
-        Self { path, idle: Mutex::default() }
+        Self {
+            path,
+            idle: Mutex::default(),
+        }
     }
 
     /// Runs `look` on a connection of its own. Every statement in it sees the newest commit; wrap
@@ -123,7 +142,8 @@ impl Readers {
 
     fn open(&self) -> Result<Connection, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(&self.path, flags).map_err(failed("open for reading"))?;
+        let connection =
+            Connection::open_with_flags(&self.path, flags).map_err(failed("open for reading"))?;
         prepare(&connection).map_err(failed("configure for reading"))?;
         Ok(connection)
     }
@@ -138,17 +158,32 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("index.db");
         drop(open_for_writing(&path).unwrap());
-        Connection::open(&path).unwrap().pragma_update(None, "user_version", 2).unwrap();
-        assert!(matches!(open_for_writing(&path), Err(StoreError::NewerFormat { found: 2, known: 1 })));
+        Connection::open(&path)
+            .unwrap()
+            .pragma_update(None, "user_version", 2)
+            .unwrap();
+        assert!(matches!(
+            open_for_writing(&path),
+            Err(StoreError::NewerFormat { found: 2, known: 1 })
+        ));
     }
 
     #[test]
     fn a_foreign_database_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("index.db");
-        Connection::open(&path).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
-        assert!(matches!(open_for_writing(&path), Err(StoreError::Corrupt(_))));
+        Connection::open(&path)
+            .unwrap()
+            .execute_batch("CREATE TABLE t (x)")
+            .unwrap();
+        assert!(matches!(
+            open_for_writing(&path),
+            Err(StoreError::Corrupt(_))
+        ));
         std::fs::write(&path, [7; 8192]).unwrap();
-        assert!(matches!(open_for_writing(&path), Err(StoreError::Corrupt(_))));
+        assert!(matches!(
+            open_for_writing(&path),
+            Err(StoreError::Corrupt(_))
+        ));
     }
 }

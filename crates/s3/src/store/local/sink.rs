@@ -13,7 +13,9 @@ use super::data_file::{Published, Writer};
 use super::layout::FileId;
 use super::{Shared, blocking};
 use crate::store::order::ChunkOrder;
-use crate::store::{Commit, ObjectRecord, PartRecord, PartSink, PutSink, StoreError, UploadId, check_envelope};
+use crate::store::{
+    Commit, ObjectRecord, PartRecord, PartSink, PutSink, StoreError, UploadId, check_envelope,
+};
 
 /// Sealed bytes handed to a blocking thread at a time; as much again may be on its way to disk.
 const HAND_OVER_LEN: usize = 1 << 20;
@@ -56,7 +58,8 @@ impl Intake {
         }
         self.pending_len += sealed.ciphertext().len();
         self.pending.push(sealed);
-        let may_be_inline = self.in_flight.is_none() && self.order.plain_len() <= self.inline_len_max;
+        let may_be_inline =
+            self.in_flight.is_none() && self.order.plain_len() <= self.inline_len_max;
         if may_be_inline || self.pending_len < HAND_OVER_LEN {
             return Ok(());
         }
@@ -73,7 +76,9 @@ impl Intake {
     }
 
     /// The next thing to do with the writer, on a blocking thread.
-    async fn work(&mut self) -> Result<impl FnOnce() -> Result<Writer, StoreError> + Send + 'static, StoreError> {
+    async fn work(
+        &mut self,
+    ) -> Result<impl FnOnce() -> Result<Writer, StoreError> + Send + 'static, StoreError> {
         let writer = match &mut self.in_flight {
             Some(handle) => {
                 let back = handle.await;
@@ -108,9 +113,14 @@ impl Intake {
         self.order.end()?;
         self.spent = true;
         if self.in_flight.is_none() && self.order.plain_len() <= self.inline_len_max {
-            let mut sealed = Vec::with_capacity(self.pending_len + 16 * (1 + self.pending_len / CHUNK_LEN));
-            self.pending.iter().for_each(|buf| sealed.extend_from_slice(buf.ciphertext()));
-            self.pending.iter().for_each(|buf| sealed.extend(buf.tags().iter().flatten()));
+            let mut sealed =
+                Vec::with_capacity(self.pending_len + 16 * (1 + self.pending_len / CHUNK_LEN));
+            self.pending
+                .iter()
+                .for_each(|buf| sealed.extend_from_slice(buf.ciphertext()));
+            self.pending
+                .iter()
+                .for_each(|buf| sealed.extend(buf.tags().iter().flatten()));
             return Ok(Body::Inline(sealed));
         }
         Ok(Body::File(self.publish().await?))
@@ -130,9 +140,18 @@ pub(super) struct LocalPut {
 }
 
 impl LocalPut {
-    pub(super) fn new(shared: Arc<Shared>, bucket: &str, key: &str, expected_len: Option<u64>) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        bucket: &str,
+        key: &str,
+        expected_len: Option<u64>,
+    ) -> Self {
         let inline_len_max = shared.inline_len_max;
-        Self { intake: Intake::new(shared, expected_len, inline_len_max), bucket: bucket.into(), key: key.into() }
+        Self {
+            intake: Intake::new(shared, expected_len, inline_len_max),
+            bucket: bucket.into(),
+            key: key.into(),
+        }
     }
 }
 
@@ -143,11 +162,19 @@ impl PutSink for LocalPut {
     }
 
     async fn commit(self: Box<Self>, commit: Commit) -> Result<ObjectRecord, StoreError> {
-        let Self { mut intake, bucket, key } = *self;
+        let Self {
+            mut intake,
+            bucket,
+            key,
+        } = *self;
         check_envelope(&commit.envelope)?;
         let body = intake.finish().await?;
         let size = intake.order.plain_len();
-        intake.shared.writer.submit(move |batch| change::put(batch, &bucket, key, size, body, commit)).await
+        intake
+            .shared
+            .writer
+            .submit(move |batch| change::put(batch, &bucket, key, size, body, commit))
+            .await
     }
 }
 
@@ -169,8 +196,17 @@ impl LocalPart {
         expected_len: Option<u64>,
     ) -> Self {
         // A part is never inline: a reader would have to load ten thousand of them to pin an object.
-        let intake = Intake { inline_len_max: 0, ..Intake::new(shared, expected_len, 0) };
-        Self { intake, bucket: bucket.into(), key: key.into(), id: id.clone(), number }
+        let intake = Intake {
+            inline_len_max: 0,
+            ..Intake::new(shared, expected_len, 0)
+        };
+        Self {
+            intake,
+            bucket: bucket.into(),
+            key: key.into(),
+            id: id.clone(),
+            number,
+        }
     }
 }
 
@@ -180,15 +216,35 @@ impl PartSink for LocalPart {
         self.intake.write(sealed).await
     }
 
-    async fn commit(self: Box<Self>, envelope: Bytes, modified: SystemTime) -> Result<PartRecord, StoreError> {
-        let Self { mut intake, bucket, key, id, number } = *self;
+    async fn commit(
+        self: Box<Self>,
+        envelope: Bytes,
+        modified: SystemTime,
+    ) -> Result<PartRecord, StoreError> {
+        let Self {
+            mut intake,
+            bucket,
+            key,
+            id,
+            number,
+        } = *self;
         check_envelope(&envelope)?;
         let file = match intake.finish().await? {
             Body::File(file) => file,
             // Nothing at all was sent; it is still a file.
             Body::Inline(_) => intake.publish().await?,
         };
-        let part = NewPart { number, plain_len: intake.order.plain_len(), modified, envelope, file };
-        intake.shared.writer.submit(move |batch| change::put_part(batch, &bucket, &key, &id, part)).await
+        let part = NewPart {
+            number,
+            plain_len: intake.order.plain_len(),
+            modified,
+            envelope,
+            file,
+        };
+        intake
+            .shared
+            .writer
+            .submit(move |batch| change::put_part(batch, &bucket, &key, &id, part))
+            .await
     }
 }

@@ -119,8 +119,15 @@ impl Writer {
         change: impl FnOnce(&mut Batch<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let pending = Pending { change: Some(change), result: None, reply };
-        self.queue.send(Message::Change(Box::new(pending))).await.map_err(|_| StoreError::Closed)?;
+        let pending = Pending {
+            change: Some(change),
+            result: None,
+            reply,
+        };
+        self.queue
+            .send(Message::Change(Box::new(pending)))
+            .await
+            .map_err(|_| StoreError::Closed)?;
         answer.await.unwrap_or(Err(StoreError::Closed))
     }
 
@@ -144,7 +151,9 @@ pub(super) struct Machine {
 /// Starts the writer thread.
 pub(super) fn start(machine: Machine) -> std::io::Result<(Writer, std::thread::JoinHandle<()>)> {
     let (queue, changes) = mpsc::channel(QUEUE_LEN);
-    let thread = std::thread::Builder::new().name("s3-index".into()).spawn(move || machine.run(changes))?;
+    let thread = std::thread::Builder::new()
+        .name("s3-index".into())
+        .spawn(move || machine.run(changes))?;
     Ok((Writer { queue }, thread))
 }
 
@@ -160,10 +169,16 @@ impl Machine {
                     // What was queued before is done; what comes later finds the queue closed.
                     Message::Stop => changes.close(),
                 }
-                next = if batch.len() < BATCH_LEN { changes.try_recv().ok() } else { None };
+                next = if batch.len() < BATCH_LEN {
+                    changes.try_recv().ok()
+                } else {
+                    None
+                };
             }
             if failed_hard {
-                batch.into_iter().for_each(|change| change.finish(Some(Failure::Unknown)));
+                batch
+                    .into_iter()
+                    .for_each(|change| change.finish(Some(Failure::Unknown)));
             } else if self.run_batch(batch).is_err() {
                 failed_hard = true;
                 self.life.close();
@@ -173,7 +188,9 @@ impl Machine {
         self.life.close();
         let settled = self.life.settle(CLOSE_PATIENCE);
         if !failed_hard && settled {
-            let marked = self.index.execute("UPDATE meta SET value = 1 WHERE name = 'clean'", []);
+            let marked = self
+                .index
+                .execute("UPDATE meta SET value = 1 WHERE name = 'clean'", []);
             if let Err(error) = marked {
                 tracing::warn!(%error, "cannot mark the object index as closed; the next start looks for orphans");
             }
@@ -184,9 +201,16 @@ impl Machine {
 
     /// Runs changes in one transaction. An error means that the index cannot be trusted to go on.
     fn run_batch(&mut self, mut changes: Vec<Box<dyn Change>>) -> Result<(), ()> {
-        let mut batch = Batch { index: &self.index, sequence: &mut self.sequence, adopted: Vec::new(), doomed: Vec::new() };
+        let mut batch = Batch {
+            index: &self.index,
+            sequence: &mut self.sequence,
+            adopted: Vec::new(),
+            doomed: Vec::new(),
+        };
         let outcome = apply_all(&mut batch, &mut changes);
-        let Batch { adopted, doomed, .. } = batch;
+        let Batch {
+            adopted, doomed, ..
+        } = batch;
         match outcome {
             Ok(()) => {
                 adopted.into_iter().for_each(Published::keep);
@@ -197,16 +221,21 @@ impl Machine {
                 Ok(())
             }
             Err(error) => {
-                let rolled_back = self.index.is_autocommit() || self.index.execute_batch("ROLLBACK").is_ok();
+                let rolled_back =
+                    self.index.is_autocommit() || self.index.execute_batch("ROLLBACK").is_ok();
                 if matches!(error, StoreError::NoSpace) && rolled_back {
                     drop(adopted);
-                    changes.into_iter().for_each(|change| change.finish(Some(Failure::NoSpace)));
+                    changes
+                        .into_iter()
+                        .for_each(|change| change.finish(Some(Failure::NoSpace)));
                     return Ok(());
                 }
                 tracing::error!(%error, "the object index failed; the store takes no more changes until a restart");
                 // The commit may yet be found in the log after a crash: its files must be there then.
                 adopted.into_iter().for_each(Published::keep);
-                changes.into_iter().for_each(|change| change.finish(Some(Failure::Unknown)));
+                changes
+                    .into_iter()
+                    .for_each(|change| change.finish(Some(Failure::Unknown)));
                 Err(())
             }
         }
@@ -215,7 +244,12 @@ impl Machine {
 
 fn apply_all(batch: &mut Batch<'_>, changes: &mut [Box<dyn Change>]) -> Result<(), StoreError> {
     let index = batch.index;
-    let run = |sql: &str, what| index.prepare_cached(sql).and_then(|mut s| s.execute([])).map_err(failed(what));
+    let run = |sql: &str, what| {
+        index
+            .prepare_cached(sql)
+            .and_then(|mut s| s.execute([]))
+            .map_err(failed(what))
+    };
     let sequence_before = *batch.sequence;
     run("BEGIN IMMEDIATE", "begin")?;
     for change in changes {
@@ -238,8 +272,7 @@ fn apply_all(batch: &mut Batch<'_>, changes: &mut [Box<dyn Change>]) -> Result<(
             .and_then(|mut statement| statement.execute([*batch.sequence as i64]))
             .map_err(failed("note the sequence"))?;
     }
-    run("COMMIT", "commit")
-        .map(drop)
+    run("COMMIT", "commit").map(drop)
 }
 
 #[cfg(test)]
@@ -258,12 +291,25 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let directory = Arc::new(Directory::create(dir.path()).unwrap());
         let index = open_for_writing(&directory.index()).unwrap();
-        index.execute_batch("CREATE TABLE t (x); UPDATE meta SET value = 0 WHERE name = 'clean'").unwrap();
+        index
+            .execute_batch("CREATE TABLE t (x); UPDATE meta SET value = 0 WHERE name = 'clean'")
+            .unwrap();
         let lock = std::fs::File::create(directory.lock_file()).unwrap();
         let life = Arc::new(Life::default());
         let (pins, _) = Pins::start(directory, life.clone()).unwrap();
-        let (writer, thread) = start(Machine { index, sequence: 0, pins, life, lock }).unwrap();
-        Fixture { dir, writer, thread }
+        let (writer, thread) = start(Machine {
+            index,
+            sequence: 0,
+            pins,
+            life,
+            lock,
+        })
+        .unwrap();
+        Fixture {
+            dir,
+            writer,
+            thread,
+        }
     }
 
     impl Fixture {
@@ -273,12 +319,17 @@ mod tests {
     }
 
     fn add(batch: &mut Batch<'_>, x: u64) -> Result<u64, StoreError> {
-        batch.index.execute("INSERT INTO t VALUES (?1)", [x as i64]).map_err(failed("add"))?;
+        batch
+            .index
+            .execute("INSERT INTO t VALUES (?1)", [x as i64])
+            .map_err(failed("add"))?;
         Ok(batch.next_sequence())
     }
 
     fn rows(index: &Connection) -> u64 {
-        index.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0)).unwrap() as u64
+        index
+            .query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0))
+            .unwrap() as u64
     }
 
     #[tokio::test]
@@ -292,7 +343,11 @@ mod tests {
         let others = (1..=20u64).map(|i| {
             f.writer.submit(move |batch| {
                 let sequence = add(batch, i)?;
-                if i % 2 == 0 { Err(StoreError::NoSuchKey) } else { Ok(sequence) }
+                if i % 2 == 0 {
+                    Err(StoreError::NoSuchKey)
+                } else {
+                    Ok(sequence)
+                }
             })
         });
         let (slow, others) = futures::join!(slow, futures::future::join_all(others));
@@ -302,7 +357,13 @@ mod tests {
         }
         let index = f.index();
         assert_eq!(rows(&index), 11);
-        let sequence: u32 = index.query_row("SELECT value FROM meta WHERE name = 'sequence'", [], |row| row.get(0)).unwrap();
+        let sequence: u32 = index
+            .query_row(
+                "SELECT value FROM meta WHERE name = 'sequence'",
+                [],
+                |row| row.get(0),
+            )
+            .unwrap();
         assert_eq!(sequence, 21);
     }
 
@@ -312,13 +373,22 @@ mod tests {
         f.writer.submit(|batch| add(batch, 1)).await.unwrap();
         f.writer
             .submit(|batch| {
-                let pages: u32 = batch.index.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
-                batch.index.pragma_update_and_check(None, "max_page_count", pages + 2, |_| Ok(())).map_err(failed("limit"))
+                let pages: u32 = batch
+                    .index
+                    .pragma_query_value(None, "page_count", |row| row.get(0))
+                    .unwrap();
+                batch
+                    .index
+                    .pragma_update_and_check(None, "max_page_count", pages + 2, |_| Ok(()))
+                    .map_err(failed("limit"))
             })
             .await
             .unwrap();
         let full = f.writer.submit(|batch| {
-            batch.index.execute("INSERT INTO t VALUES (zeroblob(100000))", []).map_err(failed("add much"))?;
+            batch
+                .index
+                .execute("INSERT INTO t VALUES (zeroblob(100000))", [])
+                .map_err(failed("add much"))?;
             Ok(())
         });
         assert!(matches!(full.await, Err(StoreError::NoSpace)));
@@ -340,11 +410,18 @@ mod tests {
         for change in changes {
             change.await.unwrap().unwrap();
         }
-        assert!(matches!(f.writer.submit(|batch| add(batch, 9)).await, Err(StoreError::Closed)));
+        assert!(matches!(
+            f.writer.submit(|batch| add(batch, 9)).await,
+            Err(StoreError::Closed)
+        ));
         let index = f.index();
         f.thread.join().unwrap();
         assert_eq!(rows(&index), 5);
-        let clean: u32 = index.query_row("SELECT value FROM meta WHERE name = 'clean'", [], |row| row.get(0)).unwrap();
+        let clean: u32 = index
+            .query_row("SELECT value FROM meta WHERE name = 'clean'", [], |row| {
+                row.get(0)
+            })
+            .unwrap();
         assert_eq!(clean, 1);
     }
 
@@ -354,15 +431,25 @@ mod tests {
         let broken = f.writer.submit(|batch| {
             // As a failed write of the log would look: the transaction cannot be ended as it should.
             add(batch, 1)?;
-            batch.index.execute_batch("ROLLBACK").map_err(failed("break it"))?;
+            batch
+                .index
+                .execute_batch("ROLLBACK")
+                .map_err(failed("break it"))?;
             Ok(())
         });
         assert!(matches!(broken.await, Err(StoreError::Closed)));
-        assert!(matches!(f.writer.submit(|batch| add(batch, 2)).await, Err(StoreError::Closed)));
+        assert!(matches!(
+            f.writer.submit(|batch| add(batch, 2)).await,
+            Err(StoreError::Closed)
+        ));
         let index = f.index();
         f.thread.join().unwrap();
         assert_eq!(rows(&index), 0);
-        let clean: u32 = index.query_row("SELECT value FROM meta WHERE name = 'clean'", [], |row| row.get(0)).unwrap();
+        let clean: u32 = index
+            .query_row("SELECT value FROM meta WHERE name = 'clean'", [], |row| {
+                row.get(0)
+            })
+            .unwrap();
         assert_eq!(clean, 0);
     }
 }
