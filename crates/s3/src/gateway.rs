@@ -187,6 +187,7 @@ impl Gateway {
         *inner.method_mut() = head.method;
         *inner.uri_mut() = uri(&path, &query.encode_for_s3s()).map_err(failed)?;
         *inner.headers_mut() = harmless(&head.headers, document.len());
+        let request_id = caller.request_id.clone();
         let request = Request::new(operation, caller, head.headers, query, stream);
         inner.extensions_mut().insert(Arc::new(request));
 
@@ -203,13 +204,19 @@ impl Gateway {
             .extensions
             .remove::<Answer>()
             .and_then(|answer| answer.0.lock().take());
-        let body =
-            match replaced {
-                Some((stream, len)) => ResponseBody::stream(stream, len),
-                None => ResponseBody::whole(body.bytes().ok_or_else(|| {
+        let body = match replaced {
+            Some((stream, len)) => ResponseBody::stream(stream, len),
+            None => {
+                let document = body.bytes().ok_or_else(|| {
                     failed(Error::Internal("s3s answered with a stream of its own"))
-                })?),
-            };
+                })?;
+                ResponseBody::whole(if head.status.is_success() {
+                    corrected(operation, document)
+                } else {
+                    with_request_id(document, &request_id)
+                })
+            }
+        };
         Ok((operation, Response::from_parts(head, body)))
     }
 
@@ -249,12 +256,43 @@ pub fn refuse(
     body.push_str("</Code><Message>");
     body.push_str(&quick_xml::escape::escape(message));
     body.push_str("</Message></Error>");
-    let mut answer = Response::new(ResponseBody::whole(body.into()));
+    let body = with_request_id(body.into(), request_id);
+    let mut answer = Response::new(ResponseBody::whole(body));
     *answer.status_mut() = status;
     answer
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
     finish(answer, method, request_id)
+}
+
+/// Mends what s3s writes otherwise than S3: attributes have their entity tag
+/// without quotes, unlike every other document.
+fn corrected(operation: Operation, document: Bytes) -> Bytes {
+    if operation != Operation::GetObjectAttributes {
+        return document;
+    }
+    match std::str::from_utf8(&document) {
+        Ok(text) => text
+            .replace("<ETag>\"", "<ETag>")
+            .replace("\"</ETag>", "</ETag>")
+            .into(),
+        Err(_) => document,
+    }
+}
+
+/// Puts the request's id into an error that s3s wrote itself.
+fn with_request_id(document: Bytes, request_id: &str) -> Bytes {
+    const END: &[u8] = b"</Error>";
+    let Some(start) = document.strip_suffix(END) else {
+        return document;
+    };
+    if document.windows(11).any(|window| window == b"<RequestId>") {
+        return document;
+    }
+    let id = quick_xml::escape::escape(request_id);
+    [start, b"<RequestId>", id.as_bytes(), b"</RequestId>", END]
+        .concat()
+        .into()
 }
 
 fn error_answer(error: Error, request_id: &str) -> Response<ResponseBody> {
@@ -341,7 +379,10 @@ fn harmless(headers: &HeaderMap, document_len: usize) -> HeaderMap {
     let mut out = HeaderMap::new();
     for (name, value) in headers {
         let text = name.as_str();
-        if text.starts_with("x-amz-meta-") || text == "x-amz-copy-source" {
+        let passes = text.starts_with("x-amz-meta-")
+            || text == "x-amz-copy-source"
+            || text == "x-amz-object-attributes";
+        if passes {
             out.append(name.clone(), value.clone());
         }
     }

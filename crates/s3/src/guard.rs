@@ -123,12 +123,12 @@ impl Promised {
         let named = headers
             .get("x-amz-sdk-checksum-algorithm")
             .map(|v| v.to_str().unwrap_or_default());
-        if let (Some(named), Some(found)) = (named, promised.algorithm()) {
-            if Algorithm::parse(named)? != found {
-                return Err(Error::invalid_request(
-                    "Value for x-amz-sdk-checksum-algorithm header is invalid.",
-                ));
-            }
+        if let (Some(named), Some(found)) = (named, promised.algorithm())
+            && Algorithm::parse(named)? != found
+        {
+            return Err(Error::invalid_request(
+                "Value for x-amz-sdk-checksum-algorithm header is invalid.",
+            ));
         }
         Ok(promised)
     }
@@ -284,14 +284,14 @@ impl GuardedBody {
         if self.seen != self.len || !self.ready.is_empty() {
             return Err(Error::incomplete_body());
         }
-        if let Some((sha256, expected)) = self.sha256 {
-            if !bool::from(sha256.finish().ct_eq(&expected)) {
-                return Err(Error::client(
-                    StatusCode::BAD_REQUEST,
-                    "XAmzContentSHA256Mismatch",
-                    "The provided 'x-amz-content-sha256' header does not match what was computed.",
-                ));
-            }
+        if let Some((sha256, expected)) = self.sha256
+            && !bool::from(sha256.finish().ct_eq(&expected))
+        {
+            return Err(Error::client(
+                StatusCode::BAD_REQUEST,
+                "XAmzContentSHA256Mismatch",
+                "The provided 'x-amz-content-sha256' header does not match what was computed.",
+            ));
         }
         let md5 = self.md5.map(Md5::finish);
         if self.md5_promised.is_some() && self.md5_promised != md5 {
@@ -314,10 +314,10 @@ impl GuardedBody {
                 Some(Value::parse(algorithm, value)?)
             }
         };
-        if let Some(promised) = promised {
-            if received.checksum(promised.algorithm) != Some(promised.clone()) {
-                return Err(Error::bad_digest(promised.algorithm.name()));
-            }
+        if let Some(promised) = promised
+            && received.checksum(promised.algorithm) != Some(promised.clone())
+        {
+            return Err(Error::bad_digest(promised.algorithm.name()));
         }
         Ok(received)
     }

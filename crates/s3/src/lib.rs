@@ -44,6 +44,8 @@ mod route;
 mod sealing;
 mod sse;
 pub mod store;
+#[cfg(test)]
+mod tests;
 mod url;
 mod vault;
 

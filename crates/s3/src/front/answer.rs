@@ -74,10 +74,10 @@ pub(super) fn encryption(
             "true",
         );
     }
-    if context == ShowContext::Yes {
-        if let Some(context) = context_header(user_context) {
-            set(headers, "x-amz-server-side-encryption-context", &context);
-        }
+    if context == ShowContext::Yes
+        && let Some(context) = context_header(user_context)
+    {
+        set(headers, "x-amz-server-side-encryption-context", &context);
     }
 }
 

@@ -266,12 +266,12 @@ impl Front {
                 "Your proposed upload exceeds the maximum allowed object size.",
             ));
         }
-        if let Some(announced) = request.header("x-amz-mp-object-size") {
-            if announced.trim().parse() != Ok(size) {
-                return Err(Error::invalid_request(
-                    "The provided 'x-amz-mp-object-size' header does not match what was computed.",
-                ));
-            }
+        if let Some(announced) = request.header("x-amz-mp-object-size")
+            && announced.trim().parse() != Ok(size)
+        {
+            return Err(Error::invalid_request(
+                "The provided 'x-amz-mp-object-size' header does not match what was computed.",
+            ));
         }
         let checksum = open.upload.plan.combine(&parts);
         check_announced(request, checksum.as_ref())?;

@@ -153,8 +153,10 @@ impl Front {
                 .flat_map(|line| line.split(','))
                 .any(|attribute| attribute.trim() == name)
         };
-        let mut output = GetObjectAttributesOutput::default();
-        output.last_modified = Some(open.record.modified.into());
+        let mut output = GetObjectAttributesOutput {
+            last_modified: Some(open.record.modified.into()),
+            ..Default::default()
+        };
         if asked("ETag") {
             output.e_tag = answer::etag(&open.object.etag);
         }
