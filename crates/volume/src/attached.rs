@@ -1,6 +1,10 @@
 //! A volume in use.
 
-use crate::{VolumeError, VolumeId};
+use std::{fmt, sync::Arc, thread::JoinHandle};
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::{VolumeError, VolumeId, engine::Engine, protection::Protection};
 
 /// What is in a range of a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,21 +26,110 @@ pub struct Extent {
     pub kind: ExtentKind,
 }
 
+/// What an engine does, whatever its protection.
+trait Requests: Send + Sync {
+    fn size(&self) -> u64;
+    fn sealed(&self) -> bool;
+    fn alive(&self) -> Result<(), VolumeError>;
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), VolumeError>;
+    fn write(&self, offset: u64, buf: &mut [u8], fua: bool) -> Result<(), VolumeError>;
+    fn flush(&self) -> Result<(), VolumeError>;
+    fn trim(&self, offset: u64, len: u64, fua: bool) -> Result<(), VolumeError>;
+    fn write_zeroes(
+        &self,
+        offset: u64,
+        len: u64,
+        no_hole: bool,
+        fua: bool,
+    ) -> Result<(), VolumeError>;
+    fn extents(&self, offset: u64, len: u64, max: usize) -> Result<Vec<Extent>, VolumeError>;
+    fn keep_house(&self);
+    fn stop_housekeeping(&self);
+}
+
+impl<P: Protection> Requests for Engine<P> {
+    fn size(&self) -> u64 {
+        self.size()
+    }
+
+    fn sealed(&self) -> bool {
+        P::SEALED
+    }
+
+    fn alive(&self) -> Result<(), VolumeError> {
+        self.alive()
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), VolumeError> {
+        self.read(offset, buf)
+    }
+
+    fn write(&self, offset: u64, buf: &mut [u8], fua: bool) -> Result<(), VolumeError> {
+        self.write(offset, buf, fua)
+    }
+
+    fn flush(&self) -> Result<(), VolumeError> {
+        self.flush()
+    }
+
+    fn trim(&self, offset: u64, len: u64, fua: bool) -> Result<(), VolumeError> {
+        self.trim(offset, len, fua)
+    }
+
+    fn write_zeroes(
+        &self,
+        offset: u64,
+        len: u64,
+        no_hole: bool,
+        fua: bool,
+    ) -> Result<(), VolumeError> {
+        self.write_zeroes(offset, len, no_hole, fua)
+    }
+
+    fn extents(&self, offset: u64, len: u64, max: usize) -> Result<Vec<Extent>, VolumeError> {
+        self.extents(offset, len, max)
+    }
+
+    fn keep_house(&self) {
+        self.keep_house();
+    }
+
+    fn stop_housekeeping(&self) {
+        self.stop_housekeeping();
+    }
+}
+
 /// A volume in use. Shared by all its users; the last one to drop it detaches it: what was written is flushed, the
 /// data key is wiped and the files are released. Dropping blocks on the store, so do it where blocking is allowed.
-#[derive(Debug)]
 pub struct AttachedVolume {
     id: VolumeId,
+    // Dropped in this order: the files and the key, then the permission to be the one attachment.
+    engine: Arc<dyn Requests>,
+    housekeeper: Option<JoinHandle<()>>,
+    _only: OwnedSemaphorePermit,
 }
 
-macro_rules! later {
-    () => {
-        Err(VolumeError::ShuttingDown)
-    };
-}
-
-#[allow(unused_variables)]
 impl AttachedVolume {
+    /// Takes an open engine into use, and gives it a thread for its housekeeping.
+    pub(crate) fn new<P: Protection>(
+        id: VolumeId,
+        engine: Engine<P>,
+        only: OwnedSemaphorePermit,
+    ) -> Result<Self, VolumeError> {
+        let engine: Arc<dyn Requests> = Arc::new(engine);
+        let for_thread = Arc::clone(&engine);
+        let housekeeper = std::thread::Builder::new()
+            .name(id.to_string())
+            .spawn(move || for_thread.keep_house())
+            .map_err(|error| VolumeError::from_io("starting a thread for a volume", error))?;
+        Ok(Self {
+            id,
+            engine,
+            housekeeper: Some(housekeeper),
+            _only: only,
+        })
+    }
+
     /// Which volume.
     pub fn id(&self) -> VolumeId {
         self.id
@@ -44,28 +137,39 @@ impl AttachedVolume {
 
     /// Size in bytes.
     pub fn size(&self) -> u64 {
-        0
+        self.engine.size()
+    }
+
+    /// Whether it is encrypted.
+    pub fn is_sealed(&self) -> bool {
+        self.engine.sealed()
+    }
+
+    /// [`VolumeError::Failed`] if the volume has failed and must be attached again.
+    pub fn alive(&self) -> Result<(), VolumeError> {
+        self.engine.alive()
     }
 
     /// Fills `buf` from `offset`. Any offset and length. What was never written reads as zeroes.
     pub fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), VolumeError> {
-        later!()
+        self.engine.read(offset, buf)
     }
 
     /// Writes `buf` at `offset`; with `fua` it is durable on return. **Destroys the content of `buf`**: sectors are
     /// sealed in place. After an error, each sector of the range holds its old or its new content.
     pub fn write(&self, offset: u64, buf: &mut [u8], fua: bool) -> Result<(), VolumeError> {
-        later!()
+        self.engine.write(offset, buf, fua)
     }
 
     /// Makes durable everything that was answered before, on any thread.
     pub fn flush(&self) -> Result<(), VolumeError> {
-        later!()
+        self.engine.flush()
     }
 
-    /// Gives the range back to the store; it reads as zeroes afterwards.
+    /// The range reads as zeroes afterwards, and its space is given back to the store: that of whole chunks of 512 KiB,
+    /// in the background.
     pub fn trim(&self, offset: u64, len: u64, fua: bool) -> Result<(), VolumeError> {
-        later!()
+        self.engine.trim(offset, len, fua)
     }
 
     /// Makes the range read as zeroes; with `no_hole` its space is taken (and kept) as if it were written, otherwise
@@ -77,12 +181,37 @@ impl AttachedVolume {
         no_hole: bool,
         fua: bool,
     ) -> Result<(), VolumeError> {
-        later!()
+        self.engine.write_zeroes(offset, len, no_hole, fua)
     }
 
     /// What the range holds, from `offset` on without gaps: at least one extent, at most `max`, so possibly less than
     /// `len` in sum. Does no I/O.
     pub fn extents(&self, offset: u64, len: u64, max: usize) -> Result<Vec<Extent>, VolumeError> {
-        later!()
+        self.engine.extents(offset, len, max)
+    }
+}
+
+impl Drop for AttachedVolume {
+    fn drop(&mut self) {
+        self.engine.stop_housekeeping();
+        if let Some(housekeeper) = self.housekeeper.take()
+            && housekeeper.join().is_err()
+        {
+            tracing::error!(volume = %self.id, "the housekeeping of a volume panicked");
+        }
+        // Nobody asked for it, but nobody expects a detach to lose what an orderly host would have written by and by.
+        if let Err(error) = self.engine.flush() {
+            tracing::warn!(volume = %self.id, %error, "a volume was detached without a flush");
+        }
+        tracing::info!(volume = %self.id, "detached");
+    }
+}
+
+impl fmt::Debug for AttachedVolume {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AttachedVolume")
+            .field("id", &self.id)
+            .field("size", &self.size())
+            .finish_non_exhaustive()
     }
 }

@@ -20,9 +20,11 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod attached;
+mod descriptor;
 mod device;
 mod engine;
 mod error;
+mod files;
 mod geometry;
 mod id;
 mod log;

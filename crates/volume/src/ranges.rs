@@ -20,14 +20,12 @@ pub(crate) struct Ranges {
     locks: Box<[RwLock<()>]>,
 }
 
-/// Locks held until dropped.
+/// Locks, held until dropped and for nothing else.
 pub(crate) enum Held<G> {
     /// The usual case, without an allocation.
-    #[expect(dead_code, reason = "held for its drop")]
-    One(G),
+    One(#[allow(dead_code)] G),
     /// Some chunks of a window.
-    #[expect(dead_code, reason = "held for its drop")]
-    Many(Vec<G>),
+    Many(#[allow(dead_code)] Vec<G>),
 }
 
 impl Ranges {

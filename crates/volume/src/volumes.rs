@@ -1,12 +1,46 @@
-//! The registry of volumes.
+//! The registry of volumes: which there are, and who may do what with them.
+//!
+//! Every operation takes the permission that `iam` made for it, and refuses one that was made for another resource. A
+//! data key is asked for in the name of the caller, via [`Via::Volume`], so the key's own policy decides too, and every
+//! use of it is audited by the keyring.
+//!
+//! A volume whose descriptor does not open is served to nobody: it is not listed, attaching it says what is wrong, and
+//! it can be deleted.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Weak},
+};
 
-use crypto::{random::Random, record::RecordKey};
-use iam::{AccountId, Arn, Authorized, Caller, Region};
-use keyring::{Clock, Keyring};
+use crypto::{
+    context::EncryptionContext, hash::Sha256, random::Random, record::RecordKey, secret::SecretVec,
+    volume_key::VolumeDataKey,
+};
+use iam::{AccountId, Arn, Authorized, Caller, Region, Via};
+use keyring::{Clock, DataKeyLen, KeyArgument, Keyring};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::{AttachedVolume, CreateVolume, VolumeError, VolumeId, VolumeInfo};
+use crate::{
+    AttachedVolume, CreateVolume, Encryption, Protection, Tag, VolumeError, VolumeId, VolumeInfo,
+    VolumeState,
+    descriptor::{Descriptor, Protected, Request},
+    device::disk::sync_dir,
+    engine::BASE_GENERATION,
+    files,
+    protection::{Sealed, Unencrypted},
+    request::check_tags,
+};
+
+/// The name in the encryption context of a volume's data key, as EBS's.
+const CONTEXT_NAME: &str = "aws:ebs:id";
+/// The key of volumes for which none is named.
+const DEFAULT_KEY: &str = "alias/aws/ebs";
+/// Longest client token, as EC2's.
+const CLIENT_TOKEN_LEN_MAX: usize = 64;
+/// Longest name of an availability zone.
+const ZONE_LEN_MAX: usize = 64;
 
 /// What a registry is made of.
 pub struct Options {
@@ -31,47 +65,265 @@ pub struct Options {
 
 /// The volumes of one account.
 pub struct Volumes {
-    account: AccountId,
-    region: Region,
+    options: Arc<Options>,
+    entries: Arc<Entries>,
+    /// One volume is made at a time, so that a client token makes one.
+    creating: Arc<tokio::sync::Mutex<()>>,
 }
 
-macro_rules! later {
-    () => {
-        Err(VolumeError::ShuttingDown)
-    };
+type Entries = RwLock<BTreeMap<VolumeId, Arc<Entry>>>;
+
+/// A volume, as far as the registry knows.
+struct Entry {
+    /// Or why it could not be read.
+    descriptor: RwLock<Result<Descriptor, VolumeError>>,
+    /// One attaches, deletes or changes the descriptor at a time.
+    changing: Arc<tokio::sync::Mutex<()>>,
+    /// Who is attached, if anybody is.
+    attached: Mutex<Weak<AttachedVolume>>,
+    /// One permit, held while attached and until everything is released, or for ever once it is deleted.
+    only: Arc<Semaphore>,
+    state: Mutex<VolumeState>,
 }
 
-#[allow(unused_variables, clippy::unused_async)]
+impl Entry {
+    fn new(descriptor: Result<Descriptor, VolumeError>) -> Arc<Self> {
+        Arc::new(Self {
+            descriptor: RwLock::new(descriptor),
+            changing: Arc::default(),
+            attached: Mutex::new(Weak::new()),
+            only: Arc::new(Semaphore::new(1)),
+            state: Mutex::new(VolumeState::Available),
+        })
+    }
+
+    fn descriptor(&self) -> Result<Descriptor, VolumeError> {
+        self.descriptor.read().clone()
+    }
+
+    fn state(&self) -> VolumeState {
+        match *self.state.lock() {
+            VolumeState::Available => {}
+            other => return other,
+        }
+        match self.attached.lock().upgrade() {
+            Some(attached) if attached.alive().is_err() => VolumeState::Error,
+            Some(_) => VolumeState::InUse,
+            None if self.only.available_permits() == 0 => VolumeState::InUse,
+            None => VolumeState::Available,
+        }
+    }
+
+    /// `None` if it is damaged.
+    fn info(&self) -> Option<VolumeInfo> {
+        let descriptor = self.descriptor().ok()?;
+        Some(VolumeInfo {
+            id: descriptor.id,
+            size: descriptor.size,
+            protection: match descriptor.protection {
+                Protected::Sealed { key, .. } => Protection::Sealed { key },
+                Protected::Unencrypted => Protection::Unencrypted,
+            },
+            volume_type: descriptor.volume_type,
+            availability_zone: descriptor.availability_zone,
+            tags: descriptor.tags,
+            created: descriptor.created,
+            state: self.state(),
+        })
+    }
+}
+
 impl Volumes {
     /// Reads the descriptors and finishes or undoes what a crash left half done. Blocks.
     ///
-    /// A volume whose descriptor does not authenticate is kept in state `error`; the others are served.
+    /// A volume whose descriptor does not open is kept from use; the others are served.
     pub fn open(options: Options) -> Result<Arc<Self>, VolumeError> {
-        later!()
+        let ids = files::make_private_dir(&options.dir)
+            .and_then(|()| files::sweep(&options.dir))
+            .and_then(|ids| sync_dir(&options.dir).map(|()| ids))
+            .map_err(|error| VolumeError::from_io("opening the folder of volumes", error))?;
+        let entries = ids
+            .into_iter()
+            .map(|id| {
+                let dir = options.dir.join(id.to_string());
+                let descriptor = Descriptor::read(&dir, id, &options.records);
+                if let Err(error) = &descriptor {
+                    tracing::error!(volume = %id, %error, "the volume is not served");
+                }
+                (id, Entry::new(descriptor))
+            })
+            .collect();
+        Ok(Arc::new(Self {
+            options: Arc::new(options),
+            entries: Arc::new(RwLock::new(entries)),
+            creating: Arc::default(),
+        }))
     }
 
     /// The name of a volume, to authorize for.
     pub fn arn(&self, id: &VolumeId) -> Arn {
-        Arn::ec2_volume(&self.region, &self.account, &id.to_string())
+        let options = &self.options;
+        Arn::ec2_volume(&options.region, &options.account, &id.to_string())
     }
 
     /// `volume/*`: what creating is authorized for, since the volume has no id yet.
     pub fn arn_new(&self) -> Arn {
-        Arn::ec2_volume(&self.region, &self.account, "*")
+        Arn::ec2_volume(&self.options.region, &self.options.account, "*")
     }
 
     /// `*`: what describing is authorized for.
     pub fn arn_every(&self) -> Arn {
-        Arn::every("ec2", &self.region, &self.account)
+        Arn::every("ec2", &self.options.region, &self.options.account)
     }
 
     /// Makes a volume. `authorized` is for [`Volumes::arn_new`]. The data key is asked for in the name of its caller.
+    ///
+    /// If the future is dropped, the volume is made all the same or not at all; a client token finds out.
     pub async fn create(
         &self,
         authorized: Authorized<iam::CreateVolume>,
         request: CreateVolume,
     ) -> Result<VolumeInfo, VolumeError> {
-        later!()
+        permitted(&authorized, &self.arn_new())?;
+        check_tags(&request.tags)?;
+        check_zone(&request.availability_zone)?;
+        let one = Arc::clone(&self.creating).lock_owned().await;
+        let token = match &request.client_token {
+            Some(token) => {
+                let token = Request {
+                    client_token: check_token(token)?,
+                    sha256: fingerprint(&request),
+                };
+                if let Some(made) = self.made_for(&token)? {
+                    return Ok(made);
+                }
+                Some(token)
+            }
+            None => None,
+        };
+        let id = {
+            let entries = self.entries.read();
+            if entries.len() >= self.options.volumes_max {
+                return Err(VolumeError::TooMany(self.options.volumes_max));
+            }
+            loop {
+                let id = VolumeId::random(&*self.options.random);
+                if !entries.contains_key(&id) {
+                    break id;
+                }
+            }
+        };
+        let (protected, data_key) = match &request.encryption {
+            Encryption::Unencrypted => (Protected::Unencrypted, None),
+            Encryption::Sealed { key } => {
+                let caller = authorized.caller().via(Via::Volume);
+                let (protected, data_key) = self.new_data_key(&caller, id, key.as_ref()).await?;
+                (protected, Some(data_key))
+            }
+        };
+        let descriptor = Descriptor {
+            id,
+            size: request.size,
+            protection: protected,
+            volume_type: request.volume_type,
+            availability_zone: request.availability_zone,
+            tags: request.tags,
+            created: self.options.clock.now(),
+            request: token,
+        };
+        let (options, entries) = (Arc::clone(&self.options), Arc::clone(&self.entries));
+        let info = blocking(move || {
+            let _one = one;
+            let Options {
+                dir,
+                records,
+                random,
+                ..
+            } = &*options;
+            match data_key {
+                Some(data_key) => {
+                    let sealed = Sealed::new(id, data_key, BASE_GENERATION);
+                    files::create(dir, &descriptor, &sealed, records, &**random)?;
+                }
+                None => {
+                    files::create(dir, &descriptor, &Unencrypted::new(), records, &**random)?;
+                }
+            }
+            let entry = Entry::new(Ok(descriptor));
+            let info = entry.info().expect("the descriptor is right there");
+            entries.write().insert(id, entry);
+            Ok(info)
+        })
+        .await?;
+        tracing::info!(volume = %id, gib = info.size.gib(), "made");
+        Ok(info)
+    }
+
+    /// The volume that the same client token made.
+    fn made_for(&self, token: &Request) -> Result<Option<VolumeInfo>, VolumeError> {
+        for entry in self.entries.read().values() {
+            let made = match &*entry.descriptor.read() {
+                Ok(descriptor) => descriptor.request.clone(),
+                Err(_) => None,
+            };
+            match made {
+                Some(made) if made == *token => return Ok(entry.info()),
+                Some(made) if made.client_token == token.client_token => {
+                    return Err(VolumeError::IdempotentParameterMismatch);
+                }
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// A data key for a new volume: wrapped, to be kept, and opened, to authenticate the first log.
+    async fn new_data_key(
+        &self,
+        caller: &Caller,
+        id: VolumeId,
+        key: Option<&KeyArgument>,
+    ) -> Result<(Protected, VolumeDataKey), VolumeError> {
+        let keyring = &self.options.keyring;
+        let key = match key {
+            Some(key) => key.clone(),
+            // Made on first use.
+            None => DEFAULT_KEY.parse()?,
+        };
+        let authorized = keyring.authorize(caller, &key).await?;
+        let wrapped = keyring
+            .generate_data_key_without_plaintext(authorized, DataKeyLen::XTS_256, context(id)?)
+            .await?;
+        let protected = Protected::Sealed {
+            key: wrapped.key,
+            wrapped_data_key: wrapped.ciphertext,
+        };
+        let data_key = self.open_data_key(caller, id, &protected).await?;
+        Ok((protected, data_key.expect("it is a sealed volume's")))
+    }
+
+    /// Unwraps the data key of a sealed volume; `None` for an unencrypted one.
+    async fn open_data_key(
+        &self,
+        caller: &Caller,
+        id: VolumeId,
+        protected: &Protected,
+    ) -> Result<Option<VolumeDataKey>, VolumeError> {
+        let Protected::Sealed {
+            key,
+            wrapped_data_key,
+        } = protected
+        else {
+            return Ok(None);
+        };
+        let keyring = &self.options.keyring;
+        let authorized = keyring
+            .authorize_decrypt(caller, wrapped_data_key, Some(&KeyArgument::from(key)))
+            .await?;
+        let opened = keyring
+            .decrypt(authorized, wrapped_data_key, context(id)?)
+            .await?;
+        data_key(opened.plaintext, id).map(Some)
     }
 
     /// All volumes, or those named; fails if one of these does not exist. `authorized` is for [`Volumes::arn_every`].
@@ -80,16 +332,55 @@ impl Volumes {
         authorized: Authorized<iam::DescribeVolumes>,
         ids: &[VolumeId],
     ) -> Result<Vec<VolumeInfo>, VolumeError> {
-        later!()
+        permitted(&authorized, &self.arn_every())?;
+        if ids.is_empty() {
+            let entries = self.entries.read();
+            return Ok(entries.values().filter_map(|entry| entry.info()).collect());
+        }
+        ids.iter()
+            .map(|id| {
+                let entry = self.entry(id)?;
+                entry.descriptor()?;
+                entry.info().ok_or_else(|| not_found(id))
+            })
+            .collect()
     }
 
     /// Deletes a volume that is not attached. `authorized` is for [`Volumes::arn`] of it.
+    ///
+    /// It is gone when this returns, also after a crash; its space is given back in the background. Its wrapped data
+    /// key goes with it, so what may be left of its sectors on the medium opens no more.
     pub async fn delete(
         &self,
         authorized: Authorized<iam::DeleteVolume>,
         id: &VolumeId,
     ) -> Result<(), VolumeError> {
-        later!()
+        permitted(&authorized, &self.arn(id))?;
+        let entry = self.entry(id)?;
+        let one = Arc::clone(&entry.changing).lock_owned().await;
+        let only =
+            Arc::clone(&entry.only)
+                .try_acquire_owned()
+                .map_err(|_| match *entry.state.lock() {
+                    VolumeState::Deleting => not_found(id),
+                    _ => VolumeError::InUse(*id),
+                })?;
+        *entry.state.lock() = VolumeState::Deleting;
+        let (options, entries) = (Arc::clone(&self.options), Arc::clone(&self.entries));
+        let id = *id;
+        let hidden = blocking(move || {
+            let _one = one;
+            let hidden = files::hide(&options.dir, id)
+                .inspect_err(|_| *entry.state.lock() = VolumeState::Available)?;
+            entries.write().remove(&id);
+            // Whoever still has the entry will not get a permit any more.
+            only.forget();
+            Ok(hidden)
+        })
+        .await?;
+        tokio::task::spawn_blocking(move || files::remove(&hidden));
+        tracing::info!(volume = %id, "deleted");
+        Ok(())
     }
 
     /// Sets tags (a tag of the same key is replaced). `authorized` is for [`Volumes::arn`] of it.
@@ -97,9 +388,15 @@ impl Volumes {
         &self,
         authorized: Authorized<iam::CreateTags>,
         id: &VolumeId,
-        tags: Vec<crate::Tag>,
+        tags: Vec<Tag>,
     ) -> Result<(), VolumeError> {
-        later!()
+        permitted(&authorized, &self.arn(id))?;
+        check_tags(&tags)?;
+        self.change_tags(id, move |now| {
+            now.retain(|tag| tags.iter().all(|new| new.key != tag.key));
+            now.extend(tags);
+        })
+        .await
     }
 
     /// Takes tags off by their keys; with a value, only if it has that value. `authorized` is for [`Volumes::arn`] of it.
@@ -109,22 +406,220 @@ impl Volumes {
         id: &VolumeId,
         tags: Vec<(String, Option<String>)>,
     ) -> Result<(), VolumeError> {
-        later!()
+        permitted(&authorized, &self.arn(id))?;
+        self.change_tags(id, move |now| {
+            now.retain(|tag| {
+                !tags.iter().any(|(key, value)| {
+                    *key == tag.key && value.as_ref().is_none_or(|value| *value == tag.value)
+                })
+            });
+        })
+        .await
+    }
+
+    async fn change_tags(
+        &self,
+        id: &VolumeId,
+        change: impl FnOnce(&mut Vec<Tag>),
+    ) -> Result<(), VolumeError> {
+        let entry = self.entry(id)?;
+        let one = Arc::clone(&entry.changing).lock_owned().await;
+        if *entry.state.lock() == VolumeState::Deleting {
+            return Err(not_found(id));
+        }
+        let mut descriptor = entry.descriptor()?;
+        change(&mut descriptor.tags);
+        // In the order they are kept in.
+        descriptor.tags.sort_by(|a, b| a.key.cmp(&b.key));
+        check_tags(&descriptor.tags)?;
+        let options = Arc::clone(&self.options);
+        blocking(move || {
+            let _one = one;
+            let dir = options.dir.join(descriptor.id.to_string());
+            descriptor
+                .write(&dir, &options.records, &*options.random)
+                .map_err(|error| VolumeError::from_io("writing a volume's descriptor", error))?;
+            *entry.descriptor.write() = Ok(descriptor);
+            Ok(())
+        })
+        .await
     }
 
     /// The volume an export name means: a volume id, or the value of one volume's tag `Name`.
     pub fn find_by_export_name(&self, name: &str) -> Result<VolumeId, VolumeError> {
-        later!()
+        let unknown = || VolumeError::NotFound(name.chars().take(64).collect());
+        let entries = self.entries.read();
+        if let Ok(id) = name.parse::<VolumeId>() {
+            return entries.contains_key(&id).then_some(id).ok_or_else(unknown);
+        }
+        if name.is_empty() {
+            return Err(unknown());
+        }
+        let mut named = entries.iter().filter_map(|(id, entry)| {
+            let descriptor = entry.descriptor.read();
+            let tags = &descriptor.as_ref().ok()?.tags;
+            tags.iter()
+                .any(|tag| tag.key == "Name" && tag.value == name)
+                .then_some(*id)
+        });
+        match (named.next(), named.next()) {
+            (Some(id), None) => Ok(id),
+            (Some(_), Some(_)) => Err(VolumeError::AmbiguousName(name.chars().take(64).collect())),
+            (None, _) => Err(unknown()),
+        }
     }
 
     /// Attaches a volume, or shares the attachment there is. `authorized` is for [`Volumes::arn`] of it; the data key is
-    /// unwrapped in the name of `caller`, so that also needs `kms:Decrypt`.
+    /// unwrapped in the name of `caller`, so that also needs `kms:Decrypt` (sharing too, though the key is not used
+    /// then, so that disabling it does not stop a volume that is attached).
+    ///
+    /// Waits while the last user of an earlier attachment is releasing it. Fails with [`VolumeError::Failed`] while
+    /// others hold on to an attachment that has failed.
     pub async fn attach(
         &self,
         authorized: Authorized<iam::AttachVolume>,
         id: &VolumeId,
         caller: &Caller,
     ) -> Result<Arc<AttachedVolume>, VolumeError> {
-        later!()
+        permitted(&authorized, &self.arn(id))?;
+        let caller = caller.via(Via::Volume);
+        let entry = self.entry(id)?;
+        let _one = entry.changing.lock().await;
+        if *entry.state.lock() == VolumeState::Deleting {
+            return Err(not_found(id));
+        }
+        let descriptor = entry.descriptor()?;
+        let shared = entry.attached.lock().upgrade();
+        if let Some(shared) = shared {
+            if let Protected::Sealed {
+                key,
+                wrapped_data_key,
+            } = &descriptor.protection
+            {
+                let key = KeyArgument::from(key);
+                let keyring = &self.options.keyring;
+                let _may = keyring
+                    .authorize_decrypt(&caller, wrapped_data_key, Some(&key))
+                    .await?;
+            }
+            shared.alive()?;
+            return Ok(shared);
+        }
+        let only = Arc::clone(&entry.only)
+            .acquire_owned()
+            .await
+            .map_err(|_| VolumeError::ShuttingDown)?;
+        let data_key = self
+            .open_data_key(&caller, *id, &descriptor.protection)
+            .await?;
+        let options = Arc::clone(&self.options);
+        let attached = blocking(move || open_files(&options, &descriptor, data_key, only)).await?;
+        let attached = Arc::new(attached);
+        *entry.attached.lock() = Arc::downgrade(&attached);
+        tracing::info!(volume = %id, principal = %caller.principal.arn(), "attached");
+        Ok(attached)
     }
+
+    fn entry(&self, id: &VolumeId) -> Result<Arc<Entry>, VolumeError> {
+        self.entries
+            .read()
+            .get(id)
+            .cloned()
+            .ok_or_else(|| not_found(id))
+    }
+}
+
+fn open_files(
+    options: &Options,
+    descriptor: &Descriptor,
+    data_key: Option<VolumeDataKey>,
+    only: OwnedSemaphorePermit,
+) -> Result<AttachedVolume, VolumeError> {
+    let id = descriptor.id;
+    match data_key {
+        Some(data_key) => {
+            let sealed = Sealed::new(id, data_key, BASE_GENERATION);
+            let engine = files::open(&options.dir, descriptor, sealed)?;
+            AttachedVolume::new(id, engine, only)
+        }
+        None => {
+            let engine = files::open(&options.dir, descriptor, Unencrypted::new())?;
+            AttachedVolume::new(id, engine, only)
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, VolumeError> + Send + 'static,
+) -> Result<T, VolumeError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| VolumeError::ShuttingDown)?
+}
+
+fn permitted<A: iam::Action>(authorized: &Authorized<A>, needed: &Arn) -> Result<(), VolumeError> {
+    if authorized.resource() == needed {
+        Ok(())
+    } else {
+        Err(VolumeError::PermissionMismatch(needed.to_string()))
+    }
+}
+
+fn not_found(id: &VolumeId) -> VolumeError {
+    VolumeError::NotFound(id.to_string())
+}
+
+fn context(id: VolumeId) -> Result<EncryptionContext, VolumeError> {
+    EncryptionContext::from_pairs([(CONTEXT_NAME, id.to_string())])
+        .map_err(|_| VolumeError::InvalidParameter("an encryption context".to_owned()))
+}
+
+fn data_key(plaintext: SecretVec, id: VolumeId) -> Result<VolumeDataKey, VolumeError> {
+    VolumeDataKey::from_secret(plaintext).map_err(|_| VolumeError::Damaged {
+        file: id.to_string().into(),
+        at: 0,
+        why: "its data key is not 64 bytes long",
+    })
+}
+
+fn check_token(token: &str) -> Result<String, VolumeError> {
+    if token.len() > CLIENT_TOKEN_LEN_MAX || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(VolumeError::InvalidParameter(format!(
+            "A client token has at most {CLIENT_TOKEN_LEN_MAX} printable ASCII characters."
+        )));
+    }
+    Ok(token.to_owned())
+}
+
+fn check_zone(zone: &str) -> Result<(), VolumeError> {
+    let well_formed = (1..=ZONE_LEN_MAX).contains(&zone.len())
+        && zone
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if !well_formed {
+        return Err(VolumeError::InvalidParameter(
+            "The availability zone is not valid.".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+/// SHA-256 of a request's parameters, so that a token used again can be told from one used for something else.
+fn fingerprint(request: &CreateVolume) -> String {
+    let encryption = match &request.encryption {
+        Encryption::Sealed { key } => format!("sealed {key:?}"),
+        Encryption::Unencrypted => "unencrypted".to_owned(),
+    };
+    let mut tags = request.tags.clone();
+    tags.sort_by(|a, b| a.key.cmp(&b.key));
+    let text = format!(
+        "{} {encryption} {} {:?} {tags:?}",
+        request.size.bytes(),
+        request.volume_type,
+        request.availability_zone
+    );
+    Sha256::digest(text.as_bytes())
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }

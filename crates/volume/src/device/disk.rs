@@ -47,6 +47,14 @@ impl DiskFile {
         rustix::fs::flock(&self.0, FlockOperation::NonBlockingLockExclusive)?;
         Ok(())
     }
+
+    /// Drops what the page cache holds of the file, so that reads give what the disk has. After a failed sync the cache
+    /// holds pages that count as clean and are not on disk.
+    pub(crate) fn forget_cached(&self) -> io::Result<()> {
+        self.0.sync_data()?;
+        rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::DontNeed)?;
+        Ok(())
+    }
 }
 
 fn no_follow() -> i32 {

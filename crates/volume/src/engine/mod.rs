@@ -105,7 +105,8 @@ impl<P: Protection> Engine<P> {
         }
     }
 
-    fn alive(&self) -> Result<(), VolumeError> {
+    /// [`VolumeError::Failed`] if it has failed.
+    pub(crate) fn alive(&self) -> Result<(), VolumeError> {
         match self.failed.get() {
             Some(error) => Err(error.clone()),
             None => Ok(()),

@@ -341,10 +341,6 @@ impl Batch {
         self.open.count += 1;
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.full.is_empty() && self.open.count == 0 && self.last.is_none()
-    }
-
     /// The payloads that are full by now, so that a long batch need not be held whole.
     pub(crate) fn take_full(&mut self) -> Vec<Payload> {
         std::mem::take(&mut self.full)
