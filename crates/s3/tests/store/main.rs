@@ -32,8 +32,12 @@ fn memory() -> Subject {
     }
 }
 
-fn local_with(change: impl FnOnce(&mut Options)) -> Subject {
-    let dir = tempfile::tempdir().unwrap();
+/// A directory in memory, where there is one: for what is not about the disk.
+pub(crate) fn quick_dir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
+}
+
+fn local_with(dir: tempfile::TempDir, change: impl FnOnce(&mut Options)) -> Subject {
     let mut options = local_options(dir.path());
     change(&mut options);
     Subject {
@@ -43,12 +47,12 @@ fn local_with(change: impl FnOnce(&mut Options)) -> Subject {
 }
 
 fn local() -> Subject {
-    local_with(|_| {})
+    local_with(tempfile::tempdir().unwrap(), |_| {})
 }
 
 /// Everything in files, through the page cache.
 fn local_in_files() -> Subject {
-    local_with(|options| {
+    local_with(quick_dir(), |options| {
         options.inline_len_max = 0;
         options.direct_io = false;
     })

@@ -15,8 +15,8 @@ use s3::store::{
     UploadId, UploadQuery,
 };
 
-use crate::local_options;
 use crate::sealing::{bytes, commit_if, date, put_part, put_with, read_all};
+use crate::{local_options, quick_dir};
 
 /// A small generator: a test replays from its seed.
 struct Dice(u64);
@@ -390,7 +390,7 @@ fn data_files(dir: &Path) -> (usize, usize) {
 
 async fn run(seed: u64, steps: u64) {
     println!("seed {seed}");
-    let dir = tempfile::tempdir().unwrap();
+    let dir = quick_dir();
     let mut dice = Dice(seed);
     let mut pair = Pair {
         reference: MemoryStore::new(Arc::new(SystemRandom)),
@@ -495,7 +495,7 @@ async fn a_long_run() {
 async fn faults_never_leave_half_an_object() {
     for seed in 1..=2u64 {
         println!("seed {seed}");
-        let dir = tempfile::tempdir().unwrap();
+        let dir = quick_dir();
         let local = LocalStore::open(local_options(dir.path())).unwrap();
         local.create_bucket("b", date(0)).await.unwrap();
         let faults = Faults {
