@@ -1,0 +1,417 @@
+//! The registry on real files, with a real keyring.
+#![allow(clippy::unwrap_used)]
+
+use std::{path::Path, sync::Arc};
+
+use crypto::{random::SystemRandom, record::RootKey, secret::SecretBytes};
+use iam::{AccountId, Action, Authorized, Authorizer, Caller, Principal, Region, Via};
+use keyring::{Keyring, SystemClock};
+use volume::{
+    AttachedVolume, CreateVolume, Encryption, Options, Protection, Tag, VolumeError, VolumeId,
+    VolumeInfo, VolumeSize, VolumeState, VolumeType, Volumes,
+};
+
+const GIB: u64 = 1 << 30;
+
+struct World {
+    dir: tempfile::TempDir,
+    keyring: Arc<Keyring>,
+    authorizer: Authorizer,
+    caller: Caller,
+}
+
+fn account() -> AccountId {
+    "123456789012".parse().unwrap()
+}
+
+fn region() -> Region {
+    "us-east-1".parse().unwrap()
+}
+
+fn root() -> RootKey {
+    RootKey::from_secret(SecretBytes::init_with(|key| key.fill(42)))
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path();
+        let keyring = Keyring::open(keyring::Options {
+            store: Arc::new(keyring::store::SqliteStore::open(&path.join("keyring.db")).unwrap()),
+            root: root(),
+            audit: keyring::AuditLog::open(keyring::AuditOptions::new(path.join("audit"))).unwrap(),
+            clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom),
+            account: account(),
+            region: region(),
+            observer: Arc::new(keyring::NoObserver),
+        })
+        .unwrap();
+        Self {
+            keyring,
+            authorizer: Authorizer::new(account()),
+            caller: Caller::new(Principal::root(account()), Via::Api, "request"),
+            dir,
+        }
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.dir.path().join("volumes")
+    }
+
+    fn volumes(&self) -> Arc<Volumes> {
+        Volumes::open(Options {
+            dir: self.path(),
+            keyring: Arc::clone(&self.keyring),
+            records: root().record_key("volume-descriptors"),
+            clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom),
+            account: account(),
+            region: region(),
+            volumes_max: 5,
+        })
+        .unwrap()
+    }
+
+    fn may<A: Action>(&self, arn: &iam::Arn) -> Authorized<A> {
+        self.authorizer.authorize(&self.caller, arn).unwrap()
+    }
+
+    async fn create(
+        &self,
+        volumes: &Volumes,
+        request: CreateVolume,
+    ) -> Result<VolumeInfo, VolumeError> {
+        volumes.create(self.may(&volumes.arn_new()), request).await
+    }
+
+    async fn attach(
+        &self,
+        volumes: &Volumes,
+        id: VolumeId,
+    ) -> Result<Arc<AttachedVolume>, VolumeError> {
+        let may = self.may(&volumes.arn(&id));
+        volumes.attach(may, &id, &self.caller).await
+    }
+
+    async fn delete(&self, volumes: &Volumes, id: VolumeId) -> Result<(), VolumeError> {
+        volumes.delete(self.may(&volumes.arn(&id)), &id).await
+    }
+
+    fn describe(&self, volumes: &Volumes) -> Vec<VolumeInfo> {
+        volumes
+            .describe(self.may(&volumes.arn_every()), &[])
+            .unwrap()
+    }
+}
+
+fn request(encryption: Encryption) -> CreateVolume {
+    CreateVolume {
+        size: VolumeSize::from_gib(1).unwrap(),
+        encryption,
+        volume_type: VolumeType::Gp3,
+        availability_zone: "us-east-1a".to_owned(),
+        tags: Vec::new(),
+        client_token: None,
+    }
+}
+
+fn sealed() -> CreateVolume {
+    request(Encryption::Sealed { key: None })
+}
+
+fn named(name: &str) -> CreateVolume {
+    CreateVolume {
+        tags: vec![Tag::new("Name", name).unwrap()],
+        ..request(Encryption::Unencrypted)
+    }
+}
+
+fn read(volume: &AttachedVolume, offset: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0xee; len];
+    volume.read(offset, &mut bytes).unwrap();
+    bytes
+}
+
+fn holds(dir: &Path, needle: &[u8]) -> bool {
+    std::fs::read_dir(dir).unwrap().any(|entry| {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            return holds(&path, needle);
+        }
+        let bytes = std::fs::read(path).unwrap();
+        bytes.windows(needle.len()).any(|window| window == needle)
+    })
+}
+
+#[tokio::test]
+async fn a_volume_is_there_again_after_a_restart() {
+    let world = World::new();
+    let needle = b"a needle that is nowhere else in these files";
+    let mut ids = Vec::new();
+    for encryption in [Encryption::Sealed { key: None }, Encryption::Unencrypted] {
+        let volumes = world.volumes();
+        let made = world.create(&volumes, request(encryption)).await.unwrap();
+        assert_eq!(made.state, VolumeState::Available);
+        let attached = world.attach(&volumes, made.id).await.unwrap();
+        assert_eq!(attached.size(), GIB);
+        assert_eq!(
+            attached.is_sealed(),
+            matches!(made.protection, Protection::Sealed { .. })
+        );
+        attached.write(12_345, &mut needle.to_vec(), true).unwrap();
+        if attached.is_sealed() {
+            assert!(!holds(world.dir.path(), needle));
+        }
+        ids.push(made.id);
+    }
+    let volumes = world.volumes();
+    assert_eq!(world.describe(&volumes).len(), 2);
+    for id in ids {
+        let attached = world.attach(&volumes, id).await.unwrap();
+        assert_eq!(read(&attached, 12_345, needle.len()), needle);
+        assert_eq!(read(&attached, GIB - 10, 10), [0; 10]);
+    }
+    assert!(holds(world.dir.path(), needle), "the unencrypted volume's");
+}
+
+#[tokio::test]
+async fn attachments_are_shared_and_the_last_one_detaches() {
+    let world = World::new();
+    let volumes = world.volumes();
+    let id = world.create(&volumes, sealed()).await.unwrap().id;
+    let first = world.attach(&volumes, id).await.unwrap();
+    let second = world.attach(&volumes, id).await.unwrap();
+    assert!(Arc::ptr_eq(&first, &second));
+    // Another process, or another registry in this one, does not get it.
+    let others = world.volumes();
+    assert!(matches!(
+        world.attach(&others, id).await,
+        Err(VolumeError::Locked(_))
+    ));
+    drop(first);
+    assert_eq!(world.describe(&volumes)[0].state, VolumeState::InUse);
+    assert!(matches!(
+        world.delete(&volumes, id).await,
+        Err(VolumeError::InUse(_))
+    ));
+    drop(second);
+    assert_eq!(world.describe(&volumes)[0].state, VolumeState::Available);
+    world.attach(&others, id).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_deleted_volume_is_gone_and_what_a_crash_left_is_swept() {
+    let world = World::new();
+    let volumes = world.volumes();
+    let id = world.create(&volumes, sealed()).await.unwrap().id;
+    world.delete(&volumes, id).await.unwrap();
+    assert!(matches!(
+        world.attach(&volumes, id).await,
+        Err(VolumeError::NotFound(_))
+    ));
+    assert!(matches!(
+        world.delete(&volumes, id).await,
+        Err(VolumeError::NotFound(_))
+    ));
+    for left in [format!(".creating-{id}"), format!(".deleted-{id}")] {
+        std::fs::create_dir_all(world.path().join(&left)).unwrap();
+        std::fs::write(world.path().join(left).join("slots"), b"x").unwrap();
+    }
+    assert!(world.describe(&world.volumes()).is_empty());
+    assert_eq!(std::fs::read_dir(world.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_client_token_makes_one_volume() {
+    let world = World::new();
+    let volumes = world.volumes();
+    let tokened = |gib| CreateVolume {
+        size: VolumeSize::from_gib(gib).unwrap(),
+        client_token: Some("token".to_owned()),
+        ..sealed()
+    };
+    let first = world.create(&volumes, tokened(1)).await.unwrap();
+    let again = world.create(&volumes, tokened(1)).await.unwrap();
+    assert_eq!(first.id, again.id);
+    let again = world.create(&world.volumes(), tokened(1)).await.unwrap();
+    assert_eq!(first.id, again.id);
+    assert!(matches!(
+        world.create(&volumes, tokened(2)).await,
+        Err(VolumeError::IdempotentParameterMismatch)
+    ));
+}
+
+#[tokio::test]
+async fn disabling_the_key_stops_the_next_attachment_and_not_this_one() {
+    let world = World::new();
+    let volumes = world.volumes();
+    let keyring = &world.keyring;
+    let key = keyring
+        .create_key(
+            keyring.authorize_account(&world.caller).await.unwrap(),
+            keyring::CreateKey::default(),
+        )
+        .await
+        .unwrap()
+        .arn;
+    let argument = keyring::KeyArgument::from(&key);
+    let own_key = request(Encryption::Sealed {
+        key: Some(argument.clone()),
+    });
+    let made = world.create(&volumes, own_key).await.unwrap();
+    assert_eq!(made.protection, Protection::Sealed { key });
+    let attached = world.attach(&volumes, made.id).await.unwrap();
+    attached.write(0, &mut [1; 4096], false).unwrap();
+    let may = keyring.authorize(&world.caller, &argument).await.unwrap();
+    keyring.disable_key(may).await.unwrap();
+    attached.flush().unwrap();
+    assert_eq!(read(&attached, 0, 4096), [1; 4096]);
+    drop(attached);
+    let refused = world.attach(&volumes, made.id).await.unwrap_err();
+    assert!(matches!(refused, VolumeError::Key(_)), "{refused}");
+    assert_eq!(refused.code(), "InvalidKmsKey.InvalidState");
+}
+
+#[tokio::test]
+async fn descriptors_and_folders_cannot_be_swapped() {
+    let world = World::new();
+    let volumes = world.volumes();
+    let sealed = world.create(&volumes, sealed()).await.unwrap().id;
+    let plain = world
+        .create(&volumes, request(Encryption::Unencrypted))
+        .await
+        .unwrap()
+        .id;
+    let file = |id: VolumeId, name: &str| world.path().join(id.to_string()).join(name);
+    std::fs::copy(file(plain, "volume.json"), file(sealed, "volume.json")).unwrap();
+    let volumes = world.volumes();
+    assert!(matches!(
+        world.attach(&volumes, sealed).await,
+        Err(VolumeError::Damaged { .. })
+    ));
+    assert_eq!(world.describe(&volumes).len(), 1);
+    // The log of another volume is refused as well.
+    std::fs::copy(file(sealed, "map.log"), file(plain, "map.log")).unwrap();
+    assert!(matches!(
+        world.attach(&volumes, plain).await,
+        Err(VolumeError::Damaged { .. })
+    ));
+    world.delete(&volumes, sealed).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_permission_for_another_resource_is_refused() {
+    let world = World::new();
+    let volumes = world.volumes();
+    let one = world.create(&volumes, named("one")).await.unwrap().id;
+    let two = world.create(&volumes, named("two")).await.unwrap().id;
+    let for_two = world.may(&volumes.arn(&two));
+    assert!(matches!(
+        volumes.attach(for_two, &one, &world.caller).await,
+        Err(VolumeError::PermissionMismatch(_))
+    ));
+    let for_two = world.may(&volumes.arn(&two));
+    assert!(matches!(
+        volumes.delete(for_two, &one).await,
+        Err(VolumeError::PermissionMismatch(_))
+    ));
+}
+
+#[tokio::test]
+async fn exports_are_named_by_id_and_by_the_tag_name() {
+    let world = World::new();
+    let volumes = world.volumes();
+    let one = world.create(&volumes, named("data")).await.unwrap().id;
+    let two = world.create(&volumes, named("")).await.unwrap().id;
+    assert_eq!(volumes.find_by_export_name("data").unwrap(), one);
+    assert_eq!(volumes.find_by_export_name(&two.to_string()).unwrap(), two);
+    for unknown in ["", "other", "vol-00000000000000000"] {
+        assert!(matches!(
+            volumes.find_by_export_name(unknown),
+            Err(VolumeError::NotFound(_))
+        ));
+    }
+    let tags = vec![Tag::new("Name", "data").unwrap()];
+    volumes
+        .create_tags(world.may(&volumes.arn(&two)), &two, tags)
+        .await
+        .unwrap();
+    assert!(matches!(
+        volumes.find_by_export_name("data"),
+        Err(VolumeError::AmbiguousName(_))
+    ));
+    let tags = vec![("Name".to_owned(), None)];
+    volumes
+        .delete_tags(world.may(&volumes.arn(&one)), &one, tags)
+        .await
+        .unwrap();
+    assert_eq!(volumes.find_by_export_name("data").unwrap(), two);
+    assert_eq!(world.volumes().find_by_export_name("data").unwrap(), two);
+}
+
+#[tokio::test]
+async fn the_number_of_volumes_is_bounded() {
+    let world = World::new();
+    let volumes = world.volumes();
+    for n in 0..5 {
+        world.create(&volumes, named(&n.to_string())).await.unwrap();
+    }
+    let refused = world.create(&volumes, named("6")).await.unwrap_err();
+    assert_eq!(refused.code(), "VolumeLimitExceeded");
+}
+
+#[tokio::test]
+async fn a_volume_that_failed_is_read_from_the_disk_when_it_comes_back() {
+    let world = World::new();
+    let volumes = world.volumes();
+    let id = world.create(&volumes, sealed()).await.unwrap().id;
+    let attached = world.attach(&volumes, id).await.unwrap();
+    attached.write(0, &mut [7; 8192], true).unwrap();
+    drop(attached);
+    let mark = world.path().join(id.to_string()).join("failed");
+    std::fs::write(&mark, b"").unwrap();
+    let attached = world.attach(&volumes, id).await.unwrap();
+    assert_eq!(read(&attached, 0, 8192), [7; 8192]);
+    assert!(!mark.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn threads_that_write_side_by_side_do_not_disturb_each_other() {
+    const THREADS: u64 = 4;
+    let world = World::new();
+    let volumes = world.volumes();
+    let id = world.create(&volumes, sealed()).await.unwrap().id;
+    let attached = world.attach(&volumes, id).await.unwrap();
+    // Each thread has every fourth kilobyte, so that four of them share each sector.
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let attached = &attached;
+            scope.spawn(move || {
+                for n in 0..300_u64 {
+                    let place = n * 37 % 3000;
+                    let at = (place * THREADS + thread) * 1024;
+                    let mut bytes = vec![(place % 251) as u8 + thread as u8; 1024];
+                    attached.write(at, &mut bytes, n % 100 == 0).unwrap();
+                    if n % 50 == 0 {
+                        attached.flush().unwrap();
+                        attached.trim(900 << 20, 10 << 20, false).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    drop(attached);
+    let attached = world.attach(&volumes, id).await.unwrap();
+    for thread in 0..THREADS {
+        for n in 0..300_u64 {
+            let place = n * 37 % 3000;
+            let found = read(&attached, (place * THREADS + thread) * 1024, 1024);
+            assert!(
+                found
+                    .iter()
+                    .all(|byte| *byte == (place % 251) as u8 + thread as u8)
+            );
+        }
+    }
+}
