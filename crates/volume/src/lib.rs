@@ -25,6 +25,9 @@ mod device;
 mod engine;
 mod error;
 mod files;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod geometry;
 mod id;
 mod log;

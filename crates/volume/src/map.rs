@@ -226,6 +226,7 @@ impl Map {
     }
 
     /// Whether any chunk is marked.
+    #[cfg(test)]
     pub(crate) fn is_changed(&self) -> bool {
         !self.changed_leaves.lock().is_empty()
     }

@@ -155,7 +155,7 @@ impl Record {
         }
     }
 
-    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         let head = |out: &mut Vec<u8>, kind: u8, numbers: &[u32]| {
             out.extend_from_slice(&[kind, 0, 0, 0]);
             for number in numbers {
@@ -216,7 +216,7 @@ impl Record {
     }
 
     /// Takes one record off the front of `bytes`. Whether its numbers make sense for the volume is the caller's to check.
-    pub(super) fn decode(bytes: &mut &[u8]) -> Result<Self, &'static str> {
+    pub(crate) fn decode(bytes: &mut &[u8]) -> Result<Self, &'static str> {
         let mut reader = Reader(bytes);
         let [kind, pad @ ..] = reader.take::<4>()?;
         if pad != [0; 3] {
