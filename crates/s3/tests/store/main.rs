@@ -1,6 +1,7 @@
 //! The object stores: one suite of behaviour for all of them, and what is the local store's own.
 #![allow(clippy::unwrap_used)]
 
+mod concurrency;
 mod conformance;
 mod crash;
 mod golden;

@@ -132,6 +132,15 @@ impl Writer {
                 self.written += bytes.len() as u64;
                 return Ok(());
             };
+            // Memory that happens to be aligned, as large allocations of mimalloc are, goes as it is.
+            let whole = bytes.len() / ALIGN * ALIGN;
+            if self.filled == 0 && whole > 0 && bytes.as_ptr().align_offset(ALIGN) == 0 {
+                self.reserve(whole as u64)?;
+                self.file.write_all_at(&bytes[..whole], self.written)?;
+                self.written += whole as u64;
+                bytes = &bytes[whole..];
+                continue;
+            }
             let take = bytes.len().min(WRITE_LEN - self.filled);
             buffer.space_mut()[self.filled..self.filled + take].copy_from_slice(&bytes[..take]);
             self.filled += take;

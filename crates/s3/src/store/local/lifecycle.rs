@@ -6,7 +6,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 
 use super::layout::{Directory, FileId, remove};
 use crate::store::StoreError;
@@ -79,9 +79,6 @@ pub(super) struct Doomed {
 /// Keeps files alive for readers and has them removed after the last one.
 #[derive(Debug)]
 pub(super) struct Pins {
-    /// Held shared from the look at the index to the pin, so that a file whose row is gone is only
-    /// removed when everybody who saw the row has pinned it.
-    gate: RwLock<()>,
     pinned: Mutex<HashMap<u64, Pinned>>,
     life: Arc<Life>,
     bin: mpsc::Sender<(Vec<FileId>, Unsettled)>,
@@ -110,7 +107,6 @@ impl Pins {
             }
         })?;
         let pins = Self {
-            gate: RwLock::new(()),
             pinned: Mutex::default(),
             life,
             bin,
@@ -118,28 +114,18 @@ impl Pins {
         Ok((Arc::new(pins), thread))
     }
 
-    /// Looks something up by `look` and pins the content it names, with no removal in between.
-    pub(super) fn pin<T>(
-        self: &Arc<Self>,
-        look: impl FnOnce() -> Result<T, StoreError>,
-        content: impl FnOnce(&T) -> Option<u64>,
-    ) -> Result<(T, Option<Pin>), StoreError> {
-        let _gate = self.gate.read();
-        let found = look()?;
-        let pin = content(&found).map(|content| {
-            self.pinned.lock().entry(content).or_default().readers += 1;
-            Pin {
-                pins: self.clone(),
-                content,
-            }
-        });
-        Ok((found, pin))
+    /// Keeps the files of a content from now on. They may be gone already: look at the index
+    /// *again* afterwards. If the row is still there, its removal comes after the pin and sees it.
+    pub(super) fn pin(self: &Arc<Self>, content: u64) -> Pin {
+        self.pinned.lock().entry(content).or_default().readers += 1;
+        Pin {
+            pins: self.clone(),
+            content,
+        }
     }
 
     /// Takes files whose rows are gone, durably: removes them now, or after the last reader.
     pub(super) fn doom(&self, doomed: Vec<Doomed>) {
-        // Whoever saw the rows has pinned by the time this is ours.
-        let _gate = self.gate.write();
         let mut pinned = self.pinned.lock();
         for Doomed { content, files } in doomed {
             let waste = (files, self.life.count());
@@ -230,8 +216,7 @@ mod tests {
     fn a_pinned_file_goes_with_its_last_reader() {
         let f = fixture();
         let id = some_file(&f);
-        let pin = || f.pins.pin(|| Ok(()), |()| Some(7)).unwrap().1.unwrap();
-        let (first, second) = (pin(), pin());
+        let (first, second) = (f.pins.pin(7), f.pins.pin(7));
         f.pins.doom(vec![Doomed {
             content: Some(7),
             files: vec![id],

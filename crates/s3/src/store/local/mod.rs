@@ -230,30 +230,38 @@ impl Shared {
         key: &str,
         parts_max: usize,
     ) -> Result<Option<(ObjectRecord, LocalReader)>, StoreError> {
-        type Found = (ObjectRow, Option<(Vec<PartRecord>, Bodies)>);
-        let look = || {
-            self.readers.with(|index| {
+        loop {
+            let found = self.readers.with(|index| {
                 let view = index
                     .unchecked_transaction()
                     .map_err(failed("begin to read"))?;
                 let row = lookup::object(&view, bucket, key)?;
                 if row.record.part_count as usize > parts_max {
-                    return Ok((row, None));
+                    return Ok(None);
                 }
                 let bodies = bodies(&view, &row)?;
-                Ok((row, Some(bodies)))
-            })
-        };
-        let content = |(row, bodies): &Found| {
-            matches!(bodies, Some((_, Bodies::Files(_)))).then_some(row.content)
-        };
-        let ((row, bodies), pin) = self.pins.pin(look, content)?;
-        Ok(bodies.map(|(parts, bodies)| {
-            (
-                row.record,
-                LocalReader::new(parts, bodies, self.directory.clone(), pin),
-            )
-        }))
+                Ok(Some((row, bodies)))
+            })?;
+            let Some((row, (parts, bodies))) = found else {
+                return Ok(None);
+            };
+            let pin = match &bodies {
+                Bodies::Inline(_) => None,
+                Bodies::Files(_) => {
+                    let pin = self.pins.pin(row.content);
+                    let again = self
+                        .readers
+                        .with(|index| lookup::object(index, bucket, key))?;
+                    if again.content != row.content {
+                        // Replaced before the pin was there to be seen; its files may be gone.
+                        continue;
+                    }
+                    Some(pin)
+                }
+            };
+            let reader = LocalReader::new(parts, bodies, self.directory.clone(), pin);
+            return Ok(Some((row.record, reader)));
+        }
     }
 }
 

@@ -55,7 +55,10 @@ impl Batch<'_> {
 enum Failure {
     /// No room; it was rolled back.
     NoSpace,
-    /// Anything else. Whether it happened is unknown, and nobody should go on from here.
+    /// Something else before the commit; it was rolled back.
+    RolledBack,
+    /// The commit itself failed, or the rollback. Whether it happened is unknown, and nobody should
+    /// go on from here.
     Unknown,
 }
 
@@ -91,6 +94,10 @@ where
             (Some(Err(error)), _) => Err(error),
             (Some(ok), None) => ok,
             (_, Some(Failure::NoSpace)) => Err(StoreError::NoSpace),
+            (_, Some(Failure::RolledBack)) => Err(StoreError::Index {
+                what: "a change was rolled back with others",
+                source: "see the log".into(),
+            }),
             (_, _) => Err(StoreError::Closed),
         };
         // A requester that has gone away does not want to know.
@@ -207,64 +214,74 @@ impl Machine {
             adopted: Vec::new(),
             doomed: Vec::new(),
         };
-        let outcome = apply_all(&mut batch, &mut changes);
+        let applied = apply_all(&mut batch, &mut changes);
+        let (committing, outcome) = match applied {
+            Ok(()) => (true, run(&self.index, "COMMIT", "commit")),
+            Err(error) => (false, Err(error)),
+        };
         let Batch {
             adopted, doomed, ..
         } = batch;
-        match outcome {
-            Ok(()) => {
-                adopted.into_iter().for_each(Published::keep);
-                changes.into_iter().for_each(|change| change.finish(None));
-                if !doomed.is_empty() {
-                    self.pins.doom(doomed);
-                }
-                Ok(())
+        let Err(error) = outcome else {
+            adopted.into_iter().for_each(Published::keep);
+            changes.into_iter().for_each(|change| change.finish(None));
+            if !doomed.is_empty() {
+                self.pins.doom(doomed);
             }
-            Err(error) => {
-                let rolled_back =
-                    self.index.is_autocommit() || self.index.execute_batch("ROLLBACK").is_ok();
-                if matches!(error, StoreError::NoSpace) && rolled_back {
-                    drop(adopted);
-                    changes
-                        .into_iter()
-                        .for_each(|change| change.finish(Some(Failure::NoSpace)));
-                    return Ok(());
-                }
-                tracing::error!(%error, "the object index failed; the store takes no more changes until a restart");
+            return Ok(());
+        };
+        let rolled_back =
+            self.index.is_autocommit() || self.index.execute_batch("ROLLBACK").is_ok();
+        let failure = match error {
+            _ if !rolled_back => Failure::Unknown,
+            // SQLite says so before it has written the end of the transaction.
+            StoreError::NoSpace => Failure::NoSpace,
+            _ if !committing => Failure::RolledBack,
+            _ => Failure::Unknown,
+        };
+        match failure {
+            Failure::NoSpace => drop(adopted),
+            Failure::RolledBack => {
+                tracing::error!(%error, "the object index failed; changes were rolled back");
+                drop(adopted);
+            }
+            Failure::Unknown => {
+                tracing::error!(%error, "the object index failed; it takes no more changes until a restart");
                 // The commit may yet be found in the log after a crash: its files must be there then.
                 adopted.into_iter().for_each(Published::keep);
-                changes
-                    .into_iter()
-                    .for_each(|change| change.finish(Some(Failure::Unknown)));
-                Err(())
             }
         }
+        let go_on = !matches!(failure, Failure::Unknown);
+        changes
+            .into_iter()
+            .for_each(|change| change.finish(Some(failure)));
+        if go_on { Ok(()) } else { Err(()) }
     }
 }
 
+fn run(index: &Connection, sql: &str, what: &'static str) -> Result<(), StoreError> {
+    index
+        .prepare_cached(sql)
+        .and_then(|mut statement| statement.execute([]))
+        .map(drop)
+        .map_err(failed(what))
+}
+
+/// Runs changes up to the commit.
 fn apply_all(batch: &mut Batch<'_>, changes: &mut [Box<dyn Change>]) -> Result<(), StoreError> {
     let index = batch.index;
-    let run = |sql: &str, what| {
-        index
-            .prepare_cached(sql)
-            .and_then(|mut s| s.execute([]))
-            .map_err(failed(what))
-    };
     let sequence_before = *batch.sequence;
-    run("BEGIN IMMEDIATE", "begin")?;
+    run(index, "BEGIN IMMEDIATE", "begin")?;
     for change in changes {
-        run("SAVEPOINT change", "begin a change")?;
+        run(index, "SAVEPOINT change", "begin a change")?;
         let (adopted, doomed) = (batch.adopted.len(), batch.doomed.len());
         if !change.apply(batch) {
-            if index.is_autocommit() {
-                // SQLite has rolled everything back by itself, as it does when the disk is full.
-                return Err(StoreError::NoSpace);
-            }
             batch.adopted.truncate(adopted);
             batch.doomed.truncate(doomed);
-            run("ROLLBACK TO change", "undo a change")?;
+            // Fails if SQLite has rolled everything back by itself, as it may on a full disk.
+            run(index, "ROLLBACK TO change", "undo a change")?;
         }
-        run("RELEASE change", "end a change")?;
+        run(index, "RELEASE change", "end a change")?;
     }
     if *batch.sequence != sequence_before {
         index
@@ -272,7 +289,7 @@ fn apply_all(batch: &mut Batch<'_>, changes: &mut [Box<dyn Change>]) -> Result<(
             .and_then(|mut statement| statement.execute([*batch.sequence as i64]))
             .map_err(failed("note the sequence"))?;
     }
-    run("COMMIT", "commit").map(drop)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -294,6 +311,8 @@ mod tests {
         index
             .execute_batch("CREATE TABLE t (x); UPDATE meta SET value = 0 WHERE name = 'clean'")
             .unwrap();
+        // The store has no foreign keys; one is a way to make a commit fail.
+        index.pragma_update(None, "foreign_keys", true).unwrap();
         let lock = std::fs::File::create(directory.lock_file()).unwrap();
         let life = Arc::new(Life::default());
         let (pins, _) = Pins::start(directory, life.clone()).unwrap();
@@ -426,16 +445,35 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failed_commit_stops_the_writer() {
+    async fn a_batch_that_cannot_be_run_is_undone_and_the_next_one_runs() {
         let f = fixture();
         let broken = f.writer.submit(|batch| {
-            // As a failed write of the log would look: the transaction cannot be ended as it should.
             add(batch, 1)?;
+            // As SQLite does by itself on some errors.
             batch
                 .index
                 .execute_batch("ROLLBACK")
-                .map_err(failed("break it"))?;
-            Ok(())
+                .map_err(failed("break it"))
+        });
+        assert!(matches!(broken.await, Err(StoreError::Index { .. })));
+        f.writer.submit(|batch| add(batch, 2)).await.unwrap();
+        assert_eq!(rows(&f.index()), 1);
+    }
+
+    #[tokio::test]
+    async fn a_failed_commit_stops_the_writer() {
+        let f = fixture();
+        let setup = |batch: &mut Batch<'_>| {
+            let sql = "CREATE TABLE parent (x PRIMARY KEY);
+                       CREATE TABLE child (x REFERENCES parent DEFERRABLE INITIALLY DEFERRED)";
+            batch.index.execute_batch(sql).map_err(failed("set up"))
+        };
+        f.writer.submit(setup).await.unwrap();
+        let broken = f.writer.submit(|batch| {
+            add(batch, 1)?;
+            // Found out at commit, and only there.
+            let orphan = batch.index.execute("INSERT INTO child VALUES (1)", []);
+            orphan.map(drop).map_err(failed("break it"))
         });
         assert!(matches!(broken.await, Err(StoreError::Closed)));
         assert!(matches!(
