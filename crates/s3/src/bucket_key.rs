@@ -26,7 +26,7 @@ use crypto::hash::Sha256;
 use crypto::record::BucketKey;
 use crypto::secret::SecretVec;
 use iam::{Arn, Authorized, Decrypt, GenerateDataKey};
-use keyring::{Clock, DataKeyLen, Keyring, KeyringError};
+use keyring::{Clock, DataKeyLen, KeyArn, Keyring, KeyringError};
 use moka::future::Cache;
 
 use crate::error::Error;
@@ -110,7 +110,7 @@ impl BucketKeys {
             K: Eq + std::hash::Hash + Send + Sync + 'static,
             V: Clone + Send + Sync + 'static,
         {
-            // By the machine's time; `fresh` holds the same limit by the clock given.
+            // By the machine's time; `usable` holds the same limit by the clock given.
             Cache::builder()
                 .max_capacity(policy.entries_max)
                 .time_to_live(policy.lifetime)
@@ -151,7 +151,8 @@ impl BucketKeys {
             epoch: self.caches.epoch.load(Ordering::SeqCst),
         };
         if let Some(held) = self.caches.sealing.get(&entry).await {
-            if self.fresh(&held) && held.uses.fetch_add(1, Ordering::Relaxed) < self.policy.uses_max
+            if self.usable(&held, &entry.kms_key)
+                && held.uses.fetch_add(1, Ordering::Relaxed) < self.policy.uses_max
             {
                 self.observer.bucket_key(true);
                 return Ok(held);
@@ -191,7 +192,7 @@ impl BucketKeys {
             epoch: self.caches.epoch.load(Ordering::SeqCst),
         };
         if let Some(held) = self.caches.opening.get(&entry).await {
-            if self.fresh(&held) {
+            if self.usable(&held, may.resource()) {
                 self.observer.bucket_key(true);
                 return Ok(held);
             }
@@ -208,12 +209,17 @@ impl BucketKeys {
             .map_err(Error::Keyring)
     }
 
-    fn fresh(&self, held: &Held) -> bool {
+    /// Whether an entry still serves: its KMS key is enabled at this moment,
+    /// whatever events are on their way, and it is young enough.
+    fn usable(&self, held: &Held, kms_key: &Arn) -> bool {
+        let enabled = KeyArn::try_from(kms_key).is_ok_and(|key| self.keyring.is_enabled(&key));
         // A clock that stepped back makes the age negative: not fresh.
-        self.clock
-            .now()
-            .duration_since(held.fetched)
-            .is_ok_and(|age| age < self.policy.lifetime)
+        enabled
+            && self
+                .clock
+                .now()
+                .duration_since(held.fetched)
+                .is_ok_and(|age| age < self.policy.lifetime)
     }
 
     fn hold(&self, key: &SecretVec, blob: Vec<u8>) -> Result<Arc<Held>, KeyringError> {

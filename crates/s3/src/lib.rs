@@ -33,6 +33,9 @@ mod dates;
 mod envelope;
 mod error;
 mod front;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gateway;
 mod guard;
 mod object_key;

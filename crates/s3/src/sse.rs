@@ -202,7 +202,7 @@ fn customer(
 }
 
 /// Base64 of a JSON object with string values.
-fn parse_context(value: &str) -> Result<EncryptionContext, Error> {
+pub(crate) fn parse_context(value: &str) -> Result<EncryptionContext, Error> {
     let invalid = || {
         Error::invalid_argument(
             "The header 'x-amz-server-side-encryption-context' shall be Base64-encoded UTF-8 string holding JSON which represents a string-string map",

@@ -137,6 +137,14 @@ impl Front {
     }
 }
 
+/// A continuation token, for the fuzz targets: what is read is written the same.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn check_token(text: &str) {
+    if let Ok(name) = listing::parse_token(text) {
+        assert_eq!(listing::parse_token(&listing::token(&name)).ok(), Some(name));
+    }
+}
+
 fn no_such_version() -> Error {
     Error::client(
         http::StatusCode::NOT_FOUND,
