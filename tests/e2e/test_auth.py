@@ -5,10 +5,11 @@ from datetime import timedelta
 
 import pytest
 
-from harness import ACCOUNT, Signed, http_get, payload
+from harness import ACCOUNT, Signed, http_get, payload, presign
 
 JSON = {"content-type": "application/x-amz-json-1.1", "x-amz-target": "TrentService.ListKeys"}
 WHO = b"Action=GetCallerIdentity&Version=2011-06-15"
+NO = (400, 401, 403)  # EC2 answers AuthFailure with 401
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 
 
@@ -25,7 +26,7 @@ def test_the_service_is_the_one_that_was_signed_for(server):
     # Signed for KMS, asking STS: it reaches KMS, which knows no such thing.
     assert Signed(server, "POST", "/", headers=FORM, body=WHO, service="kms").send()[0] == 400
     status, _, answer = Signed(server, "POST", "/", headers=FORM, body=WHO, service="dynamodb").send()
-    assert 400 <= status < 500, answer
+    assert 400 <= status < 500 or status == 501, answer
 
 
 @pytest.mark.parametrize("service, headers, body", [("s3", {}, b""), ("kms", JSON, b"{}"), ("sts", FORM, WHO), ("ec2", FORM, b"Action=DescribeVolumes&Version=2016-11-15")])
@@ -35,25 +36,25 @@ def test_what_is_not_signed_right_is_refused(server, service, headers, body):
         return Signed(server, method, "/", headers=headers, body=body, service=service, **bent)
 
     assert ask().send()[0] == 200
-    assert ask(secret="x" * 40).send()[0] in (400, 403)
+    assert ask(secret="x" * 40).send()[0] in NO
     for minutes in (-16, 16):
         status, _, answer = ask(skew=timedelta(minutes=minutes)).send()
-        assert status in (400, 403), (minutes, answer)
+        assert status in NO, (minutes, answer)
     for minutes in (-14, 14):
         assert ask(skew=timedelta(minutes=minutes)).send()[0] == 200, minutes
-    assert ask(region="eu-central-1").send()[0] in (400, 403)
-    assert ask(unsigned=("host",)).send()[0] in (400, 403)
+    assert ask(region="eu-central-1").send()[0] in NO
+    assert ask(unsigned=("host",)).send()[0] in NO
     request = ask()
     request.headers["authorization"] = request.headers["authorization"].replace("Credential=", "Credential=AKIAAAAAAAAAAAAAAAAA")
-    assert request.send()[0] in (400, 403)
+    assert request.send()[0] in NO
     request = ask()
     request.headers["authorization"] = request.headers["authorization"][:-1] + ("0" if request.signature[-1] != "0" else "1")
-    assert request.send()[0] in (400, 403)
+    assert request.send()[0] in NO
     request = ask()
     del request.headers["authorization"]
-    assert request.send()[0] in (400, 403)
+    assert request.send()[0] in NO
     if body:
-        assert ask().send(body=body + b" ")[0] in (400, 403)
+        assert ask().send(body=body + b" ")[0] in NO
 
 
 def test_s3_says_why(server):
@@ -73,10 +74,10 @@ def test_a_header_changed_or_added_after_signing_is_refused(server, s3, bucket):
 def test_signature_version_2_is_refused(server):
     old = server.client("s3", signature_version="s3")
     url = old.generate_presigned_url("list_buckets")
-    assert "Signature=" in url and http_get(url)[0] in (400, 403)
+    assert "Signature=" in url and http_get(url)[0] in NO
     key, _ = server.credentials
     status, _, answer = http_get(server.endpoint + "/", headers={"authorization": f"AWS {key}:AAAA", "date": "Sun, 22 Nov 2026 00:00:00 GMT"})
-    assert status in (400, 403), answer
+    assert status in NO, answer
 
 
 def presigner(server):
@@ -96,7 +97,7 @@ def test_presigned_urls(server, s3, bucket):
     typed = signer.generate_presigned_url(
         "get_object", Params={"Bucket": bucket, "Key": "a b/ü", "ResponseContentType": "text/x", "ResponseCacheControl": "no-cache"}
     )
-    assert http_get(typed)[1]["Content-Type"] == "text/x"
+    assert http_get(typed)[1]["content-type"] == "text/x"
     assert http_get(get, "PUT", b"overwritten")[0] == 403
     assert http_get(get, "DELETE")[0] == 403
     assert http_get(get.replace("a%20b", "a%20c"))[0] == 403
@@ -104,36 +105,20 @@ def test_presigned_urls(server, s3, bucket):
     assert s3.get_object(Bucket=bucket, Key="a b/ü")["Body"].read() == body
 
 
-def test_a_presigned_url_ends(server, s3, bucket, monkeypatch):
-    import datetime as real
-
-    import botocore.auth
-
+def test_a_presigned_url_ends(server, s3, bucket):
     s3.put_object(Bucket=bucket, Key="k", Body=b"abc")
-    now = real.datetime.now(real.timezone.utc)
 
-    def url(age, expires):
-        # botocore asks the clock in one of these two ways, depending on its version.
-        then = now - timedelta(seconds=age)
-        if hasattr(botocore.auth, "get_current_datetime"):
-            monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda remove_tzinfo=True: then.replace(tzinfo=None))
-        else:
-            class Clock(real.datetime):
-                @classmethod
-                def utcnow(cls):
-                    return then.replace(tzinfo=None)
+    def ask(age, expires):
+        return http_get(presign(server, f"/{bucket}/k", timedelta(seconds=age), expires))
 
-            monkeypatch.setattr(botocore.auth.datetime, "datetime", Clock)
-        made = presigner(server).generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "k"}, ExpiresIn=expires)
-        monkeypatch.undo()
-        return made
-
-    assert http_get(url(30, 60))[0] == 200
-    assert http_get(url(3600, 7200))[0] == 200
-    status, _, answer = http_get(url(90, 60))
+    assert ask(30, 60)[0] == 200
+    assert ask(3600, 7200)[0] == 200
+    status, _, answer = ask(90, 60)
     assert status == 403 and b"AccessDenied" in answer
-    assert http_get(url(-3600, 60))[0] == 403, "from the future"
-    assert http_get(url(0, 8 * 86400))[0] in (400, 403), "longer than seven days"
+    assert ask(-3600, 60)[0] == 403, "from the future"
+    assert ask(0, 8 * 86400)[0] in NO, "longer than seven days"
+    assert ask(0, -1)[0] in NO
+    assert ask(0, "60&X-Amz-Expires=600")[0] in NO
 
 
 def test_a_post_form_and_virtual_hosts_do_not_open_a_back_door(server, bucket):

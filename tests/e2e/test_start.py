@@ -108,6 +108,7 @@ def test_a_port_in_use_is_refused_and_nothing_changes(own_server, which):
     server.stop()
     before = tree(server.data_dir)
     with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", getattr(server, which)))
         taken.listen()
         line = refused_start(server)
