@@ -28,6 +28,28 @@ pub struct Denied {
 }
 
 /// The permission to do `A` to one resource, once.
+///
+/// It cannot be spent twice:
+/// ```compile_fail,E0382
+/// fn spend(_: iam::Authorized<iam::Decrypt>) {}
+/// fn twice(permission: iam::Authorized<iam::Decrypt>) {
+///     spend(permission);
+///     spend(permission);
+/// }
+/// ```
+/// nor stand in for another one:
+/// ```compile_fail,E0308
+/// fn encrypt(_: iam::Authorized<iam::Encrypt>) {}
+/// fn confuse(permission: iam::Authorized<iam::Decrypt>) {
+///     encrypt(permission);
+/// }
+/// ```
+/// nor be made by hand:
+/// ```compile_fail,E0451
+/// fn forge(caller: iam::Caller, resource: iam::Arn) -> iam::Authorized<iam::Decrypt> {
+///     iam::Authorized { caller, resource, action: std::marker::PhantomData }
+/// }
+/// ```
 #[must_use = "a permission that is not spent was asked for in vain"]
 pub struct Authorized<A: Action> {
     caller: Caller,

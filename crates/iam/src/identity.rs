@@ -181,6 +181,11 @@ impl fmt::Debug for AccessKeyId {
 }
 
 /// The secret half of a pair of credentials: wiped on drop, never printed, not `Clone`.
+/// ```compile_fail,E0599
+/// fn copy(secret: iam::SecretAccessKey) -> iam::SecretAccessKey {
+///     secret.clone()
+/// }
+/// ```
 pub struct SecretAccessKey(Zeroizing<Vec<u8>>);
 
 impl SecretAccessKey {

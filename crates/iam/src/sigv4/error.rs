@@ -38,7 +38,7 @@ pub enum SigV4Error {
     /// Signature Version 2, or another scheme we do not take.
     #[error(
         "The authorization mechanism you have provided is not supported. Please use \
-         AWS4-HMAC-SHA256."
+         AWS4-HMAC-SHA256 (Signature Version 4; presigned URLs too)."
     )]
     Unsupported,
     /// The `Authorization` header, or another that belongs to the signature, does not parse.
