@@ -157,6 +157,7 @@ impl Request<'_> {
             "encryptionAlgorithm",
         )?;
         grant_tokens(request.grant_tokens.as_deref())?;
+        let context = context(request.encryption_context, "encryptionContext")?;
 
         let authorized = self.keyring.authorize(self.caller, &key).await?;
         if request.dry_run == Some(true) {
@@ -166,10 +167,7 @@ impl Request<'_> {
                 .await
                 .into());
         }
-        let sealed = self
-            .keyring
-            .encrypt(authorized, plaintext, context(request.encryption_context))
-            .await?;
+        let sealed = self.keyring.encrypt(authorized, plaintext, context).await?;
         answer(&Sealed {
             ciphertext_blob: Base64(&sealed.ciphertext),
             key_id: sealed.key.as_str(),
@@ -188,6 +186,7 @@ impl Request<'_> {
         )?;
         grant_tokens(request.grant_tokens.as_deref())?;
         no_recipient(request.recipient.as_ref())?;
+        let context = context(request.encryption_context, "encryptionContext")?;
 
         let authorized = self
             .keyring
@@ -198,11 +197,7 @@ impl Request<'_> {
         }
         let opened = self
             .keyring
-            .decrypt(
-                authorized,
-                blob.expose(),
-                context(request.encryption_context),
-            )
+            .decrypt(authorized, blob.expose(), context)
             .await?;
         secret_answer(&Opened {
             key_id: opened.key.as_str(),
@@ -225,6 +220,11 @@ impl Request<'_> {
         algorithm(from, "sourceEncryptionAlgorithm")?;
         algorithm(to, "destinationEncryptionAlgorithm")?;
         grant_tokens(request.grant_tokens.as_deref())?;
+        let source_context = context(request.source_encryption_context, "sourceEncryptionContext")?;
+        let destination_context = context(
+            request.destination_encryption_context,
+            "destinationEncryptionContext",
+        )?;
 
         let from = self
             .keyring
@@ -242,13 +242,7 @@ impl Request<'_> {
         }
         let resealed = self
             .keyring
-            .re_encrypt(
-                from,
-                blob.expose(),
-                context(request.source_encryption_context),
-                to,
-                context(request.destination_encryption_context),
-            )
+            .re_encrypt(from, blob.expose(), source_context, to, destination_context)
             .await?;
         answer(&Resealed {
             ciphertext_blob: Base64(&resealed.ciphertext),
@@ -267,6 +261,7 @@ impl Request<'_> {
         let len = request.len()?;
         grant_tokens(request.grant_tokens.as_deref())?;
         no_recipient(request.recipient.as_ref())?;
+        let context = context(request.encryption_context, "encryptionContext")?;
 
         let authorized = self.keyring.authorize(self.caller, &key).await?;
         if request.dry_run == Some(true) {
@@ -278,7 +273,7 @@ impl Request<'_> {
         }
         let data_key = self
             .keyring
-            .generate_data_key(authorized, len, context(request.encryption_context))
+            .generate_data_key(authorized, len, context)
             .await?;
         secret_answer(&DataKey {
             ciphertext_blob: Base64(&data_key.ciphertext),
@@ -293,6 +288,7 @@ impl Request<'_> {
         let key = key(request.key_id.as_deref(), "keyId")?;
         let len = request.len()?;
         grant_tokens(request.grant_tokens.as_deref())?;
+        let context = context(request.encryption_context, "encryptionContext")?;
 
         let authorized = self.keyring.authorize(self.caller, &key).await?;
         if request.dry_run == Some(true) {
@@ -304,11 +300,7 @@ impl Request<'_> {
         }
         let data_key = self
             .keyring
-            .generate_data_key_without_plaintext(
-                authorized,
-                len,
-                context(request.encryption_context),
-            )
+            .generate_data_key_without_plaintext(authorized, len, context)
             .await?;
         answer(&DataKey {
             ciphertext_blob: Base64(&data_key.ciphertext),

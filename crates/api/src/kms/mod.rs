@@ -187,7 +187,7 @@ fn explain(fault: &Fault, operation: &'static str, caller: &Caller) -> Response<
 #[cfg(fuzzing)]
 pub(crate) fn fuzz(data: &[u8]) {
     cryptographic::fuzz(data);
-    if let Ok(context) = serde_json::from_slice::<wire::Context>(data) {
-        let _ = context.0.canonical();
+    if let Ok(wire::Context(Some(context))) = serde_json::from_slice(data) {
+        let _ = context.canonical();
     }
 }

@@ -91,8 +91,8 @@ impl<'de> Deserialize<'de> for Blob {
     }
 }
 
-/// An encryption context that came as an object.
-pub(super) struct Context(pub(super) EncryptionContext);
+/// An encryption context that came as an object; `None` if it is longer than the keyring takes.
+pub(super) struct Context(pub(super) Option<EncryptionContext>);
 
 impl<'de> Deserialize<'de> for Context {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -104,12 +104,14 @@ impl<'de> Deserialize<'de> for Context {
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Context, A::Error> {
                 let mut context = EncryptionContext::new();
+                let mut fits = true;
                 while let Some((name, value)) = map.next_entry::<String, String>()? {
-                    context.insert(name, value).map_err(|error| {
-                        A::Error::custom(format!("encryption context: {error}"))
-                    })?;
+                    if context.get(&name).is_some() {
+                        return Err(A::Error::custom("duplicate name in an encryption context"));
+                    }
+                    fits = fits && context.insert(name, value).is_ok();
                 }
-                Ok(Context(context))
+                Ok(Context(fits.then_some(context)))
             }
         }
         deserializer.deserialize_map(Visit)
@@ -117,8 +119,15 @@ impl<'de> Deserialize<'de> for Context {
 }
 
 /// The context of a request; none is the empty one.
-pub(super) fn context(context: Option<Context>) -> EncryptionContext {
-    context.map(|context| context.0).unwrap_or_default()
+pub(super) fn context(context: Option<Context>, member: &str) -> Result<EncryptionContext, Fault> {
+    match context {
+        None => Ok(EncryptionContext::new()),
+        Some(Context(Some(context))) => Ok(context),
+        Some(Context(None)) => Err(Fault::Validation(format!(
+            "1 validation error detected: Value at '{member}' failed to satisfy constraint: \
+             names and values, each with 8 bytes more a pair, must have 8188 bytes or fewer"
+        ))),
+    }
 }
 
 /// A time, as seconds since 1970 with milliseconds.
@@ -157,7 +166,10 @@ mod tests {
     #[test]
     fn a_context_does_not_take_a_name_twice() {
         let read = serde_json::from_str::<Context>;
-        assert_eq!(read(r#"{"a":"1","b":"2"}"#).unwrap().0.get("b"), Some("2"));
+        assert_eq!(
+            read(r#"{"a":"1","b":"2"}"#).unwrap().0.unwrap().get("b"),
+            Some("2")
+        );
         for bad in [
             r#"{"a":"1","a":"1"}"#,
             r#"{"a":"1","\u0061":"1"}"#,
@@ -166,6 +178,17 @@ mod tests {
         ] {
             assert!(read(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_context_has_8_kib_and_names_are_compared_beyond_it_too() {
+        let pair = |name: &str, len: usize| format!(r#""{name}":"{}""#, "v".repeat(len));
+        let read = |pairs: &[String]| {
+            serde_json::from_str::<Context>(&format!("{{{}}}", pairs.join(","))).map(|read| read.0)
+        };
+        assert!(read(&[pair("n", 8192 - 4 - 8 - 1)]).unwrap().is_some());
+        assert!(read(&[pair("n", 8192 - 4 - 8)]).unwrap().is_none());
+        assert!(read(&[pair("n", 1), pair("m", 9000), pair("n", 1)]).is_err());
     }
 
     #[test]

@@ -360,6 +360,11 @@ async fn bounds_are_kept_and_said_as_aws_says_them() {
         ),
         (
             "Encrypt",
+            json!({"KeyId": id, "Plaintext": "eA==", "EncryptionContext": {"n": "v".repeat(8192)}}),
+            "'encryptionContext'",
+        ),
+        (
+            "Encrypt",
             json!({"KeyId": "", "Plaintext": "eA=="}),
             "'keyId'",
         ),
