@@ -11,11 +11,13 @@
 //! answers with a body.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
+};
 use http::{Method, Request as HttpRequest, Response, StatusCode, Uri};
 use http_body::Body;
 use iam::Caller;
@@ -128,6 +130,7 @@ impl Gateway {
         let started = Instant::now();
         let method = request.method().clone();
         let request_id = caller.request_id.clone();
+        let expects = request.headers().contains_key(EXPECT);
         let bytes_in = Arc::new(AtomicU64::new(0));
         let caller = caller.via(iam::Via::S3);
         let (operation, answer) = match self
@@ -141,6 +144,14 @@ impl Gateway {
             ),
         };
         let mut answer = finish(answer, &method, &request_id);
+        if expects && bytes_in.load(Ordering::Relaxed) == 0 {
+            // The client asked for "100 Continue" and got this answer instead: the body was
+            // refused, or is empty. botocore does not recover from that on a kept connection
+            // (its next request on it waits for ever), so the connection ends here.
+            answer
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         let report = Report {
             observer: Arc::clone(&self.observer),
             operation,

@@ -275,3 +275,24 @@ async fn a_document_is_checked_before_it_is_obeyed() {
     call.fails(400, "EntityTooLarge");
     untouched(&world).await;
 }
+
+#[tokio::test]
+async fn a_client_that_expected_100_continue_and_got_an_answer_is_let_go() {
+    let world = world().await;
+    let put = |content: &'static str| {
+        world
+            .put("/buc/k", content)
+            .header("expect", "100-continue")
+    };
+    assert_eq!(
+        put("").send().await.expect(200).header("connection"),
+        "close"
+    );
+    assert_eq!(put("x").send().await.expect(200).header("connection"), "");
+    let refused = put("x")
+        .header("if-none-match", "*")
+        .send()
+        .await
+        .expect(412);
+    assert_eq!(refused.header("connection"), "close");
+}
