@@ -215,12 +215,7 @@ pub trait Exports: Send + Sync + 'static {
     /// What this peer may attach, for `NBD_OPT_LIST`. An error refuses the whole list.
     async fn list(&self, peer: &Peer) -> Result<Vec<ExportName>, OpenError>;
 
-    /// Attaches an export for a connection; it is detached when the last `Arc` is dropped.
+    /// Attaches an export for a connection, or to tell a client about it (`NBD_OPT_INFO`, meta contexts). It is
+    /// detached when the last `Arc` is dropped, which happens where blocking is allowed.
     async fn open(&self, peer: &Peer, name: &ExportName) -> Result<Arc<dyn Export>, OpenError>;
-
-    /// What [`open`](Self::open) would give, for `NBD_OPT_INFO` and meta contexts. Authorize it like `open`. The
-    /// default opens the export and drops it again.
-    async fn info(&self, peer: &Peer, name: &ExportName) -> Result<ExportInfo, OpenError> {
-        Ok(self.open(peer, name).await?.info())
-    }
 }

@@ -11,11 +11,18 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod codec;
+mod connection;
 mod errno;
 mod export;
+#[cfg(fuzzing)]
+pub mod fuzzing;
+mod negotiation;
 mod observer;
 mod peer;
+mod protocol;
 mod server;
+mod transmission;
 
 pub use errno::Errno;
 pub use export::{

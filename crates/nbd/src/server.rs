@@ -1,14 +1,29 @@
 //! Listeners, connections, limits and the way they end.
 
+use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use crate::connection::{self, Hangup, Socket, Spin};
+use crate::negotiation::{Outcome, Tls, negotiate};
+use crate::observer::Closed;
+use crate::transmission::{Core, Negotiated};
 use crate::{Exports, Observer, Peer};
+
+/// Lets a long read's replies be written while the client still takes the ones before: helps sequential
+/// reads a little, and costs nothing else.
+const SEND_BUFFER_LEN: usize = 512 * 1024;
+/// Connections that were cut have this long to notice.
+const CUT_GRACE: Duration = Duration::from_secs(2);
 
 /// Limits and policies of a [`Server`].
 #[derive(Clone)]
@@ -99,16 +114,32 @@ struct Shared {
     options: Options,
     exports: Arc<dyn Exports>,
     observer: Arc<dyn Observer>,
+    /// One for each connection, from accept to the end of its thread.
+    permits: Arc<Semaphore>,
+    stop: watch::Sender<bool>,
+    draining: Arc<AtomicBool>,
+    /// Connections in transmission, to be ended from outside.
+    live: Mutex<HashMap<u64, Hangup>>,
+    next_id: AtomicU64,
+    /// How many `live` has, without its lock.
+    transmitting: AtomicUsize,
 }
 
 impl Server {
     /// A server without listeners yet.
     pub fn new(options: Options, exports: Arc<dyn Exports>, observer: Arc<dyn Observer>) -> Self {
+        let permits = options.connections_max.min(Semaphore::MAX_PERMITS);
         Self {
             shared: Arc::new(Shared {
                 options,
                 exports,
                 observer,
+                permits: Arc::new(Semaphore::new(permits)),
+                stop: watch::Sender::new(false),
+                draining: Arc::default(),
+                live: Mutex::default(),
+                next_id: AtomicU64::new(0),
+                transmitting: AtomicUsize::new(0),
             }),
         }
     }
@@ -119,8 +150,7 @@ impl Server {
     /// # Errors
     /// If the listener fails for good.
     pub async fn serve_unix(&self, listener: UnixListener) -> io::Result<()> {
-        let _ = (listener, &self.shared.exports, &self.shared.options);
-        Err(io::ErrorKind::Unsupported.into())
+        self.accept(Listener::Unix(listener)).await
     }
 
     /// Accepts TCP connections until [`shutdown`](Self::shutdown), plain or TLS as [`Options::tls`] says.
@@ -128,27 +158,298 @@ impl Server {
     /// # Errors
     /// If the listener fails for good.
     pub async fn serve_tcp(&self, listener: TcpListener) -> io::Result<()> {
-        let _ = (listener, &self.shared.observer);
-        Err(io::ErrorKind::Unsupported.into())
+        self.accept(Listener::Tcp(listener)).await
+    }
+
+    async fn accept(&self, listener: Listener) -> io::Result<()> {
+        let mut stop = self.shared.stop.subscribe();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = stop.wait_for(|stop| *stop) => return Ok(()),
+            };
+            match accepted {
+                Ok((stream, peer)) => match Arc::clone(&self.shared.permits).try_acquire_owned() {
+                    Ok(permit) => {
+                        let shared = Arc::clone(&self.shared);
+                        tokio::spawn(shared.connection(stream, peer, permit));
+                    }
+                    Err(_) => self.shared.observer.connection_refused(&peer),
+                },
+                Err(error) if is_fatal(&error) => return Err(error),
+                Err(error) => {
+                    // Out of descriptors, or a client that went while it waited: others may still come.
+                    tracing::warn!(%error, "an NBD connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        }
     }
 
     /// Stops accepting, finishes and answers the requests that have arrived, answers later ones `ESHUTDOWN`, closes,
     /// and after `deadline` cuts what is left. Returns when every connection is gone. Cancel-safe; calling it again waits again.
     pub async fn shutdown(&self, deadline: Duration) -> Drained {
-        let _ = deadline;
-        Drained::default()
+        let shared = &self.shared;
+        let before = shared.transmitting.load(Ordering::Relaxed);
+        shared.draining.store(true, Ordering::SeqCst);
+        shared.stop.send_replace(true);
+        for hangup in shared.live().values() {
+            hangup.stop_receiving();
+        }
+        let all = u32::try_from(shared.options.connections_max).unwrap_or(u32::MAX);
+        let gone = async || drop(shared.permits.acquire_many(all).await);
+        let mut cut = 0;
+        if tokio::time::timeout(deadline, gone()).await.is_err() {
+            {
+                let live = shared.live();
+                cut = live.len();
+                live.values().for_each(Hangup::cut);
+            }
+            if tokio::time::timeout(CUT_GRACE, gone()).await.is_err() {
+                tracing::warn!("NBD connections are still in the middle of a request");
+            }
+        }
+        Drained {
+            finished: before.saturating_sub(cut),
+            cut,
+        }
     }
 
     /// Connections now, handshakes included.
     pub fn connections(&self) -> usize {
-        0
+        let free = self.shared.permits.available_permits();
+        self.shared.options.connections_max.saturating_sub(free)
     }
 }
 
-/// Kept for `Peer`'s constructors.
-#[allow(dead_code)]
-fn peer_of_tcp(stream: &TcpStream) -> io::Result<Peer> {
-    Ok(Peer::Tcp {
-        addr: stream.peer_addr()?,
-    })
+/// A listener that is gone stays gone.
+fn is_fatal(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::BADF | Errno::INVAL | Errno::NOTSOCK | Errno::OPNOTSUPP)
+    )
+}
+
+/// Where connections come from.
+enum Listener {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+impl Listener {
+    /// The next connection and who is at its other end. Cancel-safe.
+    async fn accept(&self) -> io::Result<(Accepted, Peer)> {
+        match self {
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                let credentials = stream.peer_cred()?;
+                let peer = Peer::Unix {
+                    uid: credentials.uid(),
+                    gid: credentials.gid(),
+                    pid: credentials.pid().unwrap_or_default(),
+                };
+                Ok((Accepted::Unix(stream), peer))
+            }
+            Self::Tcp(listener) => {
+                let (stream, addr) = listener.accept().await?;
+                // Replies are sent in whole batches; waiting for more only delays them.
+                stream.set_nodelay(true)?;
+                Ok((Accepted::Tcp(stream), Peer::Tcp { addr }))
+            }
+        }
+    }
+}
+
+/// A connection fresh from a listener.
+enum Accepted {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+/// A connection that has left the runtime.
+struct Ready {
+    socket: Socket,
+    hangup: Hangup,
+    negotiated: Negotiated,
+}
+
+impl Shared {
+    fn live(&self) -> MutexGuard<'_, HashMap<u64, Hangup>> {
+        // The map is never left half changed, so a panic elsewhere does not spoil it.
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A whole connection, but for its transmission phase, which goes on in a thread.
+    async fn connection(
+        self: Arc<Self>,
+        stream: Accepted,
+        mut peer: Peer,
+        permit: OwnedSemaphorePermit,
+    ) {
+        self.observer.connection_opened(&peer);
+        let mut stop = self.stop.subscribe();
+        let handshake = self.handshake(stream, &mut peer);
+        let handshake = tokio::time::timeout(self.options.handshake_timeout, handshake);
+        let why = tokio::select! {
+            ended = handshake => match ended {
+                Ok(Ok(Ok(ready))) => return self.start(ready, peer, permit),
+                Ok(Ok(Err(why))) => why,
+                // Hanging up between options is how some clients end a list.
+                Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Closed::ByClient,
+                Ok(Err(_)) => Closed::Transport,
+                Err(_) => Closed::HandshakeTimeout,
+            },
+            _ = stop.wait_for(|stop| *stop) => Closed::Shutdown,
+        };
+        self.observer.connection_closed(&peer, why);
+        drop(permit);
+    }
+
+    async fn handshake(
+        &self,
+        stream: Accepted,
+        peer: &mut Peer,
+    ) -> io::Result<Result<Ready, Closed>> {
+        let exports = &*self.exports;
+        match stream {
+            Accepted::Unix(mut stream) => {
+                match negotiate(&mut stream, exports, peer, Tls::Unavailable).await? {
+                    Outcome::Transmission(negotiated) => {
+                        let stream = stream.into_std()?;
+                        stream.set_nonblocking(false)?;
+                        let hangup = tune(stream.as_fd())?;
+                        let socket = Socket::Unix(stream);
+                        Ok(Ok(Ready {
+                            socket,
+                            hangup,
+                            negotiated,
+                        }))
+                    }
+                    Outcome::StartTls => Ok(Err(Closed::Misbehaved)),
+                    Outcome::Closed(why) => Ok(Err(why)),
+                }
+            }
+            Accepted::Tcp(mut stream) => {
+                let tls = match &self.options.tls {
+                    Some(_) => Tls::Required,
+                    None => Tls::Unavailable,
+                };
+                match (
+                    negotiate(&mut stream, exports, peer, tls).await?,
+                    &self.options.tls,
+                ) {
+                    (Outcome::Transmission(negotiated), _) => {
+                        let stream = stream.into_std()?;
+                        stream.set_nonblocking(false)?;
+                        let hangup = tune(stream.as_fd())?;
+                        let socket = Socket::Tcp(stream);
+                        Ok(Ok(Ready {
+                            socket,
+                            hangup,
+                            negotiated,
+                        }))
+                    }
+                    (Outcome::StartTls, Some(tls)) => {
+                        self.handshake_tls(stream, &**tls, peer).await
+                    }
+                    (Outcome::StartTls, None) => Ok(Err(Closed::Misbehaved)),
+                    (Outcome::Closed(why), _) => Ok(Err(why)),
+                }
+            }
+        }
+    }
+
+    /// The rest of the handshake, inside TLS; nothing that came before counts any more.
+    async fn handshake_tls(
+        &self,
+        stream: TcpStream,
+        tls: &dyn TlsUpgrade,
+        peer: &mut Peer,
+    ) -> io::Result<Result<Ready, Closed>> {
+        let addr = stream.peer_addr()?;
+        let hangup = tune(stream.as_fd())?;
+        let TlsSession {
+            identity,
+            mut stream,
+        } = tls.upgrade(stream).await?;
+        *peer = Peer::Tls { addr, identity };
+        match negotiate(&mut *stream, &*self.exports, peer, Tls::Established).await? {
+            Outcome::Transmission(negotiated) => {
+                let socket = Socket::Tls(stream.into_blocking()?);
+                Ok(Ok(Ready {
+                    socket,
+                    hangup,
+                    negotiated,
+                }))
+            }
+            Outcome::StartTls => Ok(Err(Closed::Misbehaved)),
+            Outcome::Closed(why) => Ok(Err(why)),
+        }
+    }
+
+    /// Gives a connection its thread.
+    fn start(self: Arc<Self>, ready: Ready, peer: Peer, permit: OwnedSemaphorePermit) {
+        let Ready {
+            socket,
+            hangup,
+            negotiated,
+        } = ready;
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        self.live().insert(id, hangup);
+        self.transmitting.fetch_add(1, Ordering::Relaxed);
+        // A shutdown that looked before the insertion did not see this one.
+        if self.draining.load(Ordering::SeqCst)
+            && let Some(hangup) = self.live().get(&id)
+        {
+            hangup.stop_receiving();
+        }
+        let shared = Arc::clone(&self);
+        let for_thread = peer.clone();
+        let work = move || {
+            let core = Core::new(
+                negotiated,
+                Arc::clone(&shared.observer),
+                Arc::clone(&shared.draining),
+            );
+            let counted = Arc::clone(&shared);
+            let spin = Spin::new(shared.options.spin_max, move || {
+                counted.transmitting.load(Ordering::Relaxed) == 1
+            });
+            // An export that panics takes its own connection with it and no other.
+            let ran =
+                std::panic::catch_unwind(AssertUnwindSafe(|| connection::run(socket, core, spin)));
+            let why = match ran {
+                Ok(Closed::ByClient | Closed::Misbehaved)
+                    if shared.draining.load(Ordering::Relaxed) =>
+                {
+                    Closed::Shutdown
+                }
+                Ok(why) => why,
+                Err(_) => Closed::Failed,
+            };
+            shared.end(id, &for_thread, why);
+            drop(permit);
+        };
+        let spawned = std::thread::Builder::new()
+            .name(format!("nbd-{id}"))
+            .spawn(work);
+        if let Err(error) = spawned {
+            tracing::error!(%error, "no thread for an NBD connection");
+            self.end(id, &peer, Closed::Failed);
+        }
+    }
+
+    fn end(&self, id: u64, peer: &Peer, why: Closed) {
+        if self.live().remove(&id).is_some() {
+            self.transmitting.fetch_sub(1, Ordering::Relaxed);
+            self.observer.connection_closed(peer, why);
+        }
+    }
+}
+
+fn tune(fd: BorrowedFd<'_>) -> io::Result<Hangup> {
+    // Refusal leaves the default, which works.
+    let _ = rustix::net::sockopt::set_socket_send_buffer_size(fd, SEND_BUFFER_LEN);
+    Hangup::new(fd)
 }
