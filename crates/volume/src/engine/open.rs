@@ -94,7 +94,8 @@ impl<P: Protection> Engine<P> {
             slots: Slots::new(end),
             map,
             ranges: Ranges::new(),
-            unsynced: false.into(),
+            // A process that died may have left answered writes in the page cache; the first flush covers them too.
+            unsynced: true.into(),
             log: replayed.log.into(),
             log_dir: media.log,
             commit: commit::Commit::new(checkpoint_len),

@@ -433,6 +433,53 @@ fn a_torn_tail_is_dropped_and_does_not_come_back() {
 }
 
 #[test]
+fn a_flush_covers_what_was_answered_before_the_process_died() {
+    for seed in 0..20 {
+        let disk = SimDisk::new(seed, PLENTY);
+        let volume = new_volume(&disk, sealed);
+        volume.write(0, &mut [1; 4096], true).unwrap();
+        volume.write(0, &mut [2; 4096], false).unwrap();
+        drop(volume);
+        disk.restart(Crash::Process);
+        let volume = Engine::open(media(&disk), shape(), sealed()).unwrap();
+        volume.flush().unwrap();
+        drop(volume);
+        disk.restart(Crash::Power);
+        let volume = Engine::open(media(&disk), shape(), sealed()).unwrap();
+        let mut bytes = [0; 4096];
+        volume.read(0, &mut bytes).unwrap();
+        assert_eq!(bytes, [2; 4096], "seed {seed}");
+    }
+}
+
+#[test]
+fn a_slot_is_not_used_again_before_the_record_that_frees_it_is_durable() {
+    for seed in 0..100 {
+        let disk = SimDisk::new(seed, PLENTY);
+        let volume = new_volume(&disk, sealed);
+        volume.write(0, &mut [1; 4096], true).unwrap();
+        volume.trim(0, CHUNK_LEN, false).unwrap();
+        // The process dies somewhere in the flush, perhaps with the record in the page cache alone.
+        disk.stop_after(seed % 5);
+        let _ = volume.flush();
+        drop(volume);
+        disk.restart(Crash::Process);
+        let volume = Engine::open(media(&disk), shape(), sealed()).unwrap();
+        volume.tidy();
+        for chunk in 1..CHUNKS {
+            let mut bytes = vec![2; CHUNK_LEN as usize];
+            volume.write(chunk * CHUNK_LEN, &mut bytes, false).unwrap();
+        }
+        drop(volume);
+        disk.restart(Crash::Power);
+        let volume = Engine::open(media(&disk), shape(), sealed()).unwrap();
+        let mut bytes = [0; 4096];
+        volume.read(0, &mut bytes).unwrap();
+        assert!(bytes == [0; 4096] || bytes == [1; 4096], "seed {seed}");
+    }
+}
+
+#[test]
 fn the_log_of_another_volume_key_or_size_is_refused() {
     let disk = SimDisk::new(8, PLENTY);
     new_volume(&disk, sealed);
