@@ -111,6 +111,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "within one window")]
     fn locks_of_two_windows_are_not_taken_at_once() {
-        let _held = Ranges::new().read(Chunk(15), Chunk(16));
+        let ranges = Ranges::new();
+        let _held = ranges.read(Chunk(15), Chunk(16));
     }
 }
