@@ -113,6 +113,7 @@ impl DiskLogDir {
 
 impl LogDir for DiskLogDir {
     fn open_current(&self) -> io::Result<Box<dyn Device>> {
+        sync_dir(&self.dir)?;
         Ok(Box::new(DiskFile::open(&self.dir.join(LOG_NAME))?))
     }
 

@@ -36,7 +36,8 @@ pub(crate) trait Device: Send + Sync + 'static {
 
 /// Where a volume's metadata log lives: the current file, and the one that is about to replace it.
 pub(crate) trait LogDir: Send + Sync + 'static {
-    /// The current file.
+    /// The current file. First makes its name durable: a process that died while it put the file in its place may not
+    /// have come to that, and what is appended to it must not vanish with the name.
     fn open_current(&self) -> io::Result<Box<dyn Device>>;
 
     /// An empty file beside it; what an earlier attempt left is gone.

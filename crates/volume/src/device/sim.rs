@@ -259,6 +259,14 @@ impl State {
         Ok(true)
     }
 
+    fn sync_folder(&mut self) {
+        if let Some(before) = self.log_before.take() {
+            let old = &mut self.files[before];
+            self.space += old.taken.len() as u64 * old.block_len as u64;
+            *old = SimFile::new(512);
+        }
+    }
+
     fn goes_down() -> io::Error {
         io::Error::other("the machine went down")
     }
@@ -408,6 +416,7 @@ impl LogDir for SimDisk {
         if !state.call()? {
             return Err(State::goes_down());
         }
+        state.sync_folder();
         Ok(Box::new(SimHandle {
             disk: self.clone(),
             file: state.log,
@@ -443,11 +452,7 @@ impl LogDir for SimDisk {
         if !state.call()? {
             return Err(State::goes_down());
         }
-        state.log_before = None;
-        let old = &mut state.files[before];
-        let freed = old.taken.len() as u64 * old.block_len as u64;
-        *old = SimFile::new(512);
-        state.space += freed;
+        state.sync_folder();
         Ok(())
     }
 
