@@ -1,12 +1,13 @@
 //! The admin port: `/metrics`, `/healthz`, `/readyz`. No authentication, no data, never on the AWS port.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use keyring::Keyring;
 
 use crate::metrics::Metrics;
 
@@ -41,10 +42,11 @@ impl Readiness {
 }
 
 /// What the admin port needs to answer.
-#[derive(Debug)]
 pub(crate) struct Admin {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) readiness: Arc<Readiness>,
+    /// Set once it is open. A keyring that cannot write its audit log uses no key, so nothing can be served.
+    pub(crate) keyring: OnceLock<Arc<Keyring>>,
 }
 
 impl Admin {
@@ -76,7 +78,16 @@ impl Admin {
             },
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" => match self.readiness.state() {
-                State::Ready => text(StatusCode::OK, "ready\n"),
+                State::Ready => match self.keyring.get().map(|keyring| keyring.healthy()) {
+                    Some(Err(error)) => {
+                        tracing::warn!(%error, "not ready: no key can be used");
+                        text(
+                            StatusCode::SERVICE_UNAVAILABLE,
+                            "no key can be used: see the log\n",
+                        )
+                    }
+                    _ => text(StatusCode::OK, "ready\n"),
+                },
                 State::Starting => text(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
                 State::Draining => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
             },
@@ -107,6 +118,7 @@ mod tests {
         let admin = Admin {
             metrics: Arc::new(Metrics::new().unwrap()),
             readiness: Arc::default(),
+            keyring: OnceLock::new(),
         };
         let status = |path: &str| admin.answer(&Method::GET, path).status();
         assert_eq!(status("/readyz"), 503);

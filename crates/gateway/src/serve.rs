@@ -7,7 +7,7 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -115,7 +115,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let admin = Arc::new(Admin {
         metrics: Arc::clone(&metrics),
         readiness: Arc::clone(&readiness),
+        keyring: OnceLock::new(),
     });
+    let admin_parts = Arc::clone(&admin);
     let admin_limits = Limits {
         drain: Duration::from_millis(200),
         ..limits(ADMIN_CONNECTIONS_MAX)
@@ -130,6 +132,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let parts = Parts::open(&config, &data_dir, &metrics)?;
     let nbd_unix = bind_nbd_socket(&data_dir)?;
     let Parts { keyring, aws, nbd } = parts;
+    let _ = admin_parts.keyring.set(Arc::clone(&keyring));
     write_private(
         &data_dir.paths().runtime(),
         &serde_json::to_vec_pretty(&runtime)?,
