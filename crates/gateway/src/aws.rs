@@ -184,7 +184,7 @@ impl Aws {
         request_id: &str,
         started: Instant,
     ) -> Response<AnswerBody> {
-        let message = error.to_string();
+        let message = error.message(protocol);
         let error = (
             error.status(protocol),
             error.code(protocol),
