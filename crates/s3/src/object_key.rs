@@ -16,8 +16,8 @@ use crypto::context::EncryptionContext;
 use crypto::random::Random;
 use crypto::record::{unwrap_object_key, wrap_object_key};
 use crypto::secret::SecretBytes;
-use iam::{Arn, Caller, Decrypt, GenerateDataKey};
-use keyring::{DataKeyLen, KeyArgument, KeyArn, Keyring, Service};
+use iam::{Arn, Authorized, Caller, Decrypt, GenerateDataKey};
+use keyring::{DataKeyLen, KeyArgument, Keyring, Service};
 use subtle::ConstantTimeEq;
 
 use crate::bucket_default::BucketDefault;
@@ -41,6 +41,15 @@ pub(crate) struct Place<'a> {
 pub(crate) struct NewKey {
     pub(crate) key: Arc<ObjectKey>,
     pub(crate) protection: Protection,
+}
+
+/// A new object key under a bucket key.
+struct Wrapped {
+    key: Arc<ObjectKey>,
+    /// The bucket key as the keyring wrapped it.
+    bucket_key: Vec<u8>,
+    /// The object key under the bucket key.
+    form: Vec<u8>,
 }
 
 /// Makes and recovers object keys.
@@ -152,20 +161,14 @@ impl ObjectKeys {
     }
 
     async fn owned(&self, caller: &Caller, at: Place<'_>) -> Result<NewKey, Error> {
-        let key_arn = self.keyring.owned_key(Service::S3).await?;
-        let (key, bucket_key, wrapped) = self
-            .wrap(
-                caller,
-                at,
-                KeyArgument::Arn(key_arn),
-                &EncryptionContext::new(),
-            )
-            .await?;
+        let kms_key = KeyArgument::Arn(self.keyring.owned_key(Service::S3).await?);
+        let may = self.may_generate(caller, &kms_key).await?;
+        let wrapped = self.wrap(at, may, &EncryptionContext::new()).await?;
         Ok(NewKey {
-            key,
+            key: wrapped.key,
             protection: Protection::Owned {
-                bucket_key,
-                wrapped,
+                bucket_key: wrapped.bucket_key,
+                wrapped: wrapped.form,
             },
         })
     }
@@ -178,24 +181,22 @@ impl ObjectKeys {
         context: EncryptionContext,
         bucket_key: bool,
     ) -> Result<NewKey, Error> {
-        let argument = self.kms_argument(key).await?;
-        if bucket_key {
-            let key_arn = self.resolve(caller, &argument).await?;
-            let argument = KeyArgument::Arn(key_arn.clone());
-            let (key, bucket_key, wrapped) = self.wrap(caller, at, argument, &context).await?;
-            let key_arn = key_arn.to_string();
-            let protection = Protection::KmsBucketKey {
-                key_arn,
-                bucket_key,
-                wrapped,
-                context,
-            };
-            return Ok(NewKey { key, protection });
-        }
         let may = self
-            .keyring
-            .authorize::<GenerateDataKey>(&via_s3(caller), &argument)
+            .may_generate(caller, &self.kms_argument(key).await?)
             .await?;
+        if bucket_key {
+            let key_arn = may.resource().to_string();
+            let wrapped = self.wrap(at, may, &context).await?;
+            return Ok(NewKey {
+                key: wrapped.key,
+                protection: Protection::KmsBucketKey {
+                    key_arn,
+                    bucket_key: wrapped.bucket_key,
+                    wrapped: wrapped.form,
+                    context,
+                },
+            });
+        }
         let full = with_arn(&context, &Arn::s3_object(at.bucket, at.key))?;
         let made = self
             .keyring
@@ -225,27 +226,13 @@ impl ObjectKeys {
         }
     }
 
-    /// The key behind an id, alias or ARN, if the caller may make data keys with it.
-    async fn resolve(&self, caller: &Caller, key: &KeyArgument) -> Result<KeyArn, Error> {
-        let may = self
-            .keyring
-            .authorize::<GenerateDataKey>(&via_s3(caller), key)
-            .await?;
-        Ok(KeyArn::try_from(may.resource())?)
-    }
-
     /// A new object key and its form under the bucket key.
     async fn wrap(
         &self,
-        caller: &Caller,
         at: Place<'_>,
-        kms_key: KeyArgument,
+        may: Authorized<GenerateDataKey>,
         context: &EncryptionContext,
-    ) -> Result<(Arc<ObjectKey>, Vec<u8>, Vec<u8>), Error> {
-        let may = self
-            .keyring
-            .authorize::<GenerateDataKey>(&via_s3(caller), &kms_key)
-            .await?;
+    ) -> Result<Wrapped, Error> {
         let context = with_arn(context, &Arn::s3_bucket(at.bucket))?;
         let held = self
             .bucket_keys
@@ -253,8 +240,12 @@ impl ObjectKeys {
             .await?;
         let key = ObjectKey::generate(&*self.random);
         let aad = key_place(at.bucket, at.key, at.id);
-        let wrapped = wrap_object_key(&held.key, &key, &aad, &*self.random);
-        Ok((Arc::new(key), held.blob.clone(), wrapped))
+        let form = wrap_object_key(&held.key, &key, &aad, &*self.random);
+        Ok(Wrapped {
+            key: Arc::new(key),
+            bucket_key: held.blob.clone(),
+            form,
+        })
     }
 
     async fn unwrap(
@@ -276,21 +267,24 @@ impl ObjectKeys {
         Ok(Arc::new(key))
     }
 
+    /// The key behind an id, alias or ARN, if the caller may make data keys with it.
+    async fn may_generate(
+        &self,
+        caller: &Caller,
+        kms_key: &KeyArgument,
+    ) -> Result<Authorized<GenerateDataKey>, Error> {
+        debug_assert_eq!(caller.via, iam::Via::S3);
+        Ok(self.keyring.authorize(caller, kms_key).await?)
+    }
+
     async fn may_decrypt(
         &self,
         caller: &Caller,
         blob: &[u8],
-    ) -> Result<iam::Authorized<Decrypt>, Error> {
-        Ok(self
-            .keyring
-            .authorize_decrypt(&via_s3(caller), blob, None)
-            .await?)
+    ) -> Result<Authorized<Decrypt>, Error> {
+        debug_assert_eq!(caller.via, iam::Via::S3);
+        Ok(self.keyring.authorize_decrypt(caller, blob, None).await?)
     }
-}
-
-/// The keyring sees the caller, acting through S3.
-fn via_s3(caller: &Caller) -> Caller {
-    caller.via(iam::Via::S3)
 }
 
 /// The client's context and the ARN. A client may give the ARN itself, but no

@@ -209,13 +209,16 @@ struct Reads {
 
 impl Reads {
     fn new(source: Arc<Source>, range: Range<u64>) -> Self {
+        // An empty part of an object that is not empty has nothing to read; an
+        // empty object has one chunk, whose tag is checked.
+        let done = range.is_empty() && source.open.object.size > 0;
         Self {
             source,
             range,
             part: 0,
             part_start: 0,
             opener: None,
-            done: false,
+            done,
         }
     }
 

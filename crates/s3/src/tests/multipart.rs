@@ -170,6 +170,34 @@ async fn a_wrong_completion_leaves_the_upload_as_it_was() {
 }
 
 #[tokio::test]
+async fn a_part_may_be_empty() {
+    let world = world().await;
+    for contents in [vec![data(0)], vec![data(PART), data(0)]] {
+        let upload = create(&world, &[]).await;
+        let mut parts = Vec::new();
+        for (number, content) in (1..).zip(&contents) {
+            let answer = part(&world, &upload, number, content.clone())
+                .await
+                .expect(200);
+            parts.push((number, answer.etag()));
+        }
+        let uri = format!("/buc/m?uploadId={upload}");
+        world
+            .post(&uri, completion(&parts))
+            .send()
+            .await
+            .expect(200);
+        let got = world.get("/buc/m").send().await.expect(200);
+        assert_eq!(got.body, Some(contents.concat().into()));
+        let last = world
+            .get(&format!("/buc/m?partNumber={}", contents.len()))
+            .send()
+            .await;
+        assert_eq!(last.expect(200).body, Some(Bytes::new()));
+    }
+}
+
+#[tokio::test]
 async fn a_body_cut_short_makes_no_part() {
     let world = world().await;
     let upload = create(&world, &[]).await;

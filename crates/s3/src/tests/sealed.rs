@@ -96,6 +96,66 @@ async fn nothing_of_an_object_but_its_name_and_size_is_on_the_disk() {
     assert!(seen > 4 * NEEDLE.len() * 10_000);
 }
 
+/// Collects everything that is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn no_log_at_any_level_has_a_customers_key() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let world = world().await;
+    let upload = world
+        .post("/buc/m?uploads", "")
+        .customer(5)
+        .send()
+        .await
+        .expect(200);
+    let upload = upload.xml("UploadId");
+    let part = format!("/buc/m?partNumber=1&uploadId={upload}");
+    world.put(&part, "x").customer(5).send().await.expect(200);
+    world
+        .put("/buc/k", "x")
+        .customer(5)
+        .send()
+        .await
+        .expect(200);
+    world.get("/buc/k").customer(5).send().await.expect(200);
+    world.head("/buc/k").customer(5).send().await.expect(200);
+    world.get("/buc/k").customer(6).send().await.expect(403);
+    world
+        .put("/buc/k", "x")
+        .customer(5)
+        .announcing(Some(2))
+        .send()
+        .await
+        .expect(400);
+    let text = String::from_utf8(log.0.lock().clone()).unwrap();
+    assert!(text.contains("s3s"), "the log was listened to");
+    for key in [5, 6] {
+        let (key, _) = customer_key(key);
+        assert!(!text.contains(&key));
+        assert!(!text.contains(&hex::encode(STANDARD.decode(&key).unwrap())));
+    }
+    assert!(!text.contains("5, 5, 5, 5"), "nor as bytes");
+}
+
 /// Flips one bit of the ciphertext in the only data file there is.
 fn flip(dir: &Path, offset: u64) {
     let data = files(&dir.join("objects/data"));
