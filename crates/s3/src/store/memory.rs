@@ -1,7 +1,7 @@
 //! A store in memory: the reference that others are compared with, and a quick twin for tests.
 //!
 //! Written to be obviously right, not fast: maps and filters under one lock. Durable for as long as
-//! it lives; everything else is promised as [`ObjectStore`](super::ObjectStore) says.
+//! it lives; everything else is promised as [`ObjectStore`] says.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -4,7 +4,13 @@
 //! The front (HTTP, S3 semantics, sealing) speaks to [`ObjectStore`] and to nothing else below it.
 //! A store takes sealed chunks ([`SealedBuf`], which only `crypto`'s sealer makes) and opaque
 //! envelopes, and gives back [`StoredChunks`], which can only be opened. Passing plaintext does not
-//! compile.
+//! compile:
+//!
+//! ```compile_fail,E0308
+//! async fn leak(sink: &mut dyn s3::store::PutSink) {
+//!     sink.write(b"plaintext".to_vec()).await.ok();
+//! }
+//! ```
 //!
 //! # What every store promises
 //! - **Atomic**: a put, a completion, a delete or a new envelope happens whole or not at all, and

@@ -408,3 +408,78 @@ async fn no_file_holds_a_needle_of_plaintext() {
     );
     assert_eq!(mode & 0o777, 0o700);
 }
+
+/// On a file system that is really full; without a reserve, so that the index meets it too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs SMALL_DIR: a folder on an empty file system of 20 to 200 MB"]
+async fn a_disk_that_fills_up_keeps_what_is_there_and_recovers() {
+    let small = std::env::var_os("SMALL_DIR").expect("SMALL_DIR names a folder");
+    let dir = tempfile::tempdir_in(small).unwrap();
+    let open = || {
+        let mut options = local_options(dir.path());
+        options.reserve_bytes = 0;
+        LocalStore::open(options).unwrap()
+    };
+    let ballast = dir.path().join("ballast");
+    fs::write(&ballast, vec![1; 1 << 20]).unwrap();
+    let store = open();
+    store.create_bucket("b", date(0)).await.unwrap();
+    for len in [3_000_000, 300_000, 60_000, 900] {
+        let mut taken = 0u64;
+        for n in 0u64.. {
+            let key = format!("{len}/{n}");
+            // Half of them say how much it will be.
+            let announced = (n % 2 == 0).then_some(len as u64);
+            let mut sink = match store.begin_put("b", &key, announced).await {
+                Err(StoreError::NoSpace) => break,
+                sink => sink.unwrap(),
+            };
+            let mut result = Ok(());
+            for sealed in seal(&bytes(n, len), 16) {
+                result = sink.write(sealed).await;
+                if result.is_err() {
+                    break;
+                }
+            }
+            let result = match result {
+                Ok(()) => sink.commit(commit("e")).await.map(drop),
+                failed => failed,
+            };
+            match result {
+                Ok(()) => taken += 1,
+                Err(StoreError::NoSpace) => break,
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+        println!("{taken} of {len} bytes");
+        for n in 0..taken {
+            let key = format!("{len}/{n}");
+            assert!(
+                get(&store, "b", &key).await.unwrap() == bytes(n, len),
+                "{key}"
+            );
+        }
+        let next = format!("{len}/{taken}");
+        assert!(matches!(
+            store.head("b", &next).await,
+            Err(StoreError::NoSuchKey)
+        ));
+    }
+    // To take note of a deletion the index needs a little room: what the reserve is for.
+    let before = keys(&store).await;
+    let first = store.delete("b", &before[0], Condition::Always).await;
+    assert!(matches!(first, Ok(true) | Err(StoreError::NoSpace)));
+    let before = keys(&store).await;
+    fs::remove_file(&ballast).unwrap();
+    store.close().await;
+    let store = open();
+    assert_eq!(keys(&store).await, before);
+    for key in &before {
+        store.delete("b", key, Condition::Always).await.unwrap();
+    }
+    assert!(keys(&store).await.is_empty());
+    put(&store, "b", "again", &bytes(1, 3_000_000)).await;
+    assert!(get(&store, "b", "again").await.unwrap() == bytes(1, 3_000_000));
+    store.close().await;
+    assert_eq!(files(dir.path()).len(), 1);
+}

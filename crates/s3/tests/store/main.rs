@@ -48,7 +48,7 @@ fn local_with(dir: tempfile::TempDir, change: impl FnOnce(&mut Options)) -> Subj
 }
 
 fn local() -> Subject {
-    local_with(tempfile::tempdir().unwrap(), |_| {})
+    local_with(quick_dir(), |_| {})
 }
 
 /// Everything in files, through the page cache.

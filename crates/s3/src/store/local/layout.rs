@@ -74,7 +74,8 @@ impl Directory {
         };
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700);
-        let complete = this.folder(0xff).is_dir() && this.temp().is_dir();
+        // The index is made after all of them are durable.
+        let complete = this.index().exists() && this.temp().is_dir() && this.folder(0xff).is_dir();
         if !complete {
             builder.create(root)?;
             builder.create(this.temp())?;

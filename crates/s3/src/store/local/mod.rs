@@ -13,6 +13,11 @@
 //! is atomic. After a failed sync of the index it takes no more changes until it is opened anew
 //! ([`StoreError::Closed`]), because nobody can tell then what the disk holds.
 //!
+//! # A full disk
+//! New data is refused while [`Options::reserve_bytes`] is left; deleting goes on. If others fill the
+//! disk to the last byte, changes and opening are refused until there is a little room again; reads
+//! go on and nothing is lost.
+//!
 //! # What it does not hide
 //! Bucket and object names, lengths, dates and the number of parts are in the clear in the index,
 //! and the number and size of data files can be seen. Neither content nor envelopes are: they come

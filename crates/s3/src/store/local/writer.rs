@@ -19,6 +19,11 @@ use crate::store::StoreError;
 const QUEUE_LEN: usize = 512;
 /// Changes in one transaction at most; bounds the answer time of the first.
 const BATCH_LEN: usize = 256;
+/// SQLite moves the log into the index by itself every 16 MiB, but starts it over only at a moment
+/// when no reader is in it. Past this length the writer waits for such a moment.
+const LOG_LEN_MAX: u64 = 64 << 20;
+/// How many batches pass between looks at the length of the log.
+const LOG_LOOK_EVERY: u32 = 64;
 /// How long a close waits for files on their way.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -167,6 +172,7 @@ pub(super) fn start(machine: Machine) -> std::io::Result<(Writer, std::thread::J
 impl Machine {
     fn run(mut self, mut changes: mpsc::Receiver<Message>) {
         let mut failed_hard = false;
+        let mut batches = 0u32;
         while let Some(first) = changes.blocking_recv() {
             let mut batch = Vec::new();
             let mut next = Some(first);
@@ -191,6 +197,10 @@ impl Machine {
                 self.life.close();
                 changes.close();
             }
+            batches = batches.wrapping_add(1);
+            if batches.is_multiple_of(LOG_LOOK_EVERY) && !failed_hard {
+                self.bound_log();
+            }
         }
         self.life.close();
         let settled = self.life.settle(CLOSE_PATIENCE);
@@ -204,6 +214,30 @@ impl Machine {
         }
         drop(self.index);
         drop(self.lock);
+    }
+
+    /// Starts the log over if readers have kept SQLite from doing it for long.
+    fn bound_log(&self) {
+        let log = self.index.path().map(|path| format!("{path}-wal"));
+        let len = log
+            .and_then(|log| std::fs::metadata(log).ok())
+            .map_or(0, |log| log.len());
+        if len > LOG_LEN_MAX {
+            let restart = self
+                .index
+                .query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| {
+                    row.get::<_, bool>(0)
+                });
+            match restart {
+                Ok(false) => {}
+                Ok(true) => {
+                    tracing::warn!(len, "readers keep the log of the object index from ending")
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot move the log of the object index into it")
+                }
+            }
+        }
     }
 
     /// Runs changes in one transaction. An error means that the index cannot be trusted to go on.
