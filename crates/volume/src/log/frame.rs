@@ -106,7 +106,7 @@ impl FileHeader {
             || u64::from(number_32(page, 48)) != CHUNK_LEN
             || number_32(page, 52) != SECTOR_LEN as u32
             || page[12..16] != [0; 4]
-            || page[FILE_HEADER_LEN..].iter().any(|byte| *byte != 0)
+            || !is_zero(&page[FILE_HEADER_LEN..])
         {
             return Err("the file header has values that this program does not know");
         }
@@ -193,7 +193,7 @@ pub(crate) enum NoFrame {
 /// the end counts as zero).
 pub(crate) fn decode<'a>(key: &MacKey, bytes: &'a [u8]) -> Result<Frame<'a>, NoFrame> {
     let first_block = &bytes[..bytes.len().min(BLOCK_LEN)];
-    if first_block.iter().all(|byte| *byte == 0) {
+    if is_zero(first_block) {
         return Err(NoFrame::Unwritten);
     }
     if bytes.len() < FRAME_HEADER_LEN {
@@ -217,9 +217,7 @@ pub(crate) fn decode<'a>(key: &MacKey, bytes: &'a [u8]) -> Result<Frame<'a>, NoF
     let (body, tag) = frame.split_at(len - TAG_LEN);
     let (covered, checksum) = body.split_at(body.len() - 4);
     if crc32c(covered) != number_32(checksum, 0) {
-        let hole = frame
-            .chunks(BLOCK_LEN)
-            .any(|block| block.iter().all(|byte| *byte == 0));
+        let hole = frame.chunks(BLOCK_LEN).any(is_zero);
         return Err(if hole {
             NoFrame::Unwritten
         } else {
@@ -241,6 +239,11 @@ pub(crate) fn decode<'a>(key: &MacKey, bytes: &'a [u8]) -> Result<Frame<'a>, NoF
         payload: &covered[FRAME_HEADER_LEN..],
         len: len.next_multiple_of(PAGE_LEN) as u64,
     })
+}
+
+/// Whether nothing was written there. At most a page.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    *bytes == [0; PAGE_LEN][..bytes.len()]
 }
 
 fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {

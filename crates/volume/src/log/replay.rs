@@ -114,7 +114,7 @@ fn tail(window: &mut Window<'_>, key: &MacKey, end: u64) -> Result<bool, ReplayE
     while at < window.len {
         let bytes = window.at(at)?;
         let page = &bytes[..bytes.len().min(PAGE_LEN)];
-        if page.iter().any(|byte| *byte != 0) {
+        if !frame::is_zero(page) {
             torn = true;
             if let Ok(frame) = frame::decode(key, bytes)
                 && frame.place.batch_start > end
