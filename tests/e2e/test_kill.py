@@ -27,8 +27,10 @@ LOST = (
 )
 
 
-def load_until_killed(server, rng, workers):
-    """Runs each worker in a thread until its connection breaks; kills the server meanwhile."""
+def load_until_killed(server, rng, workers, progress):
+    """Runs each worker in a thread until its connection breaks, and kills the server meanwhile: at a random
+    time after each of the counters that `progress` gives has moved, since a crash without load proves nothing."""
+    before = progress()
     errors = []
 
     def guard(work):
@@ -42,7 +44,11 @@ def load_until_killed(server, rng, workers):
     threads = [threading.Thread(target=guard, args=(w,)) for w in workers]
     for t in threads:
         t.start()
-    time.sleep(rng.uniform(0.15, 0.7))
+    until = time.monotonic() + 20
+    while not errors and any(now <= then for now, then in zip(progress(), before, strict=True)):
+        assert time.monotonic() < until, f"no load: {before} to {progress()} (seed {SEED})"
+        time.sleep(0.005)
+    time.sleep(rng.uniform(0, 0.6))
     server.kill()
     for t in threads:
         t.join(60)
@@ -66,6 +72,7 @@ class Objects:
         self.acknowledged = {}  # key -> digest, or GONE
         self.under_way = {}  # key -> digest or GONE that may have happened or not
         self.count = 0
+        self.done = 0
 
     def work(self):
         s3 = self.server.client("s3")
@@ -106,6 +113,7 @@ class Objects:
         call()
         self.acknowledged[key] = digest
         del self.under_way[key]
+        self.done += 1
 
     def verify(self, s3, keys=None):
         """What is there must be what was acknowledged, or what was under way when the server died."""
@@ -136,9 +144,7 @@ def test_acknowledged_objects_outlive_kill_nine(tmp_path):
     kms_key = server.client("kms").create_key()["KeyMetadata"]["Arn"]
     writers = [Objects(server, "kill", f"w{n}", kms_key, f"{SEED} {n}") for n in range(4)]
     for cycle in range(CYCLES):
-        before = sum(w.count for w in writers)
-        load_until_killed(server, rng, [w.work for w in writers])
-        assert sum(w.count for w in writers) > before, "a cycle without load proves nothing"
+        load_until_killed(server, rng, [w.work for w in writers], lambda: [w.done for w in writers])
         server.start()
         s3 = server.client("s3")
         last = cycle == CYCLES - 1
@@ -281,11 +287,10 @@ def test_flushed_blocks_outlive_kill_nine(tmp_path, encrypted):
             for writer, snapshot in zip(writers, taken, strict=True):
                 writer.flushed(snapshot)
 
-    for cycle in range(cycles):
-        before = flushes, [w.requests for w in writers]
-        load_until_killed(server, rng, [flush, *(lambda w=w: w.work(server.nbd_socket, volume) for w in writers)])
-        assert flushes > before[0], f"no flush in cycle {cycle}"
-        assert all(w.requests > n for w, n in zip(writers, before[1], strict=True))
+    for _ in range(cycles):
+        load_until_killed(
+            server, rng, [flush, *(lambda w=w: w.work(server.nbd_socket, volume) for w in writers)], lambda: [flushes, *(w.requests for w in writers)]
+        )
         server.start()
         nbd = Nbd(server.nbd_socket, volume)
         for writer in writers:
@@ -313,7 +318,10 @@ def test_both_sides_and_the_keyring_at_once(tmp_path):
             keys[key] = kms.encrypt(KeyId=key, Plaintext=key.encode())["CiphertextBlob"]
 
     for _ in range(max(1, CYCLES // 5)):
-        load_until_killed(server, rng, [objects.work, lambda: blocks.work(server.nbd_socket, volume), make_keys])
+        load_until_killed(
+            server, rng, [objects.work, lambda: blocks.work(server.nbd_socket, volume), make_keys],
+            lambda: [objects.done, blocks.requests, len(keys)],
+        )
         server.start()
         objects.verify(server.client("s3"))
         nbd = Nbd(server.nbd_socket, volume)
