@@ -11,6 +11,7 @@ use iam::{AccountId, Authorizer, Credential, Principal, Region, SecretAccessKey}
 use keyring::root::{FileProvider, load_or_create};
 use keyring::store::SqliteStore;
 use keyring::{AuditLog, AuditOptions, Clock, Keyring, SystemClock};
+use s3::store::ObjectStore;
 use s3::store::local::LocalStore;
 use volume::Volumes;
 
@@ -33,6 +34,8 @@ pub(crate) struct Parts {
     pub(crate) aws: Arc<Aws>,
     /// The NBD server over the volumes.
     pub(crate) nbd: nbd::Server,
+    /// Where objects are; to be closed last.
+    pub(crate) objects: Arc<LocalStore>,
 }
 
 impl Parts {
@@ -81,9 +84,9 @@ impl Parts {
         })
         .context("volumes")?;
         let options = s3::store::local::Options::new(paths.objects(), Arc::clone(&random));
-        let store = Arc::new(LocalStore::open(options).context("objects")?);
+        let objects = Arc::new(LocalStore::open(options).context("objects")?);
         let s3 = s3::Gateway::new(s3::Options {
-            store,
+            store: Arc::clone(&objects) as Arc<dyn ObjectStore>,
             keyring: Arc::clone(&keyring),
             authorizer: Arc::clone(&authorizer),
             clock: Arc::clone(&clock),
@@ -119,7 +122,12 @@ impl Parts {
             clock,
             random,
         });
-        Ok(Self { keyring, aws, nbd })
+        Ok(Self {
+            keyring,
+            aws,
+            nbd,
+            objects,
+        })
     }
 }
 

@@ -131,7 +131,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 
     let parts = Parts::open(&config, &data_dir, &metrics)?;
     let nbd_unix = bind_nbd_socket(&data_dir)?;
-    let Parts { keyring, aws, nbd } = parts;
+    let Parts {
+        keyring,
+        aws,
+        nbd,
+        objects,
+    } = parts;
     let _ = admin_parts.keyring.set(Arc::clone(&keyring));
     write_private(
         &data_dir.paths().runtime(),
@@ -190,6 +195,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         _ = interrupt.recv() => tracing::warn!("second signal: not waiting for requests in flight"),
     }
     sweeper.abort();
+    objects.close().await;
     let _ = admin_stop.send(true);
     let _ = admin.await;
     let _ = std::fs::remove_file(data_dir.paths().nbd_socket());
