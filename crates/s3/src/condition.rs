@@ -9,7 +9,7 @@
 use std::time::SystemTime;
 
 use http::HeaderMap;
-use http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE};
+use http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE};
 
 use crate::dates::{parse_http_date, whole_seconds};
 use crate::error::Error;
@@ -103,6 +103,20 @@ impl ReadConditions {
                 Error::NotModified { .. } => Error::precondition_failed(),
                 other => other,
             })
+    }
+}
+
+/// `If-Range` (RFC 9110 section 13.1.5): whether a range is of the content the
+/// client has the rest of. Otherwise it gets the whole.
+pub(crate) fn range_holds(headers: &HeaderMap, etag: &str, modified: SystemTime) -> bool {
+    let Some(value) = headers.get(IF_RANGE) else {
+        return true;
+    };
+    let value = value.to_str().unwrap_or_default().trim();
+    match parse_http_date(value) {
+        Some(date) => date == whole_seconds(modified),
+        // A weak tag never holds for a range.
+        None => !value.starts_with("W/") && value.trim_matches('"') == etag,
     }
 }
 

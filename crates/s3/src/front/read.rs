@@ -1,6 +1,7 @@
 //! GetObject, HeadObject and GetObjectAttributes.
 
 use std::ops::Range;
+use std::time::SystemTime;
 
 use futures::StreamExt;
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -14,7 +15,7 @@ use s3s::dto::{
 use super::answer::{self, ShowContext, checksum_fields};
 use super::{Front, attributes};
 use crate::access::OnObject;
-use crate::condition::ReadConditions;
+use crate::condition::{ReadConditions, range_holds};
 use crate::dates::http_date;
 use crate::envelope::{Object, PartPlace};
 use crate::error::Error;
@@ -57,7 +58,7 @@ impl Front {
         let customer = sse::customer_only(&request.headers, request.confidential())?;
         let customer_md5 = answer::md5_of(customer.as_ref());
         let open = self.open_for(&on, request, customer.as_ref()).await?;
-        let selection = select(request, &open.object, |number| {
+        let selection = select(request, &open.object, open.record.modified, |number| {
             let parts = open.parts().len();
             Some((
                 open.part_range(number)?,
@@ -109,7 +110,7 @@ impl Front {
             ReadConditions::of_read(&request.headers).check_read(&object.etag, record.modified)?;
             (record, object, None)
         };
-        let selection = select(request, &object, |number| {
+        let selection = select(request, &object, record.modified, |number| {
             let open = parts.as_ref()?;
             let count = u32::try_from(open.parts().len()).ok().filter(|n| *n > 0);
             Some((open.part_range(number)?, count))
@@ -274,13 +275,17 @@ impl Front {
 fn select(
     request: &Request,
     object: &Object,
+    modified: SystemTime,
     part: impl FnOnce(u32) -> Option<(Range<u64>, Option<u32>)>,
 ) -> Result<Selection, Error> {
     let size = object.size;
     let content_range = |range: &Range<u64>| {
         (range.start < range.end).then(|| format!("bytes {}-{}/{size}", range.start, range.end - 1))
     };
-    let range = request.header("range").and_then(ByteRange::parse);
+    let range = request
+        .header("range")
+        .filter(|_| range_holds(&request.headers, &object.etag, modified))
+        .and_then(ByteRange::parse);
     if let Some(number) = request.query.get("partNumber") {
         if range.is_some() {
             return Err(Error::invalid_request(

@@ -119,3 +119,40 @@ async fn part_one_of_a_plain_object_is_all_of_it() {
         .await
         .fails(400, "InvalidArgument");
 }
+
+#[tokio::test]
+async fn a_range_of_other_content_than_the_client_has_is_not_answered() {
+    let world = world().await;
+    let etag = world
+        .put("/buc/k", "abcdef")
+        .send()
+        .await
+        .expect(200)
+        .etag();
+    let dated = world
+        .head("/buc/k")
+        .send()
+        .await
+        .header("last-modified")
+        .to_owned();
+    let part = || world.get("/buc/k").header("range", "bytes=3-");
+    for holds in [etag.as_str(), &dated] {
+        assert_eq!(
+            part()
+                .header("if-range", holds)
+                .send()
+                .await
+                .expect(206)
+                .text(),
+            "def"
+        );
+    }
+    for other in [
+        "\"other\"",
+        "Sun, 06 Nov 1994 08:49:37 GMT",
+        &format!("W/{etag}"),
+    ] {
+        let whole = part().header("if-range", other).send().await.expect(200);
+        assert_eq!(whole.text(), "abcdef", "{other}");
+    }
+}
