@@ -25,7 +25,7 @@ mod device;
 mod engine;
 mod error;
 mod files;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
 mod geometry;

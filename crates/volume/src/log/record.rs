@@ -317,8 +317,8 @@ pub(crate) struct Batch {
 /// The records of one frame.
 #[derive(Default)]
 pub(crate) struct Payload {
-    pub(super) bytes: Vec<u8>,
-    pub(super) count: u32,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) count: u32,
 }
 
 impl Batch {

@@ -1,0 +1,209 @@
+//! How fast the engine is by itself, against a plain file with the same I/O: no protocol, one thread, page cache.
+//!
+//! `cargo run --release -p volume --example throughput [DIR]`. Prints the better of three runs of each; the file and the
+//! volumes take turns, since machines drift.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    fs::File,
+    os::unix::fs::FileExt,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crypto::{random::SystemRandom, record::RootKey, secret::SecretBytes};
+use iam::{Authorizer, Caller, Principal, Via};
+use keyring::{Keyring, SystemClock};
+use volume::{AttachedVolume, CreateVolume, Encryption, Options, VolumeSize, VolumeType, Volumes};
+
+const LEN: u64 = 1 << 30;
+const MIB: usize = 1 << 20;
+const SMALL_COUNT: u64 = 50_000;
+
+/// What is measured.
+trait Store {
+    fn read(&self, offset: u64, buf: &mut [u8]);
+    fn write(&self, offset: u64, buf: &mut [u8]);
+    fn flush(&self);
+}
+
+impl Store for File {
+    fn read(&self, offset: u64, buf: &mut [u8]) {
+        self.read_exact_at(buf, offset).unwrap();
+    }
+
+    fn write(&self, offset: u64, buf: &mut [u8]) {
+        self.write_all_at(buf, offset).unwrap();
+    }
+
+    fn flush(&self) {
+        self.sync_data().unwrap();
+    }
+}
+
+impl Store for Arc<AttachedVolume> {
+    fn read(&self, offset: u64, buf: &mut [u8]) {
+        AttachedVolume::read(self, offset, buf).unwrap();
+    }
+
+    fn write(&self, offset: u64, buf: &mut [u8]) {
+        AttachedVolume::write(self, offset, buf, false).unwrap();
+    }
+
+    fn flush(&self) {
+        AttachedVolume::flush(self).unwrap();
+    }
+}
+
+fn time(work: impl FnOnce()) -> Duration {
+    let started = Instant::now();
+    work();
+    started.elapsed()
+}
+
+fn sequential(mut each: impl FnMut(u64)) {
+    for n in 0..LEN / MIB as u64 {
+        each(n * MIB as u64);
+    }
+}
+
+fn scattered(count: u64, mut each: impl FnMut(u64)) {
+    let mut state = 1_u64;
+    for _ in 0..count {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        each((state >> 33) % (LEN / 4096) * 4096);
+    }
+}
+
+const ROWS: [&str; 6] = [
+    "first write, 1 MiB, MB/s",
+    "write again, 1 MiB, MB/s",
+    "read, 1 MiB, MB/s",
+    "scattered write, 4 KiB, thousand/s",
+    "scattered read, 4 KiB, thousand/s",
+    "write 4 KiB + flush, /s",
+];
+
+fn measure(store: &dyn Store) -> [f64; 6] {
+    let mut large = vec![7; MIB];
+    let mut small = vec![7; 4096];
+    let megabytes = |took: Duration| LEN as f64 / 1e6 / took.as_secs_f64();
+    let thousands = |took: Duration| SMALL_COUNT as f64 / 1e3 / took.as_secs_f64();
+    let first = time(|| sequential(|at| store.write(at, &mut large)));
+    store.flush();
+    let again = time(|| sequential(|at| store.write(at, &mut large)));
+    store.flush();
+    let read = time(|| sequential(|at| store.read(at, &mut large)));
+    let small_write = time(|| scattered(SMALL_COUNT, |at| store.write(at, &mut small)));
+    store.flush();
+    let small_read = time(|| scattered(SMALL_COUNT, |at| store.read(at, &mut small)));
+    let flushes = time(|| {
+        scattered(500, |at| {
+            store.write(at, &mut small);
+            store.flush();
+        });
+    });
+    [
+        megabytes(first),
+        megabytes(again),
+        megabytes(read),
+        thousands(small_write),
+        thousands(small_read),
+        500.0 / flushes.as_secs_f64(),
+    ]
+}
+
+fn registry(dir: &Path) -> Arc<Volumes> {
+    let account = "123456789012".parse().unwrap();
+    let region: iam::Region = "us-east-1".parse().unwrap();
+    let root = || RootKey::from_secret(SecretBytes::init_with(|key| key.fill(1)));
+    let keyring = Keyring::open(keyring::Options {
+        store: Arc::new(keyring::store::SqliteStore::open(&dir.join("keyring.db")).unwrap()),
+        root: root(),
+        audit: keyring::AuditLog::open(keyring::AuditOptions::new(dir.join("audit"))).unwrap(),
+        clock: Arc::new(SystemClock),
+        random: Arc::new(SystemRandom),
+        account,
+        region: region.clone(),
+        observer: Arc::new(keyring::NoObserver),
+    })
+    .unwrap();
+    Volumes::open(Options {
+        dir: dir.join("volumes"),
+        keyring,
+        records: root().record_key("volume-descriptors"),
+        clock: Arc::new(SystemClock),
+        random: Arc::new(SystemRandom),
+        account,
+        region,
+        volumes_max: 100,
+    })
+    .unwrap()
+}
+
+#[tokio::main]
+async fn main() {
+    let dir = match std::env::args().nth(1) {
+        Some(dir) => tempfile::tempdir_in(dir).unwrap(),
+        None => tempfile::tempdir().unwrap(),
+    };
+    let volumes = registry(dir.path());
+    let caller = Caller::new(
+        Principal::root("123456789012".parse().unwrap()),
+        Via::Api,
+        "throughput",
+    );
+    let authorizer = Authorizer::new("123456789012".parse().unwrap());
+    let mut best = [[0.0_f64; 6]; 3];
+    for round in 0..3 {
+        let path = dir.path().join("plain");
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path)
+            .unwrap();
+        let mut results = vec![measure(&file)];
+        std::fs::remove_file(&path).unwrap();
+        for encryption in [Encryption::Unencrypted, Encryption::Sealed { key: None }] {
+            let may = authorizer.authorize(&caller, &volumes.arn_new()).unwrap();
+            let request = CreateVolume {
+                size: VolumeSize::from_bytes(LEN).unwrap(),
+                encryption,
+                volume_type: VolumeType::Gp3,
+                availability_zone: "us-east-1a".to_owned(),
+                tags: Vec::new(),
+                client_token: None,
+            };
+            let id = volumes.create(may, request).await.unwrap().id;
+            let may = authorizer.authorize(&caller, &volumes.arn(&id)).unwrap();
+            let attached = volumes.attach(may, &id, &caller).await.unwrap();
+            results.push(measure(&attached));
+            drop(attached);
+            let may = authorizer.authorize(&caller, &volumes.arn(&id)).unwrap();
+            volumes.delete(may, &id).await.unwrap();
+        }
+        for (best, result) in best.iter_mut().zip(results) {
+            for (best, result) in best.iter_mut().zip(result) {
+                *best = best.max(result);
+            }
+        }
+        eprintln!("round {} of 3", round + 1);
+    }
+    println!(
+        "{:36} {:>9} {:>19} {:>19}",
+        "", "file", "volume, plain", "volume, sealed"
+    );
+    for (row, name) in ROWS.iter().enumerate() {
+        let [file, plain, sealed] = [best[0][row], best[1][row], best[2][row]];
+        println!(
+            "{name:36} {file:9.0} {plain:9.0} ({:4.2} x) {sealed:9.0} ({:4.2} x)",
+            plain / file,
+            sealed / file
+        );
+    }
+}
