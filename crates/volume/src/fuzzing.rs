@@ -158,7 +158,7 @@ mod tests {
     fn nothing_a_disk_gives_back_makes_a_decoder_panic() {
         let mut rng = Rng(1);
         let golden = include_bytes!("../golden/map.log");
-        for _ in 0..300 {
+        for _ in 0..100 {
             let mut bytes = golden.to_vec();
             for _ in 0..rng.below(4) {
                 let at = rng.below(bytes.len() as u64) as usize;

@@ -29,8 +29,9 @@ use crate::{
     protection::Protection,
 };
 
-/// The log is written anew when it is longer than this and three times what the last new one was.
-const LOG_LEN_MIN: u64 = 8 << 20;
+/// The log is written anew when it is longer than this and three times what the last new one was. Tests make it short, so
+/// that they see that often.
+const LOG_LEN_MIN: u64 = if cfg!(test) { 32 << 10 } else { 8 << 20 };
 
 /// Who runs a round, and how the last one ended.
 pub(super) struct Commit {

@@ -472,8 +472,9 @@ fn a_slot_is_not_used_again_before_the_record_that_frees_it_is_durable() {
         let volume = Engine::open(media(&disk), shape(), sealed()).unwrap();
         volume.tidy();
         for chunk in 1..CHUNKS {
-            let mut bytes = vec![2; CHUNK_LEN as usize];
-            volume.write(chunk * CHUNK_LEN, &mut bytes, false).unwrap();
+            volume
+                .write(chunk * CHUNK_LEN, &mut [2; 4096], false)
+                .unwrap();
         }
         drop(volume);
         disk.restart(Crash::Power);
@@ -507,7 +508,7 @@ fn the_log_stays_bounded() {
     let disk = SimDisk::new(9, PLENTY);
     let volume = new_volume(&disk, sealed);
     let mut longest = 0;
-    for n in 0..3000_u64 {
+    for n in 0..100_u64 {
         let chunk = n % CHUNKS;
         volume
             .write(chunk * CHUNK_LEN, &mut [1; 4096], false)
@@ -516,7 +517,7 @@ fn the_log_stays_bounded() {
         volume.tidy();
         longest = longest.max(volume.log.lock().end());
     }
-    assert!(longest <= (8 << 20) + 4096, "{longest}");
+    assert!(longest <= (32 << 10) + 4096, "{longest}");
     assert!(volume.log.lock().header().epoch > 1);
 }
 
