@@ -224,7 +224,7 @@ impl Gateway {
                 ResponseBody::whole(if head.status.is_success() {
                     corrected(operation, document)
                 } else {
-                    with_request_id(document, &request_id)
+                    completed(document, &request_id)
                 })
             }
         };
@@ -267,7 +267,7 @@ pub fn refuse(
     body.push_str("</Code><Message>");
     body.push_str(&quick_xml::escape::escape(message));
     body.push_str("</Message></Error>");
-    let body = with_request_id(body.into(), request_id);
+    let body = completed(body.into(), request_id);
     let mut answer = Response::new(ResponseBody::whole(body));
     *answer.status_mut() = status;
     answer
@@ -291,20 +291,44 @@ fn corrected(operation: Operation, document: Bytes) -> Bytes {
     }
 }
 
-/// Puts the request's id into an error that s3s wrote itself.
-fn with_request_id(document: Bytes, request_id: &str) -> Bytes {
-    const END: &[u8] = b"</Error>";
-    let Some(start) = document.strip_suffix(END) else {
+/// Completes an error that s3s wrote itself, or [`refuse`]: the request's id, and
+/// a message where there is none.
+fn completed(document: Bytes, request_id: &str) -> Bytes {
+    let has = |element: &str| {
+        document
+            .windows(element.len())
+            .any(|w| w == element.as_bytes())
+    };
+    let Some(start) = document.strip_suffix(b"</Error>") else {
         return document;
     };
-    if document.windows(11).any(|window| window == b"<RequestId>") {
-        return document;
+    let mut text = start.to_vec();
+    if !has("<Message>") {
+        let known = MESSAGES
+            .iter()
+            .find(|(code, _)| has(&format!("<Code>{code}</Code>")));
+        let message = known.map_or("The request is not valid.", |(_, message)| message);
+        text.extend_from_slice(format!("<Message>{message}</Message>").as_bytes());
     }
-    let id = quick_xml::escape::escape(request_id);
-    [start, b"<RequestId>", id.as_bytes(), b"</RequestId>", END]
-        .concat()
-        .into()
+    if !has("<RequestId>") {
+        let id = quick_xml::escape::escape(request_id);
+        text.extend_from_slice(format!("<RequestId>{id}</RequestId>").as_bytes());
+    }
+    text.extend_from_slice(b"</Error>");
+    text.into()
 }
+
+/// S3's words for what s3s refuses without any.
+const MESSAGES: [(&str, &str); 5] = [
+    ("InvalidBucketName", "The specified bucket is not valid."),
+    ("InvalidURI", "Couldn't parse the specified URI."),
+    ("KeyTooLongError", "Your key is too long"),
+    (
+        "MalformedXML",
+        "The XML you provided was not well-formed or did not validate against our published schema",
+    ),
+    ("MissingRequestBodyError", "Request Body is empty"),
+];
 
 fn error_answer(error: Error, request_id: &str) -> Response<ResponseBody> {
     match error.into_s3s(request_id).to_http_response() {

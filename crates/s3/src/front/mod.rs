@@ -8,12 +8,14 @@
 mod answer;
 mod attributes;
 mod bucket;
+mod completion;
 mod copy;
 mod delete;
 mod listing;
 mod multipart;
 mod read;
 mod tagging;
+mod uploads;
 mod write;
 
 use std::collections::BTreeMap;
@@ -141,7 +143,10 @@ impl Front {
 #[cfg(any(fuzzing, test))]
 pub(crate) fn check_token(text: &str) {
     if let Ok(name) = listing::parse_token(text) {
-        assert_eq!(listing::parse_token(&listing::token(&name)).ok(), Some(name));
+        assert_eq!(
+            listing::parse_token(&listing::token(&name)).ok(),
+            Some(name)
+        );
     }
 }
 

@@ -32,11 +32,9 @@ async fn a_bucket_lives_and_dies() {
     world.delete("/another/k").send().await.expect(204);
     world.delete("/another").send().await.expect(204);
     world.head("/another").send().await.expect(404);
-    world
-        .put("/Bad_Name", "")
-        .send()
-        .await
-        .fails(400, "InvalidBucketName");
+    let bad = world.put("/Bad_Name", "").send().await;
+    let bad = bad.fails(400, "InvalidBucketName");
+    assert_eq!(bad.xml("Message"), "The specified bucket is not valid.");
 }
 
 #[tokio::test]

@@ -472,22 +472,19 @@ async fn run(seed: u64, steps: u64) {
     }
 }
 
+/// A long run with a seed of one's own: `SEALGATE_SEED=5 cargo nextest run -p s3 random_operations`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_operations_do_what_they_do_to_a_map() {
+    if let Some(seed) = std::env::var("SEALGATE_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+    {
+        run(seed, 5000).await;
+        return;
+    }
     for seed in 1..=2 {
         run(seed, 300).await;
     }
-}
-
-/// A long one, by hand: `SEED=5 cargo nextest run -p s3 --run-ignored all a_long_run`.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "long; for a seed of one's own"]
-async fn a_long_run() {
-    let seed = std::env::var("SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or(99);
-    run(seed, 5000).await;
 }
 
 /// With faults: what succeeded is there, what failed is not, and after a lost answer one of the two.
