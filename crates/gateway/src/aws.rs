@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use crypto::random::Random;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::body::Incoming;
 use iam::sigv4::{Body, Claim, Pending, Protocol, SigV4Error, Verified, Verifier, claim};
@@ -105,13 +105,14 @@ impl Aws {
                     "RequestEntityTooLarge",
                     message,
                 );
-                return self.answer(
+                let response = self.answer(
                     Front::Other,
                     "Refused",
                     started,
                     0,
                     refusal(protocol, error, &request_id),
                 );
+                return ended_if_unread(&head, response);
             }
             Err(Refusal::BodyBroken(error)) => {
                 tracing::debug!(%peer, %error, "a request's body broke off");
@@ -120,13 +121,14 @@ impl Aws {
                     "IncompleteBody",
                     "The request body terminated unexpectedly",
                 );
-                return self.answer(
+                let response = self.answer(
                     Front::Other,
                     "Refused",
                     started,
                     0,
                     refusal(protocol, error, &request_id),
                 );
+                return ended_if_unread(&head, response);
             }
         };
         let caller = caller(&verified, request_id, peer);
@@ -194,13 +196,14 @@ impl Aws {
         if protocol == Protocol::S3 {
             return self.refuse_s3(head, error, request_id, started);
         }
-        self.answer(
+        let response = self.answer(
             Front::Other,
             "Refused",
             started,
             0,
             refusal(protocol, error, request_id),
-        )
+        );
+        ended_if_unread(head, response)
     }
 
     fn refuse_s3(
@@ -218,7 +221,8 @@ impl Aws {
             bytes_in: 0,
             bytes_out: 0,
         });
-        s3::refuse(&head.method, status, code, message, request_id).map(Either::Right)
+        let response = s3::refuse(&head.method, status, code, message, request_id);
+        ended_if_unread(head, response.map(Either::Right))
     }
 
     /// A UUID, as AWS gives; random, so that it tells nothing about other requests.
@@ -256,6 +260,25 @@ fn caller(verified: &Verified, request_id: String, peer: SocketAddr) -> Caller {
     caller.access_key = Some(verified.access_key.clone());
     caller.source = Some(peer.ip());
     caller
+}
+
+/// Ends the connection with the answer if the request has a body, which may not have been read: what the client
+/// still sends of it would be taken for its next request.
+fn ended_if_unread(
+    head: &http::request::Parts,
+    mut response: Response<AnswerBody>,
+) -> Response<AnswerBody> {
+    let has_body = head.headers.contains_key(header::TRANSFER_ENCODING)
+        || head.headers.contains_key(header::EXPECT)
+        || head
+            .headers
+            .get(header::CONTENT_LENGTH)
+            .is_some_and(|len| len != "0");
+    if has_body {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
+    response
 }
 
 /// An error in a protocol's own form.

@@ -5,8 +5,10 @@
 //! first answer. At the end listeners stop first, then requests in flight end, then the volumes are
 //! flushed, and only then is the directory given up.
 
+use std::fs::Permissions;
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -206,7 +208,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     }
 }
 
-/// The NBD socket, private from the moment it exists: the process's umask sees to that.
+/// The NBD socket, private from the moment it exists: the process's umask sees to that, and leaves only the
+/// owner's right to execute, which means nothing on a socket, to be taken off.
 fn bind_nbd_socket(data_dir: &DataDir) -> anyhow::Result<UnixListener> {
     let path = data_dir.paths().nbd_socket();
     // The directory is ours alone, so a socket that is there is one that an earlier run left behind.
@@ -216,7 +219,11 @@ fn bind_nbd_socket(data_dir: &DataDir) -> anyhow::Result<UnixListener> {
         }
         _ => {}
     }
-    UnixListener::bind(&path).with_context(|| format!("cannot listen on {}", path.display()))
+    let listener = UnixListener::bind(&path)
+        .with_context(|| format!("cannot listen on {}", path.display()))?;
+    std::fs::set_permissions(&path, Permissions::from_mode(0o600))
+        .with_context(|| format!("cannot make {} private", path.display()))?;
+    Ok(listener)
 }
 
 /// Destroys keys past their deletion date, and rotates those that are due, for as long as the server runs.
