@@ -128,13 +128,23 @@ impl ObjectKey {
     /// else. `salt` is random and kept beside it. Compare in constant time.
     pub fn verifier(&self, salt: &[u8; 32]) -> [u8; 32] {
         let mut verifier = [0; 32];
-        hkdf_sha256(salt, self.0.expose(), &[b"sealgate key verifier v1"], &mut verifier);
+        hkdf_sha256(
+            salt,
+            self.0.expose(),
+            &[b"sealgate key verifier v1"],
+            &mut verifier,
+        );
         verifier
     }
 
     fn stream_secret(&self, salt: &[u8; 32]) -> SecretBytes<32> {
         SecretBytes::init_with(|secret| {
-            hkdf_sha256(salt, self.0.expose(), &[b"sealgate chunk stream v1"], secret);
+            hkdf_sha256(
+                salt,
+                self.0.expose(),
+                &[b"sealgate chunk stream v1"],
+                secret,
+            );
         })
     }
 }
@@ -192,12 +202,7 @@ impl StreamCipher {
         Self { aead, aad: bound }
     }
 
-    fn seal(
-        &self,
-        index: u64,
-        last: bool,
-        buf: &mut [u8],
-    ) -> Result<[u8; TAG_LEN], CryptoError> {
+    fn seal(&self, index: u64, last: bool, buf: &mut [u8]) -> Result<[u8; TAG_LEN], CryptoError> {
         let nonce = nonce(index, last)?;
         let mut tag = [0; TAG_LEN];
         match &self.aead {
@@ -234,7 +239,12 @@ impl StreamCipher {
                     .is_ok()
             }
             Aead::GcmSiv(key) => key
-                .decrypt_inout_detached(&nonce.into(), &self.aad, (&mut *buf).into(), &(*tag).into())
+                .decrypt_inout_detached(
+                    &nonce.into(),
+                    &self.aad,
+                    (&mut *buf).into(),
+                    &(*tag).into(),
+                )
                 .is_ok(),
         };
         if opened {

@@ -90,7 +90,11 @@ impl EncryptionContext {
     }
 
     fn canonical_len(&self) -> usize {
-        4 + self.0.iter().map(|(n, v)| 8 + n.len() + v.len()).sum::<usize>()
+        4 + self
+            .0
+            .iter()
+            .map(|(n, v)| 8 + n.len() + v.len())
+            .sum::<usize>()
     }
 }
 
@@ -104,7 +108,10 @@ mod tests {
 
     #[test]
     fn a_boundary_moved_between_name_and_value_is_another_context() {
-        assert_ne!(context(&[("a", "bc")]).canonical(), context(&[("ab", "c")]).canonical());
+        assert_ne!(
+            context(&[("a", "bc")]).canonical(),
+            context(&[("ab", "c")]).canonical()
+        );
         assert_ne!(context(&[("a", "")]).canonical(), context(&[]).canonical());
         assert_ne!(
             context(&[("a", "b"), ("c", "d")]).canonical(),
@@ -122,7 +129,10 @@ mod tests {
 
     #[test]
     fn case_and_unicode_forms_stay_apart() {
-        assert_ne!(context(&[("A", "1")]).canonical(), context(&[("a", "1")]).canonical());
+        assert_ne!(
+            context(&[("A", "1")]).canonical(),
+            context(&[("a", "1")]).canonical()
+        );
         assert_ne!(
             context(&[("\u{e9}", "1")]).canonical(),
             context(&[("e\u{301}", "1")]).canonical()

@@ -329,7 +329,10 @@ mod tests {
         // RFC 1321 and FIPS 180-4 for "abc"; the CRC catalogue's "123456789".
         let abc = |a: HashAlgorithm| hex(a.digest(b"abc").as_bytes());
         assert_eq!(abc(HashAlgorithm::Md5), "900150983cd24fb0d6963f7d28e17f72");
-        assert_eq!(abc(HashAlgorithm::Sha1), "a9993e364706816aba3e25717850c26c9cd0d89d");
+        assert_eq!(
+            abc(HashAlgorithm::Sha1),
+            "a9993e364706816aba3e25717850c26c9cd0d89d"
+        );
         assert_eq!(
             abc(HashAlgorithm::Sha256),
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -337,7 +340,10 @@ mod tests {
         assert_eq!(Crc32::digest(b"123456789"), 0xcbf4_3926);
         assert_eq!(Crc32c::digest(b"123456789"), 0xe306_9283);
         assert_eq!(Crc64Nvme::digest(b"123456789"), 0xae8b_1486_0a79_9888);
-        assert_eq!(hex(HashAlgorithm::Crc32.digest(b"123456789").as_bytes()), "cbf43926");
+        assert_eq!(
+            hex(HashAlgorithm::Crc32.digest(b"123456789").as_bytes()),
+            "cbf43926"
+        );
     }
 
     #[test]

@@ -37,7 +37,12 @@ impl RootKey {
         let mut info = Vec::new();
         push_prefixed(&mut info, label.as_bytes());
         RecordKey(SecretBytes::init_with(|key| {
-            hkdf_sha256(b"", self.0.expose(), &[b"sealgate record key v1", &info], key);
+            hkdf_sha256(
+                b"",
+                self.0.expose(),
+                &[b"sealgate record key v1", &info],
+                key,
+            );
         }))
     }
 
@@ -45,7 +50,12 @@ impl RootKey {
     /// `salt` is random and kept beside it.
     pub fn verifier(&self, salt: &[u8; 32]) -> [u8; 32] {
         let mut verifier = [0; 32];
-        hkdf_sha256(salt, self.0.expose(), &[b"sealgate root verifier v1"], &mut verifier);
+        hkdf_sha256(
+            salt,
+            self.0.expose(),
+            &[b"sealgate root verifier v1"],
+            &mut verifier,
+        );
         verifier
     }
 }
@@ -61,7 +71,15 @@ impl RecordKey {
         let mut out = Vec::with_capacity(RECORD_OVERHEAD + plaintext.len());
         out.push(VERSION);
         let aad = place(table, id);
-        committing::seal_onto(&mut out, &self.0, RECORD_LABEL, &[VERSION], &aad, plaintext, random);
+        committing::seal_onto(
+            &mut out,
+            &self.0,
+            RECORD_LABEL,
+            &[VERSION],
+            &aad,
+            plaintext,
+            random,
+        );
         out
     }
 
@@ -121,11 +139,15 @@ pub fn unwrap_object_key(
     aad: &[u8],
 ) -> Result<ObjectKey, CryptoError> {
     match wrapped {
-        [VERSION, sealed @ ..] if wrapped.len() == WRAPPED_OBJECT_KEY_LEN => {
-            committing::open(bucket_key.secret(), OBJECT_KEY_LABEL, &[VERSION], aad, sealed)?
-                .to_secret_bytes()
-                .map(ObjectKey::from_secret)
-        }
+        [VERSION, sealed @ ..] if wrapped.len() == WRAPPED_OBJECT_KEY_LEN => committing::open(
+            bucket_key.secret(),
+            OBJECT_KEY_LABEL,
+            &[VERSION],
+            aad,
+            sealed,
+        )?
+        .to_secret_bytes()
+        .map(ObjectKey::from_secret),
         _ => Err(CryptoError::Unauthentic),
     }
 }
@@ -143,7 +165,12 @@ impl MacKey {
     /// MAC, for logs that have no secret to be authenticated with.
     pub fn public(label: &str) -> Self {
         Self::new(&SecretBytes::init_with(|key| {
-            hkdf_sha256(b"", b"", &[b"sealgate public mac v1", label.as_bytes()], key);
+            hkdf_sha256(
+                b"",
+                b"",
+                &[b"sealgate public mac v1", label.as_bytes()],
+                key,
+            );
         }))
     }
 

@@ -197,7 +197,10 @@ mod tests {
     fn a_secret_prints_a_placeholder_and_nothing_else() {
         let secret = SecretBytes::<4>::init_with(|b| *b = *b"abcd");
         assert_eq!(format!("{secret:?}"), "SecretBytes<4>(redacted)");
-        assert_eq!(format!("{:?}", SecretVec::from_slice(b"abcd")), "SecretVec(redacted)");
+        assert_eq!(
+            format!("{:?}", SecretVec::from_slice(b"abcd")),
+            "SecretVec(redacted)"
+        );
     }
 
     #[test]
@@ -211,13 +214,21 @@ mod tests {
     #[test]
     fn a_secret_of_the_wrong_length_is_refused() {
         assert_eq!(
-            SecretVec::from_slice(b"abc").to_secret_bytes::<4>().unwrap_err(),
-            CryptoError::KeyLength { expected: 4, actual: 3 }
+            SecretVec::from_slice(b"abc")
+                .to_secret_bytes::<4>()
+                .unwrap_err(),
+            CryptoError::KeyLength {
+                expected: 4,
+                actual: 3
+            }
         );
     }
 
     #[test]
     fn a_failed_initialisation_hands_on_its_error() {
-        assert_eq!(SecretBytes::<4>::try_init_with(|_| Err("no")).unwrap_err(), "no");
+        assert_eq!(
+            SecretBytes::<4>::try_init_with(|_| Err("no")).unwrap_err(),
+            "no"
+        );
     }
 }

@@ -252,6 +252,9 @@ mod tests {
     fn sealing_across_the_end_of_a_region_panics() {
         let mut buf = vec![0; 8192];
         let last = SectorIndex::containing((1 << REGION_SHIFT) - 1, SectorSize::B4096);
-        key().seal(PlainSectors::new(&mut buf, SectorSize::B4096).unwrap(), last);
+        key().seal(
+            PlainSectors::new(&mut buf, SectorSize::B4096).unwrap(),
+            last,
+        );
     }
 }

@@ -54,7 +54,12 @@ impl VolumeDataKey {
     /// The key that authenticates the volume's metadata log.
     pub fn log_key(&self, volume: &[u8; 16]) -> MacKey {
         MacKey::new(&SecretBytes::init_with(|key| {
-            hkdf_sha256(b"", self.0.expose(), &[b"sealgate volume log key v1", volume], key);
+            hkdf_sha256(
+                b"",
+                self.0.expose(),
+                &[b"sealgate volume log key v1", volume],
+                key,
+            );
         }))
     }
 }
@@ -66,8 +71,7 @@ mod tests {
 
     #[test]
     fn volume_and_generation_each_change_the_ciphertext() {
-        let data_key =
-            VolumeDataKey::from_secret(SecretVec::init_with(64, |k| k.fill(3))).unwrap();
+        let data_key = VolumeDataKey::from_secret(SecretVec::init_with(64, |k| k.fill(3))).unwrap();
         let seal = |volume: u8, generation| {
             let mut buf = [0; 512];
             data_key.sector_key(&[volume; 16], generation, 0).seal(
@@ -79,12 +83,21 @@ mod tests {
         assert_eq!(seal(1, 1), seal(1, 1));
         assert_ne!(seal(1, 1), seal(2, 1));
         assert_ne!(seal(1, 1), seal(1, 2));
-        assert_ne!(data_key.log_key(&[1; 16]).mac(&[]), data_key.log_key(&[2; 16]).mac(&[]));
+        assert_ne!(
+            data_key.log_key(&[1; 16]).mac(&[]),
+            data_key.log_key(&[2; 16]).mac(&[])
+        );
     }
 
     #[test]
     fn a_data_key_of_another_length_is_refused() {
         let refused = VolumeDataKey::from_secret(SecretVec::init_with(32, |_| ())).unwrap_err();
-        assert_eq!(refused, CryptoError::KeyLength { expected: 64, actual: 32 });
+        assert_eq!(
+            refused,
+            CryptoError::KeyLength {
+                expected: 64,
+                actual: 32
+            }
+        );
     }
 }

@@ -46,7 +46,11 @@ impl BlobHeader {
         let mut out = [0; HEADER_LEN];
         out[0] = VERSION;
         out[1] = ALGORITHM_AES_256_GCM_SIV;
-        out[2] = if self.multi_region { FLAG_MULTI_REGION } else { 0 };
+        out[2] = if self.multi_region {
+            FLAG_MULTI_REGION
+        } else {
+            0
+        };
         out[4..20].copy_from_slice(&self.key_id);
         out[20..24].copy_from_slice(&self.material.to_be_bytes());
         out
@@ -93,7 +97,15 @@ impl KeyBlob {
         let mut out = Vec::with_capacity(BLOB_OVERHEAD + plaintext.len());
         out.extend_from_slice(&header);
         let aad = aad(&header, context);
-        committing::seal_onto(&mut out, key.secret(), LABEL, &header, &aad, plaintext, random);
+        committing::seal_onto(
+            &mut out,
+            key.secret(),
+            LABEL,
+            &header,
+            &aad,
+            plaintext,
+            random,
+        );
         Ok(out)
     }
 
@@ -171,7 +183,14 @@ mod tests {
     }
 
     fn blob() -> Vec<u8> {
-        KeyBlob::seal(&key(1), HEADER, &context("a", "bc"), b"data key", &SeededRandom::new(9)).unwrap()
+        KeyBlob::seal(
+            &key(1),
+            HEADER,
+            &context("a", "bc"),
+            b"data key",
+            &SeededRandom::new(9),
+        )
+        .unwrap()
     }
 
     #[test]
@@ -240,8 +259,18 @@ mod tests {
     fn two_blobs_of_one_plaintext_share_nothing() {
         let random = SeededRandom::new(1);
         let seal = || {
-            KeyBlob::seal(&key(1), HEADER, &EncryptionContext::new(), b"data key", &random).unwrap()
+            KeyBlob::seal(
+                &key(1),
+                HEADER,
+                &EncryptionContext::new(),
+                b"data key",
+                &random,
+            )
+            .unwrap()
         };
-        assert_ne!(seal()[HEADER_LEN..HEADER_LEN + 32], seal()[HEADER_LEN..HEADER_LEN + 32]);
+        assert_ne!(
+            seal()[HEADER_LEN..HEADER_LEN + 32],
+            seal()[HEADER_LEN..HEADER_LEN + 32]
+        );
     }
 }

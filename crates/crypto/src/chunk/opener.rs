@@ -62,11 +62,7 @@ impl ChunkOpener {
     }
 
     /// As [`open`](Self::open), with the tag in the last [`TAG_LEN`] bytes.
-    pub fn open_inline<'a>(
-        &self,
-        index: u64,
-        buf: &'a mut [u8],
-    ) -> Result<&'a [u8], CryptoError> {
+    pub fn open_inline<'a>(&self, index: u64, buf: &'a mut [u8]) -> Result<&'a [u8], CryptoError> {
         let len = buf.len();
         let (ciphertext, tag) =
             buf.split_last_chunk_mut::<TAG_LEN>()

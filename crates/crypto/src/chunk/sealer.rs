@@ -45,12 +45,12 @@ impl ChunkSealer {
         last: bool,
     ) -> Result<SealedInline<'a>, CryptoError> {
         let len = buf.len();
-        let (plain, room) = buf
-            .split_last_chunk_mut::<TAG_LEN>()
-            .ok_or(CryptoError::ChunkLength {
-                len,
-                expected: CHUNK_LEN + TAG_LEN,
-            })?;
+        let (plain, room) =
+            buf.split_last_chunk_mut::<TAG_LEN>()
+                .ok_or(CryptoError::ChunkLength {
+                    len,
+                    expected: CHUNK_LEN + TAG_LEN,
+                })?;
         *room = self.seal_next(plain, last)?;
         Ok(SealedInline(buf))
     }
@@ -78,7 +78,11 @@ impl ChunkSealer {
             let head = len.saturating_sub(1) / CHUNK_LEN * CHUNK_LEN;
             let (head, tail) = bytes.split_at_mut(head);
             // Checked first, so that a refused call has not used up a nonce.
-            self.check(tail.len(), true, self.next + (head.len() / CHUNK_LEN) as u64)?;
+            self.check(
+                tail.len(),
+                true,
+                self.next + (head.len() / CHUNK_LEN) as u64,
+            )?;
             for chunk in head.chunks_mut(CHUNK_LEN) {
                 tags.push(self.seal_next(chunk, false)?);
             }
