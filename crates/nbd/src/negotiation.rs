@@ -27,7 +27,10 @@ pub(crate) enum Outcome {
     /// Requests follow.
     Transmission(Negotiated),
     /// The client wants TLS, and the answer that it may begin has been sent.
-    StartTls,
+    StartTls {
+        /// What the client flags said, which hold inside TLS too.
+        no_zeroes: bool,
+    },
     /// The connection is over.
     Closed(Closed),
 }
@@ -39,8 +42,11 @@ pub(crate) enum Tls {
     Unavailable,
     /// It is to begin before anything else.
     Required,
-    /// It has begun.
-    Established,
+    /// It has begun, after client flags that said this.
+    Established {
+        /// The client wants no padding after `NBD_OPT_EXPORT_NAME`.
+        no_zeroes: bool,
+    },
 }
 
 /// What options have settled so far. Begins anew after STARTTLS.
@@ -81,8 +87,8 @@ pub(crate) async fn negotiate<S: AsyncRead + AsyncWrite + Unpin + Send + ?Sized>
 ) -> io::Result<Outcome> {
     let flags = handshake::FIXED_NEWSTYLE | handshake::NO_ZEROES;
     // After STARTTLS the options go on inside TLS; the greeting is not repeated.
-    let no_zeroes = if tls == Tls::Established {
-        true
+    let no_zeroes = if let Tls::Established { no_zeroes } = tls {
+        no_zeroes
     } else {
         let mut greeting = Vec::with_capacity(18);
         greeting.extend(INIT_MAGIC.to_be_bytes());
@@ -152,9 +158,11 @@ impl Session<'_> {
             option::STARTTLS if data.is_empty() => match self.tls {
                 Tls::Required => {
                     replies.ack(option);
-                    return Some(Outcome::StartTls);
+                    return Some(Outcome::StartTls {
+                        no_zeroes: self.no_zeroes,
+                    });
                 }
-                Tls::Established => {
+                Tls::Established { .. } => {
                     replies.error(option, reply::ERR_INVALID, "TLS has begun already");
                 }
                 Tls::Unavailable => {

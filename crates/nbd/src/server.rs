@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -22,6 +23,12 @@ use crate::{Exports, Observer, Peer};
 /// Lets a long read's replies be written while the client still takes the ones before: helps sequential
 /// reads a little, and costs nothing else.
 const SEND_BUFFER_LEN: usize = 512 * 1024;
+/// A silent TCP client is probed after this long,
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// this often,
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// and given up after this many probes without an answer: two minutes in all.
+const KEEPALIVE_PROBES: u32 = 6;
 /// Connections that were cut have this long to notice.
 const CUT_GRACE: Duration = Duration::from_secs(2);
 
@@ -318,7 +325,7 @@ impl Shared {
                     Outcome::Transmission(negotiated) => {
                         let stream = stream.into_std()?;
                         stream.set_nonblocking(false)?;
-                        let hangup = tune(stream.as_fd())?;
+                        let hangup = tune_unix(stream.as_fd())?;
                         let socket = Socket::Unix(stream);
                         Ok(Ok(Ready {
                             socket,
@@ -326,7 +333,7 @@ impl Shared {
                             negotiated,
                         }))
                     }
-                    Outcome::StartTls => Ok(Err(Closed::Misbehaved)),
+                    Outcome::StartTls { .. } => Ok(Err(Closed::Misbehaved)),
                     Outcome::Closed(why) => Ok(Err(why)),
                 }
             }
@@ -342,7 +349,7 @@ impl Shared {
                     (Outcome::Transmission(negotiated), _) => {
                         let stream = stream.into_std()?;
                         stream.set_nonblocking(false)?;
-                        let hangup = tune(stream.as_fd())?;
+                        let hangup = tune_tcp(stream.as_fd())?;
                         let socket = Socket::Tcp(stream);
                         Ok(Ok(Ready {
                             socket,
@@ -350,10 +357,10 @@ impl Shared {
                             negotiated,
                         }))
                     }
-                    (Outcome::StartTls, Some(tls)) => {
-                        self.handshake_tls(stream, &**tls, peer).await
+                    (Outcome::StartTls { no_zeroes }, Some(tls)) => {
+                        self.handshake_tls(stream, &**tls, no_zeroes, peer).await
                     }
-                    (Outcome::StartTls, None) => Ok(Err(Closed::Misbehaved)),
+                    (Outcome::StartTls { .. }, None) => Ok(Err(Closed::Misbehaved)),
                     (Outcome::Closed(why), _) => Ok(Err(why)),
                 }
             }
@@ -365,16 +372,24 @@ impl Shared {
         &self,
         stream: TcpStream,
         tls: &dyn TlsUpgrade,
+        no_zeroes: bool,
         peer: &mut Peer,
     ) -> io::Result<Result<Ready, Closed>> {
         let addr = stream.peer_addr()?;
-        let hangup = tune(stream.as_fd())?;
+        let hangup = tune_tcp(stream.as_fd())?;
         let TlsSession {
             identity,
             mut stream,
         } = tls.upgrade(stream).await?;
         *peer = Peer::Tls { addr, identity };
-        match negotiate(&mut *stream, &*self.exports, peer, Tls::Established).await? {
+        match negotiate(
+            &mut *stream,
+            &*self.exports,
+            peer,
+            Tls::Established { no_zeroes },
+        )
+        .await?
+        {
             Outcome::Transmission(negotiated) => {
                 let socket = Socket::Tls(stream.into_blocking()?);
                 Ok(Ok(Ready {
@@ -383,7 +398,7 @@ impl Shared {
                     negotiated,
                 }))
             }
-            Outcome::StartTls => Ok(Err(Closed::Misbehaved)),
+            Outcome::StartTls { .. } => Ok(Err(Closed::Misbehaved)),
             Outcome::Closed(why) => Ok(Err(why)),
         }
     }
@@ -448,8 +463,18 @@ impl Shared {
     }
 }
 
-fn tune(fd: BorrowedFd<'_>) -> io::Result<Hangup> {
-    // Refusal leaves the default, which works.
-    let _ = rustix::net::sockopt::set_socket_send_buffer_size(fd, SEND_BUFFER_LEN);
+/// Refusals of socket options leave the defaults, which work.
+fn tune_unix(fd: BorrowedFd<'_>) -> io::Result<Hangup> {
+    let _ = sockopt::set_socket_send_buffer_size(fd, SEND_BUFFER_LEN);
+    Hangup::new(fd)
+}
+
+/// A client whose machine lost its power says no goodbye: without probes its connection, and with it the
+/// attached export, would stay for good. The kernel sizes TCP's buffers itself, better than a fixed size would.
+fn tune_tcp(fd: BorrowedFd<'_>) -> io::Result<Hangup> {
+    let _ = sockopt::set_socket_keepalive(fd, true);
+    let _ = sockopt::set_tcp_keepidle(fd, KEEPALIVE_IDLE);
+    let _ = sockopt::set_tcp_keepintvl(fd, KEEPALIVE_INTERVAL);
+    let _ = sockopt::set_tcp_keepcnt(fd, KEEPALIVE_PROBES);
     Hangup::new(fd)
 }

@@ -72,11 +72,22 @@ enum State {
     Writing(Moving),
 }
 
+/// How far the end of the server has come to this connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Drain {
+    Not,
+    /// What had arrived when the drain began is served as ever.
+    LastReceive,
+    /// What came after it is answered `ESHUTDOWN`.
+    Refusing,
+}
+
 /// One connection.
 pub(crate) struct Core {
     negotiated: Negotiated,
     observer: Arc<dyn Observer>,
     draining: Arc<AtomicBool>,
+    drain: Drain,
     received: Box<[u8]>,
     /// Bytes `head..tail` of `received` are still to be looked at.
     head: usize,
@@ -99,6 +110,7 @@ impl Core {
             negotiated,
             observer,
             draining,
+            drain: Drain::Not,
             received: vec![0; RECEIVE_LEN].into_boxed_slice(),
             head: 0,
             tail: 0,
@@ -118,6 +130,12 @@ impl Core {
     /// Says that `len` bytes were put at the start of [`space`](Self::space).
     pub(crate) fn received(&mut self, len: usize) {
         self.tail = (self.tail + len).min(self.received.len());
+        if self.draining.load(Ordering::Relaxed) {
+            self.drain = match self.drain {
+                Drain::Not => Drain::LastReceive,
+                Drain::LastReceive | Drain::Refusing => Drain::Refusing,
+            };
+        }
     }
 
     /// What is to be sent.
@@ -189,7 +207,7 @@ impl Core {
     /// Refuses what must not reach the export.
     fn check(&self, request: &Request) -> Result<(), Errno> {
         let info = &self.negotiated.info;
-        if self.draining.load(Ordering::Relaxed) {
+        if self.drain == Drain::Refusing {
             return Err(Errno::Shutdown);
         }
         use command_flag::{DF, FAST_ZERO, FUA, NO_HOLE, REQ_ONE};
@@ -499,5 +517,116 @@ impl Core {
             self.head = 0;
         }
         Step::Receive
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BlockSizes, ExportName, Unobserved};
+
+    /// Reads as zeroes and takes everything.
+    struct Blank;
+
+    impl Export for Blank {
+        fn info(&self) -> ExportInfo {
+            ExportInfo {
+                name: ExportName::new("blank").unwrap(),
+                description: String::new(),
+                size: 1 << 30,
+                read_only: false,
+                multi_conn: true,
+                block_sizes: BlockSizes::default(),
+            }
+        }
+        fn read(&self, _: u64, buf: &mut [u8]) -> Result<(), Errno> {
+            buf.fill(0);
+            Ok(())
+        }
+        fn write(&self, _: u64, _: &mut [u8], _: bool) -> Result<(), Errno> {
+            Ok(())
+        }
+        fn flush(&self) -> Result<(), Errno> {
+            Ok(())
+        }
+        fn trim(&self, _: u64, _: u64, _: bool) -> Result<(), Errno> {
+            Ok(())
+        }
+        fn write_zeroes(&self, _: u64, _: u64, _: ZeroOptions) -> Result<(), Errno> {
+            Ok(())
+        }
+    }
+
+    fn core(draining: &Arc<AtomicBool>) -> Core {
+        let export = Arc::new(Blank);
+        let negotiated = Negotiated {
+            info: export.info(),
+            export,
+            structured: false,
+            allocation: false,
+        };
+        Core::new(negotiated, Arc::new(Unobserved), Arc::clone(draining))
+    }
+
+    fn write_request(cookie: u8, len: u32) -> Vec<u8> {
+        let mut bytes = crate::protocol::REQUEST_MAGIC.to_be_bytes().to_vec();
+        bytes.extend([0, 0, 0, 1]);
+        bytes.extend([cookie; 8]);
+        bytes.extend(0u64.to_be_bytes());
+        bytes.extend(len.to_be_bytes());
+        bytes
+    }
+
+    fn feed(core: &mut Core, bytes: &[u8]) {
+        core.space()[..bytes.len()].copy_from_slice(bytes);
+        core.received(bytes.len());
+    }
+
+    /// The error code of each simple reply, which are then sent.
+    fn codes(core: &mut Core) -> Vec<u8> {
+        let codes = core.replies().chunks(16).map(|r| r[7]).collect();
+        core.sent();
+        codes
+    }
+
+    #[test]
+    fn a_drain_finishes_what_has_arrived_and_refuses_what_comes_later() {
+        let draining = Arc::new(AtomicBool::new(false));
+        let mut core = core(&draining);
+        // Half a write, then the drain, then its other half and one more: both had been sent before.
+        feed(&mut core, &write_request(1, 8));
+        assert_eq!(core.step(), Step::Receive);
+        draining.store(true, Ordering::Relaxed);
+        let mut rest = vec![7; 8];
+        rest.extend(write_request(2, 0));
+        rest.extend(&write_request(3, 4096)[..20]);
+        feed(&mut core, &rest);
+        assert_eq!(core.step(), Step::Receive);
+        assert_eq!(codes(&mut core), [0, 0]);
+        // Later ones are refused, their payloads still taken.
+        let mut late = write_request(3, 4096)[20..].to_vec();
+        late.extend([0; 4096]);
+        late.extend(write_request(4, 0));
+        feed(&mut core, &late);
+        assert_eq!(core.step(), Step::Receive);
+        assert_eq!(codes(&mut core), [108, 108]);
+        assert!(core.is_between_requests());
+    }
+
+    #[test]
+    fn a_write_of_four_gigabytes_is_refused_without_room_for_it() {
+        let mut core = core(&Arc::default());
+        feed(&mut core, &write_request(1, u32::MAX));
+        let mut left = u32::MAX as usize;
+        while left > 0 {
+            assert_eq!(core.step(), Step::Receive);
+            let len = core.space().len().min(left);
+            assert!(len > 0);
+            core.received(len);
+            left -= len;
+        }
+        assert_eq!(core.step(), Step::Receive);
+        assert_eq!(codes(&mut core), [28], "past the end: no space");
+        assert!(core.is_between_requests());
     }
 }
