@@ -10,6 +10,10 @@
 //! authentication (XTS has none).
 
 mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use std::sync::OnceLock;
 
 use crate::CryptoError;
 use crate::secret::SecretBytes;
@@ -29,14 +33,33 @@ pub enum Kernel {
 }
 
 impl Kernel {
-    /// The fastest kernel this processor runs.
+    /// Every kernel there is, fastest first.
+    pub const ALL: [Self; 4] = [Self::Vaes512, Self::Vaes256, Self::AesNi, Self::Portable];
+
+    /// The fastest kernel this processor runs. Found once a process.
     pub fn detect() -> Self {
-        Self::Portable
+        static FASTEST: OnceLock<Kernel> = OnceLock::new();
+        *FASTEST.get_or_init(|| {
+            let runs = Self::ALL.into_iter().find(|kernel| kernel.is_available());
+            runs.unwrap_or(Self::Portable)
+        })
     }
 
     /// Every kernel this processor runs, fastest first.
     pub fn available() -> Vec<Self> {
-        vec![Self::Portable]
+        let all = Self::ALL.into_iter();
+        all.filter(|kernel| kernel.is_available()).collect()
+    }
+
+    /// Whether this processor runs it.
+    pub fn is_available(self) -> bool {
+        if self == Self::Portable {
+            return true;
+        }
+        #[cfg(target_arch = "x86_64")]
+        return x86::runs(self);
+        #[cfg(not(target_arch = "x86_64"))]
+        return false;
     }
 
     /// Name in tables and logs.
@@ -59,7 +82,13 @@ impl std::fmt::Display for Kernel {
 /// An expanded AES-256-XTS key, bound to a kernel.
 pub struct XtsKey {
     kernel: Kernel,
-    schedule: portable::Schedule,
+    schedule: Schedule,
+}
+
+enum Schedule {
+    #[cfg(target_arch = "x86_64")]
+    X86(x86::Schedule),
+    Portable(portable::Schedule),
 }
 
 impl XtsKey {
@@ -78,15 +107,19 @@ impl XtsKey {
         if bool::from(data.ct_eq(tweak)) {
             return Err(CryptoError::EqualKeyHalves);
         }
-        if !Kernel::available().contains(&kernel) {
+        if !kernel.is_available() {
             return Err(CryptoError::KernelUnavailable {
                 kernel: kernel.name(),
             });
         }
-        Ok(Self {
-            kernel,
-            schedule: portable::Schedule::new(key),
-        })
+        let schedule = match kernel {
+            Kernel::Portable => Schedule::Portable(portable::Schedule::new(key)),
+            #[cfg(target_arch = "x86_64")]
+            kernel => Schedule::X86(x86::Schedule::new(key, kernel)),
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => Schedule::Portable(portable::Schedule::new(key)),
+        };
+        Ok(Self { kernel, schedule })
     }
 
     /// The kernel that runs.
@@ -100,7 +133,11 @@ impl XtsKey {
     /// If `buf` is not whole sectors: use [`crate::sector`], which checks.
     pub fn seal(&self, buf: &mut [u8], size: SectorSize, first: SectorIndex) {
         assert!(buf.len().is_multiple_of(size.bytes()), "whole sectors");
-        self.schedule.seal(buf, size.bytes(), first.get());
+        match &self.schedule {
+            #[cfg(target_arch = "x86_64")]
+            Schedule::X86(schedule) => schedule.seal(buf, size.bytes(), first.get()),
+            Schedule::Portable(schedule) => schedule.seal(buf, size.bytes(), first.get()),
+        }
     }
 
     /// Decrypts whole sectors in place; the first has index `first`.
@@ -109,7 +146,11 @@ impl XtsKey {
     /// If `buf` is not whole sectors: use [`crate::sector`], which checks.
     pub fn open(&self, buf: &mut [u8], size: SectorSize, first: SectorIndex) {
         assert!(buf.len().is_multiple_of(size.bytes()), "whole sectors");
-        self.schedule.open(buf, size.bytes(), first.get());
+        match &self.schedule {
+            #[cfg(target_arch = "x86_64")]
+            Schedule::X86(schedule) => schedule.open(buf, size.bytes(), first.get()),
+            Schedule::Portable(schedule) => schedule.open(buf, size.bytes(), first.get()),
+        }
     }
 }
 

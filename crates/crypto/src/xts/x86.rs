@@ -1,0 +1,488 @@
+//! The kernels for x86-64: VAES on 512 and 256 bits, and AES-NI.
+//!
+//! The only unsafe code of the crate. Three widths of one shape: eight registers
+//! in flight, so that the AES units never wait for a result; tweaks of up to
+//! [`TWEAKS`] sectors encrypted together; the tweaks of a batch advanced by a
+//! whole number of bytes, which costs a byte shift and one carry-less multiply.
+//!
+//! Safe wrappers around loads and stores take arrays of exactly a register's
+//! width, so bounds are the type checker's business. What remains unsafe is
+//! (1) those loads and stores and (2) calling a function compiled for
+//! instructions the processor may lack; [`Schedule::new`] is the one door, and
+//! it asserts that they are there.
+//!
+//! Constant time: AES, carry-less multiply, shifts and xors are single
+//! instructions whose time does not depend on their operands; key expansion uses
+//! `aeskeygenassist`. There is no table in memory and no branch or address that
+//! depends on key, tweak or data: loops run over lengths and sector numbers.
+//! `tests/constant_time.rs` holds the compiler to it.
+//!
+//! Round keys are wiped on drop. Encrypted tweaks stay behind on the stack: they
+//! say nothing about the keys.
+
+#![allow(unsafe_code)]
+
+use core::arch::x86_64::*;
+
+use zeroize::Zeroize;
+
+use super::Kernel;
+use crate::secret::SecretBytes;
+
+/// Sectors whose tweaks are encrypted together.
+const TWEAKS: usize = 32;
+/// Registers in flight.
+const FLIGHT: usize = 8;
+
+type RoundKeys = [[u8; 16]; 15];
+type Crypt = unsafe fn(&Schedule, &mut [u8], usize, u128);
+
+/// Whether this processor, and the system under it, run `kernel`.
+pub(super) fn runs(kernel: Kernel) -> bool {
+    let aes = is_x86_feature_detected!("aes") && is_x86_feature_detected!("pclmulqdq");
+    let vaes = is_x86_feature_detected!("vaes") && is_x86_feature_detected!("vpclmulqdq");
+    match kernel {
+        Kernel::Vaes512 => {
+            aes && vaes
+                && is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+        }
+        Kernel::Vaes256 => aes && vaes && is_x86_feature_detected!("avx2"),
+        Kernel::AesNi => aes,
+        Kernel::Portable => false,
+    }
+}
+
+/// Round keys of both halves and the functions that may be run with them.
+pub(super) struct Schedule {
+    keys: Box<Keys>,
+    seal: Crypt,
+    open: Crypt,
+}
+
+#[derive(Zeroize)]
+#[zeroize(drop)]
+struct Keys {
+    seal: RoundKeys,
+    open: RoundKeys,
+    tweak: RoundKeys,
+}
+
+impl Schedule {
+    /// # Panics
+    /// If the processor does not run `kernel`.
+    pub(super) fn new(key: &SecretBytes<64>, kernel: Kernel) -> Self {
+        assert!(runs(kernel), "the {kernel} kernel needs another processor");
+        let (data, rest) = key
+            .expose()
+            .split_first_chunk::<32>()
+            .expect("64 bytes are more than 32");
+        let tweak = rest.first_chunk::<32>().expect("32 bytes are left");
+        let mut keys = Box::new(Keys {
+            seal: [[0; 16]; 15],
+            open: [[0; 16]; 15],
+            tweak: [[0; 16]; 15],
+        });
+        // SAFETY: every kernel that `runs` has AES-NI and PCLMULQDQ, which is all that these need.
+        unsafe {
+            expand(data, &mut keys.seal);
+            expand(tweak, &mut keys.tweak);
+            let Keys { seal, open, .. } = &mut *keys;
+            invert(seal, open);
+        }
+        let (seal, open): (Crypt, Crypt) = match kernel {
+            Kernel::Vaes512 => (v512::crypt::<true>, v512::crypt::<false>),
+            Kernel::Vaes256 => (v256::crypt::<true>, v256::crypt::<false>),
+            Kernel::AesNi | Kernel::Portable => (v128::crypt::<true>, v128::crypt::<false>),
+        };
+        Self { keys, seal, open }
+    }
+
+    pub(super) fn seal(&self, buf: &mut [u8], sector_len: usize, first: u128) {
+        // SAFETY: `new` asserted that the processor has what this function was
+        // compiled for; its arguments have no demands.
+        unsafe { (self.seal)(self, buf, sector_len, first) }
+    }
+
+    pub(super) fn open(&self, buf: &mut [u8], sector_len: usize, first: u128) {
+        // SAFETY: as in `seal`.
+        unsafe { (self.open)(self, buf, sector_len, first) }
+    }
+}
+
+/// AES-256 key expansion (FIPS 197, 5.2).
+#[target_feature(enable = "aes,pclmulqdq,sse2")]
+fn expand(key: &[u8; 32], out: &mut RoundKeys) {
+    #[inline]
+    #[target_feature(enable = "aes,pclmulqdq,sse2")]
+    fn mix(key: __m128i, word: __m128i) -> __m128i {
+        let key = _mm_xor_si128(key, _mm_slli_si128::<4>(key));
+        let key = _mm_xor_si128(key, _mm_slli_si128::<8>(key));
+        _mm_xor_si128(key, word)
+    }
+    let (halves, _) = key.as_chunks::<16>();
+    let mut even = v128::load(&halves[0]);
+    let mut odd = v128::load(&halves[1]);
+    v128::store(&mut out[0], even);
+    v128::store(&mut out[1], odd);
+    macro_rules! even {
+        ($round:literal, $rcon:literal) => {
+            let assist = _mm_aeskeygenassist_si128::<$rcon>(odd);
+            even = mix(even, _mm_shuffle_epi32::<0xff>(assist));
+            v128::store(&mut out[$round], even);
+        };
+    }
+    macro_rules! odd {
+        ($round:literal) => {
+            let assist = _mm_aeskeygenassist_si128::<0>(even);
+            odd = mix(odd, _mm_shuffle_epi32::<0xaa>(assist));
+            v128::store(&mut out[$round], odd);
+        };
+    }
+    even!(2, 0x01);
+    odd!(3);
+    even!(4, 0x02);
+    odd!(5);
+    even!(6, 0x04);
+    odd!(7);
+    even!(8, 0x08);
+    odd!(9);
+    even!(10, 0x10);
+    odd!(11);
+    even!(12, 0x20);
+    odd!(13);
+    even!(14, 0x40);
+}
+
+/// Round keys for the equivalent inverse cipher (FIPS 197, 5.3.5), in the order
+/// they are used.
+#[target_feature(enable = "aes,pclmulqdq,sse2")]
+fn invert(seal: &RoundKeys, open: &mut RoundKeys) {
+    open[0] = seal[14];
+    for round in 1..14 {
+        v128::store(
+            &mut open[round],
+            _mm_aesimc_si128(v128::load(&seal[14 - round])),
+        );
+    }
+    open[14] = seal[0];
+}
+
+/// The shape all widths share. Expects in scope: `V`, `WIDTH` (bytes of a `V`),
+/// `load`, `store`, `broadcast`, `xor`, `xor3`, `enc`, `enc_last`, `dec`,
+/// `dec_last`, `tweaks` (those of the first [`FLIGHT`] registers of a sector)
+/// and `advance` (by as many blocks).
+macro_rules! kernel {
+    ($features:literal) => {
+        const BATCH: usize = FLIGHT * WIDTH;
+
+        #[target_feature(enable = $features)]
+        pub(super) fn crypt<const SEAL: bool>(
+            schedule: &Schedule,
+            buf: &mut [u8],
+            sector_len: usize,
+            first: u128,
+        ) {
+            const { assert!(512 % BATCH == 0, "sectors must be whole batches") };
+            let keys = &*schedule.keys;
+            let rounds = if SEAL { &keys.seal } else { &keys.open };
+            let k: [V; 15] = core::array::from_fn(|i| broadcast(&rounds[i]));
+            let mut starts = [[0; 16]; TWEAKS];
+            let mut index = first;
+            for run in buf.chunks_mut(sector_len * TWEAKS) {
+                let count = run.len() / sector_len;
+                for start in &mut starts[..count] {
+                    *start = index.to_le_bytes();
+                    index = index.wrapping_add(1);
+                }
+                encrypt_starts(&keys.tweak, &mut starts, count);
+                for (sector, start) in run.chunks_exact_mut(sector_len).zip(&starts) {
+                    let mut t = tweaks(start);
+                    let (batches, _) = sector.as_chunks_mut::<BATCH>();
+                    let mut left = batches.len();
+                    for batch in batches {
+                        let (lanes, _) = batch.as_chunks_mut::<WIDTH>();
+                        let mut x = t;
+                        for i in 0..FLIGHT {
+                            x[i] = xor3(load(&lanes[i]), t[i], k[0]);
+                        }
+                        for k in &k[1..14] {
+                            for x in &mut x {
+                                *x = if SEAL { enc(*x, *k) } else { dec(*x, *k) };
+                            }
+                        }
+                        for i in 0..FLIGHT {
+                            // The last round's xor takes the tweak along.
+                            let k = xor(k[14], t[i]);
+                            let y = if SEAL {
+                                enc_last(x[i], k)
+                            } else {
+                                dec_last(x[i], k)
+                            };
+                            store(&mut lanes[i], y);
+                        }
+                        left -= 1;
+                        if left > 0 {
+                            for t in &mut t {
+                                *t = advance(*t);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+
+        /// Encrypts the first `count` sector numbers into tweaks, in place, and
+        /// some more to fill registers.
+        #[target_feature(enable = $features)]
+        fn encrypt_starts(rounds: &RoundKeys, starts: &mut [[u8; 16]; TWEAKS], count: usize) {
+            const GROUP: usize = 4;
+            let (registers, _) = starts.as_flattened_mut().as_chunks_mut::<WIDTH>();
+            let used = (count * 16).div_ceil(WIDTH);
+            if used == 1 {
+                let register = &mut registers[0];
+                let mut x = xor(load(register), broadcast(&rounds[0]));
+                for round in &rounds[1..14] {
+                    x = enc(x, broadcast(round));
+                }
+                store(register, enc_last(x, broadcast(&rounds[14])));
+                return;
+            }
+            let (groups, _) = registers.as_chunks_mut::<GROUP>();
+            for group in &mut groups[..used.div_ceil(GROUP)] {
+                let k = broadcast(&rounds[0]);
+                let mut x = [k; GROUP];
+                for (x, register) in x.iter_mut().zip(group.iter()) {
+                    *x = xor(load(register), k);
+                }
+                for round in &rounds[1..14] {
+                    let k = broadcast(round);
+                    for x in &mut x {
+                        *x = enc(*x, k);
+                    }
+                }
+                let k = broadcast(&rounds[14]);
+                for (x, register) in x.iter().zip(group) {
+                    store(register, enc_last(*x, k));
+                }
+            }
+        }
+    };
+}
+
+/// Gives safe names to the intrinsics of one width.
+macro_rules! operations {
+    ($features:literal: $($name:ident($($arg:ident),*) = $body:expr;)*) => {$(
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn $name($($arg: V),*) -> V {
+            $body
+        }
+    )*};
+}
+
+/// Loads and stores of one width.
+macro_rules! memory {
+    ($features:literal: $load:ident, $store:ident) => {
+        #[inline]
+        #[target_feature(enable = $features)]
+        pub(super) fn load(bytes: &[u8; WIDTH]) -> V {
+            // SAFETY: the array is as wide as the register; the load needs no
+            // alignment.
+            unsafe { $load(bytes.as_ptr().cast()) }
+        }
+
+        #[inline]
+        #[target_feature(enable = $features)]
+        pub(super) fn store(bytes: &mut [u8; WIDTH], value: V) {
+            // SAFETY: the array is as wide as the register; the store needs no
+            // alignment.
+            unsafe { $store(bytes.as_mut_ptr().cast(), value) }
+        }
+    };
+}
+
+mod v512 {
+    use super::*;
+
+    type V = __m512i;
+    const WIDTH: usize = 64;
+
+    memory!("avx512f,avx512bw,vaes,vpclmulqdq,aes": _mm512_loadu_si512, _mm512_storeu_si512);
+    kernel!("avx512f,avx512bw,vaes,vpclmulqdq,aes");
+    operations! { "avx512f,avx512bw,vaes,vpclmulqdq,aes":
+        xor(a, b) = _mm512_xor_si512(a, b);
+        xor3(a, b, c) = _mm512_ternarylogic_epi64::<0x96>(a, b, c);
+        enc(x, k) = _mm512_aesenc_epi128(x, k);
+        enc_last(x, k) = _mm512_aesenclast_epi128(x, k);
+        dec(x, k) = _mm512_aesdec_epi128(x, k);
+        dec_last(x, k) = _mm512_aesdeclast_epi128(x, k);
+        // 32 blocks further: times x^32.
+        advance(t) = times_bytes::<4, 12>(t);
+        // The bits shifted out of each half: the low half's go to the high one,
+        // the high half's come back reduced.
+        carry_over(shifted, carry) = xor3(
+            shifted,
+            _mm512_bslli_epi128::<8>(carry),
+            _mm512_clmulepi64_epi128::<0x01>(carry, poly()),
+        );
+        poly() = _mm512_set_epi64(0, 0x87, 0, 0x87, 0, 0x87, 0, 0x87);
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,vaes,vpclmulqdq,aes")]
+    fn broadcast(block: &[u8; 16]) -> V {
+        _mm512_broadcast_i32x4(v128::load(block))
+    }
+
+    /// Times x^(8 `LEFT`); `RIGHT` is 16 - `LEFT`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,vaes,vpclmulqdq,aes")]
+    fn times_bytes<const LEFT: i32, const RIGHT: i32>(t: V) -> V {
+        let carry = _mm512_bsrli_epi128::<RIGHT>(t);
+        let reduced = _mm512_clmulepi64_epi128::<0x00>(carry, poly());
+        xor(_mm512_bslli_epi128::<LEFT>(t), reduced)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,vaes,vpclmulqdq,aes")]
+    fn tweaks(start: &[u8; 16]) -> [V; FLIGHT] {
+        // Lanes times x^0, x^1, x^2, x^3.
+        let left = _mm512_set_epi64(3, 3, 2, 2, 1, 1, 0, 0);
+        let right = _mm512_set_epi64(61, 61, 62, 62, 63, 63, 64, 64);
+        let t = broadcast(start);
+        let t0 = carry_over(_mm512_sllv_epi64(t, left), _mm512_srlv_epi64(t, right));
+        let t1 = carry_over(_mm512_slli_epi64::<4>(t0), _mm512_srli_epi64::<60>(t0));
+        let t2 = times_bytes::<1, 15>(t0);
+        let t3 = times_bytes::<1, 15>(t1);
+        let t4 = times_bytes::<2, 14>(t0);
+        let t5 = times_bytes::<2, 14>(t1);
+        let t6 = times_bytes::<2, 14>(t2);
+        let t7 = times_bytes::<2, 14>(t3);
+        [t0, t1, t2, t3, t4, t5, t6, t7]
+    }
+}
+
+mod v256 {
+    use super::*;
+
+    type V = __m256i;
+    const WIDTH: usize = 32;
+
+    memory!("avx2,vaes,vpclmulqdq,aes": _mm256_loadu_si256, _mm256_storeu_si256);
+    kernel!("avx2,vaes,vpclmulqdq,aes");
+    operations! { "avx2,vaes,vpclmulqdq,aes":
+        xor(a, b) = _mm256_xor_si256(a, b);
+        xor3(a, b, c) = xor(xor(a, b), c);
+        enc(x, k) = _mm256_aesenc_epi128(x, k);
+        enc_last(x, k) = _mm256_aesenclast_epi128(x, k);
+        dec(x, k) = _mm256_aesdec_epi128(x, k);
+        dec_last(x, k) = _mm256_aesdeclast_epi128(x, k);
+        // 16 blocks further: times x^16.
+        advance(t) = times_bytes::<2, 14>(t);
+        // As in `v512`.
+        carry_over(shifted, carry) = xor3(
+            shifted,
+            _mm256_bslli_epi128::<8>(carry),
+            _mm256_clmulepi64_epi128::<0x01>(carry, poly()),
+        );
+        poly() = _mm256_set_epi64x(0, 0x87, 0, 0x87);
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,vaes,vpclmulqdq,aes")]
+    fn broadcast(block: &[u8; 16]) -> V {
+        _mm256_broadcastsi128_si256(v128::load(block))
+    }
+
+    /// Times x^(8 `LEFT`); `RIGHT` is 16 - `LEFT`.
+    #[inline]
+    #[target_feature(enable = "avx2,vaes,vpclmulqdq,aes")]
+    fn times_bytes<const LEFT: i32, const RIGHT: i32>(t: V) -> V {
+        let carry = _mm256_bsrli_epi128::<RIGHT>(t);
+        let reduced = _mm256_clmulepi64_epi128::<0x00>(carry, poly());
+        xor(_mm256_bslli_epi128::<LEFT>(t), reduced)
+    }
+
+    /// Times x^`LEFT`; `RIGHT` is 64 - `LEFT`.
+    #[inline]
+    #[target_feature(enable = "avx2,vaes,vpclmulqdq,aes")]
+    fn times_bits<const LEFT: i32, const RIGHT: i32>(t: V) -> V {
+        carry_over(_mm256_slli_epi64::<LEFT>(t), _mm256_srli_epi64::<RIGHT>(t))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,vaes,vpclmulqdq,aes")]
+    fn tweaks(start: &[u8; 16]) -> [V; FLIGHT] {
+        // Lanes times x^0, x^1.
+        let left = _mm256_set_epi64x(1, 1, 0, 0);
+        let right = _mm256_set_epi64x(63, 63, 64, 64);
+        let t = broadcast(start);
+        let t0 = carry_over(_mm256_sllv_epi64(t, left), _mm256_srlv_epi64(t, right));
+        let t1 = times_bits::<2, 62>(t0);
+        let t2 = times_bits::<4, 60>(t0);
+        let t3 = times_bits::<4, 60>(t1);
+        let t4 = times_bytes::<1, 15>(t0);
+        let t5 = times_bytes::<1, 15>(t1);
+        let t6 = times_bytes::<1, 15>(t2);
+        let t7 = times_bytes::<1, 15>(t3);
+        [t0, t1, t2, t3, t4, t5, t6, t7]
+    }
+}
+
+mod v128 {
+    use super::*;
+
+    type V = __m128i;
+    const WIDTH: usize = 16;
+
+    memory!("aes,pclmulqdq,sse2": _mm_loadu_si128, _mm_storeu_si128);
+    kernel!("aes,pclmulqdq,sse2");
+    operations! { "aes,pclmulqdq,sse2":
+        xor(a, b) = _mm_xor_si128(a, b);
+        xor3(a, b, c) = xor(xor(a, b), c);
+        enc(x, k) = _mm_aesenc_si128(x, k);
+        enc_last(x, k) = _mm_aesenclast_si128(x, k);
+        dec(x, k) = _mm_aesdec_si128(x, k);
+        dec_last(x, k) = _mm_aesdeclast_si128(x, k);
+        // 8 blocks further: times x^8.
+        advance(t) = xor(
+            _mm_bslli_si128::<1>(t),
+            _mm_clmulepi64_si128::<0x00>(_mm_bsrli_si128::<15>(t), poly()),
+        );
+        // As in `v512`.
+        carry_over(shifted, carry) = xor3(
+            shifted,
+            _mm_bslli_si128::<8>(carry),
+            _mm_clmulepi64_si128::<0x01>(carry, poly()),
+        );
+        poly() = _mm_set_epi64x(0, 0x87);
+    }
+
+    #[inline]
+    #[target_feature(enable = "aes,pclmulqdq,sse2")]
+    fn broadcast(block: &[u8; 16]) -> V {
+        load(block)
+    }
+
+    /// Times x^`LEFT`; `RIGHT` is 64 - `LEFT`.
+    #[inline]
+    #[target_feature(enable = "aes,pclmulqdq,sse2")]
+    fn times_bits<const LEFT: i32, const RIGHT: i32>(t: V) -> V {
+        carry_over(_mm_slli_epi64::<LEFT>(t), _mm_srli_epi64::<RIGHT>(t))
+    }
+
+    #[inline]
+    #[target_feature(enable = "aes,pclmulqdq,sse2")]
+    fn tweaks(start: &[u8; 16]) -> [V; FLIGHT] {
+        let t0 = load(start);
+        let t1 = times_bits::<1, 63>(t0);
+        let t2 = times_bits::<2, 62>(t0);
+        let t3 = times_bits::<2, 62>(t1);
+        let t4 = times_bits::<4, 60>(t0);
+        let t5 = times_bits::<4, 60>(t1);
+        let t6 = times_bits::<4, 60>(t2);
+        let t7 = times_bits::<4, 60>(t3);
+        [t0, t1, t2, t3, t4, t5, t6, t7]
+    }
+}
