@@ -126,6 +126,14 @@ impl BucketKeys {
             listener.epoch.fetch_add(1, Ordering::SeqCst);
             listener.sealing.invalidate_all();
             listener.opening.invalidate_all();
+            // moka frees what is invalid when it is next used. Keys are to go also if it is not.
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                let caches = Arc::clone(&listener);
+                runtime.spawn(async move {
+                    caches.sealing.run_pending_tasks().await;
+                    caches.opening.run_pending_tasks().await;
+                });
+            }
         }));
         Self {
             keyring,
@@ -134,6 +142,19 @@ impl BucketKeys {
             policy,
             caches,
         }
+    }
+
+    /// How many keys are in memory, usable or not.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> u64 {
+        self.caches.sealing.entry_count() + self.caches.opening.entry_count()
+    }
+
+    /// Lets counts catch up with what was put in.
+    #[cfg(test)]
+    pub(crate) async fn settle(&self) {
+        self.caches.sealing.run_pending_tasks().await;
+        self.caches.opening.run_pending_tasks().await;
     }
 
     /// A bucket key to seal an object with.

@@ -135,6 +135,7 @@ pub(crate) enum WriteCondition {
 impl WriteCondition {
     /// The condition of a PUT, COPY or COMPLETE.
     pub(crate) fn of_write(headers: &HeaderMap) -> Result<Self, Error> {
+        refuse_dates(headers)?;
         match (
             tags(headers, IF_MATCH.as_str()),
             tags(headers, IF_NONE_MATCH.as_str()),
@@ -142,15 +143,17 @@ impl WriteCondition {
             (None, None) => Ok(Self::Always),
             (Some(tags), None) => Ok(Self::Matches(tags)),
             (None, Some(Tags::Any)) => Ok(Self::Absent),
-            (Some(_), Some(_)) | (None, Some(Tags::List(_))) => Err(Error::not_implemented(
-                "A header you provided implies functionality that is not implemented",
-            )),
+            (Some(_), Some(_)) | (None, Some(Tags::List(_))) => Err(unknown()),
         }
     }
 
     /// The condition of a DELETE, which knows `If-Match` alone.
-    pub(crate) fn of_delete(headers: &HeaderMap) -> Self {
-        tags(headers, IF_MATCH.as_str()).map_or(Self::Always, Self::Matches)
+    pub(crate) fn of_delete(headers: &HeaderMap) -> Result<Self, Error> {
+        refuse_dates(headers)?;
+        if headers.contains_key(IF_NONE_MATCH) {
+            return Err(unknown());
+        }
+        Ok(tags(headers, IF_MATCH.as_str()).map_or(Self::Always, Self::Matches))
     }
 
     /// The condition of an entry of a multi-object delete.
@@ -175,8 +178,27 @@ impl WriteCondition {
     }
 }
 
+/// A write whose condition we do not check must not happen.
+fn refuse_dates(headers: &HeaderMap) -> Result<(), Error> {
+    if headers.contains_key(IF_MODIFIED_SINCE) || headers.contains_key(IF_UNMODIFIED_SINCE) {
+        return Err(unknown());
+    }
+    Ok(())
+}
+
+fn unknown() -> Error {
+    Error::not_implemented("A header you provided implies functionality that is not implemented")
+}
+
+/// All lines of a header are one list (RFC 9110 section 5.3). What is not text is a tag that
+/// matches nothing: a condition that cannot be read must not count as none.
 fn tags(headers: &HeaderMap, name: &str) -> Option<Tags> {
-    Some(Tags::parse(headers.get(name)?.to_str().ok()?))
+    let lines: Vec<_> = headers
+        .get_all(name)
+        .iter()
+        .map(|line| String::from_utf8_lossy(line.as_bytes()))
+        .collect();
+    (!lines.is_empty()).then(|| Tags::parse(&lines.join(",")))
 }
 
 fn date(headers: &HeaderMap, name: &str) -> Option<SystemTime> {
@@ -239,6 +261,34 @@ mod tests {
         ] {
             assert_eq!(read(pairs), expected, "{pairs:?}");
         }
+    }
+
+    #[test]
+    fn a_condition_that_cannot_be_read_never_lets_a_write_pass() {
+        let one = |name: &'static str, value: &'static [u8]| {
+            let value = http::HeaderValue::from_bytes(value).unwrap();
+            HeaderMap::from_iter([(http::HeaderName::from_static(name), value)])
+        };
+        for write in [WriteCondition::of_write, WriteCondition::of_delete] {
+            let condition = write(&one("if-match", b"\"\xff\"")).unwrap();
+            assert!(!condition.is_always());
+            assert!(condition.check(Some("abc")).is_err());
+            for name in ["if-modified-since", "if-unmodified-since"] {
+                let refused = write(&one(name, EARLIER.as_bytes())).unwrap_err();
+                assert_eq!(refused.code(), "NotImplemented", "{name}");
+            }
+            assert!(write(&one("if-none-match", b"\xff")).is_err());
+        }
+        assert!(WriteCondition::of_delete(&one("if-none-match", b"*")).is_err());
+    }
+
+    #[test]
+    fn the_lines_of_a_header_are_one_list() {
+        assert_eq!(read(&[("if-match", "\"x\""), ("if-match", "\"abc\"")]), 200);
+        assert_eq!(
+            read(&[("if-none-match", "\"x\""), ("if-none-match", "\"abc\"")]),
+            304
+        );
     }
 
     #[test]

@@ -121,6 +121,10 @@ const REFUSED_HEADERS: &[&str] = &[
     "x-amz-mfa",
 ];
 
+/// Parameters a request may have, signature and all: operations take at most nine. Bounds the
+/// search for one given twice.
+const PARAMS_MAX: usize = 64;
+
 /// A request's query, split and decoded, signature parameters removed.
 #[derive(Debug, Default)]
 pub(crate) struct Query {
@@ -141,6 +145,9 @@ impl Query {
             let (name, value) = (decode(name)?, decode(value)?);
             if is_presign_param(&name) || IGNORED.contains(&name.as_str()) {
                 continue;
+            }
+            if pairs.len() == PARAMS_MAX {
+                return Err(unknown());
             }
             if pairs.iter().any(|(seen, _)| *seen == name) {
                 return Err(Error::invalid_argument("A query parameter is given twice."));
@@ -384,6 +391,13 @@ mod tests {
                 refused(method, Target::Bucket, query);
             }
         }
+    }
+
+    #[test]
+    fn a_flood_of_parameters_is_refused_before_they_are_compared() {
+        let flood: Vec<String> = (0..20_000).map(|n| format!("{n:x}")).collect();
+        let error = Query::parse(Some(&flood.join("&"))).unwrap_err();
+        assert_eq!(error.code(), "NotImplemented");
     }
 
     #[test]

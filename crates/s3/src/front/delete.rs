@@ -31,7 +31,7 @@ impl Front {
             &input.bucket,
             &input.key,
         )?;
-        let wanted = WriteCondition::of_delete(&request.headers);
+        let wanted = WriteCondition::of_delete(&request.headers)?;
         let condition = self.delete_condition(&on, &wanted).await?;
         self.vault
             .delete(&on, condition)

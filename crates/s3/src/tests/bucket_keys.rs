@@ -131,3 +131,33 @@ async fn concurrent_misses_make_one_call() {
     }
     assert_eq!(world.counts.kms("GenerateDataKey"), 1);
 }
+
+#[tokio::test]
+async fn a_disabled_keys_bucket_keys_leave_memory_without_further_requests() {
+    let world = world().await;
+    let keys = crate::bucket_key::BucketKeys::new(
+        Arc::clone(&world.keyring),
+        world.clock.clone(),
+        world.counts.clone(),
+        BucketKeyPolicy::default(),
+    );
+    let key = world.kms_key().await;
+    let argument: KeyArgument = key.parse().unwrap();
+    let may = world
+        .keyring
+        .authorize::<iam::GenerateDataKey>(&world.caller(), &argument)
+        .await
+        .unwrap();
+    let context = crypto::context::EncryptionContext::new();
+    keys.for_sealing("buc", may, context).await.unwrap();
+    keys.settle().await;
+    assert_eq!(keys.held(), 1);
+    world.disable(&key).await;
+    for _ in 0..200 {
+        if keys.held() == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("the bucket key is still held");
+}

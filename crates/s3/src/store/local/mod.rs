@@ -290,9 +290,10 @@ fn bodies(index: &Connection, row: &ObjectRow) -> Result<(Vec<PartRecord>, Bodie
                     .into_iter()
                     .map(|part| (part.record, part.file))
                     .unzip();
-            if parts.len() != row.record.part_count as usize
-                || parts.iter().map(|part| part.plain_len).sum::<u64>() != row.record.size
-            {
+            let sum = parts
+                .iter()
+                .try_fold(0u64, |sum, part| sum.checked_add(part.plain_len));
+            if parts.len() != row.record.part_count as usize || sum != Some(row.record.size) {
                 return Err(StoreError::Corrupt(
                     "an object and its parts disagree".into(),
                 ));
