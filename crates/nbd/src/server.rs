@@ -30,7 +30,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// and given up after this many probes without an answer: two minutes in all.
 const KEEPALIVE_PROBES: u32 = 6;
 /// Connections that were cut have this long to notice.
-const CUT_GRACE: Duration = Duration::from_secs(2);
+const CUT_GRACE: Duration = Duration::from_secs(1);
 
 /// Limits and policies of a [`Server`].
 #[derive(Clone)]
@@ -250,7 +250,8 @@ impl Listener {
         match self {
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                let credentials = stream.peer_cred()?;
+                // The client's trouble, not the listener's: never one of the errors that end it.
+                let credentials = stream.peer_cred().map_err(io::Error::other)?;
                 let peer = Peer::Unix {
                     uid: credentials.uid(),
                     gid: credentials.gid(),
@@ -260,8 +261,9 @@ impl Listener {
             }
             Self::Tcp(listener) => {
                 let (stream, addr) = listener.accept().await?;
-                // Replies are sent in whole batches; waiting for more only delays them.
-                stream.set_nodelay(true)?;
+                // Replies are sent in whole batches; waiting for more only delays them. A client that has gone
+                // already makes this fail, and is found out soon enough.
+                let _ = stream.set_nodelay(true);
                 Ok((Accepted::Tcp(stream), Peer::Tcp { addr }))
             }
         }
@@ -272,6 +274,33 @@ impl Listener {
 enum Accepted {
     Unix(UnixStream),
     Tcp(TcpStream),
+}
+
+/// A connection that was told to the observer, and has its permit. However it ends, by a panic too, dropping this
+/// says so, and then gives the permit back.
+struct Open {
+    observer: Arc<dyn Observer>,
+    peer: Peer,
+    why: Closed,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Open {
+    fn new(observer: Arc<dyn Observer>, peer: Peer, permit: OwnedSemaphorePermit) -> Self {
+        observer.connection_opened(&peer);
+        Self {
+            observer,
+            peer,
+            why: Closed::Failed,
+            _permit: permit,
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.observer.connection_closed(&self.peer, self.why);
+    }
 }
 
 /// A connection that has left the runtime.
@@ -291,16 +320,16 @@ impl Shared {
     async fn connection(
         self: Arc<Self>,
         stream: Accepted,
-        mut peer: Peer,
+        peer: Peer,
         permit: OwnedSemaphorePermit,
     ) {
-        self.observer.connection_opened(&peer);
+        let mut open = Open::new(Arc::clone(&self.observer), peer, permit);
         let mut stop = self.stop.subscribe();
-        let handshake = self.handshake(stream, &mut peer);
+        let handshake = self.handshake(stream, &mut open.peer);
         let handshake = tokio::time::timeout(self.options.handshake_timeout, handshake);
-        let why = tokio::select! {
+        open.why = tokio::select! {
             ended = handshake => match ended {
-                Ok(Ok(Ok(ready))) => return self.start(ready, peer, permit),
+                Ok(Ok(Ok(ready))) => return self.start(ready, open),
                 Ok(Ok(Err(why))) => why,
                 // Hanging up between options is how some clients end a list.
                 Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Closed::ByClient,
@@ -309,8 +338,6 @@ impl Shared {
             },
             _ = stop.wait_for(|stop| *stop) => Closed::Shutdown,
         };
-        self.observer.connection_closed(&peer, why);
-        drop(permit);
     }
 
     async fn handshake(
@@ -404,7 +431,7 @@ impl Shared {
     }
 
     /// Gives a connection its thread.
-    fn start(self: Arc<Self>, ready: Ready, peer: Peer, permit: OwnedSemaphorePermit) {
+    fn start(self: Arc<Self>, ready: Ready, mut open: Open) {
         let Ready {
             socket,
             hangup,
@@ -420,7 +447,6 @@ impl Shared {
             hangup.stop_receiving();
         }
         let shared = Arc::clone(&self);
-        let for_thread = peer.clone();
         let work = move || {
             let core = Core::new(
                 negotiated,
@@ -434,7 +460,7 @@ impl Shared {
             // An export that panics takes its own connection with it and no other.
             let ran =
                 std::panic::catch_unwind(AssertUnwindSafe(|| connection::run(socket, core, spin)));
-            let why = match ran {
+            open.why = match ran {
                 Ok(Closed::ByClient | Closed::Misbehaved)
                     if shared.draining.load(Ordering::Relaxed) =>
                 {
@@ -443,22 +469,21 @@ impl Shared {
                 Ok(why) => why,
                 Err(_) => Closed::Failed,
             };
-            shared.end(id, &for_thread, why);
-            drop(permit);
+            shared.forget(id);
+            drop(open);
         };
         let spawned = std::thread::Builder::new()
             .name(format!("nbd-{id}"))
             .spawn(work);
         if let Err(error) = spawned {
             tracing::error!(%error, "no thread for an NBD connection");
-            self.end(id, &peer, Closed::Failed);
+            self.forget(id);
         }
     }
 
-    fn end(&self, id: u64, peer: &Peer, why: Closed) {
+    fn forget(&self, id: u64) {
         if self.live().remove(&id).is_some() {
             self.transmitting.fetch_sub(1, Ordering::Relaxed);
-            self.observer.connection_closed(peer, why);
         }
     }
 }

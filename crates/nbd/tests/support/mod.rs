@@ -330,6 +330,10 @@ impl Client {
     /// Whether the server has hung up, once all that it sent is read.
     pub(crate) fn is_closed(&mut self) -> bool {
         let mut rest = Vec::new();
-        self.0.read_to_end(&mut rest).is_ok()
+        match self.0.read_to_end(&mut rest) {
+            Ok(_) => true,
+            // Closed before it was accepted, or with something of ours unread.
+            Err(e) => e.kind() == std::io::ErrorKind::ConnectionReset,
+        }
     }
 }
