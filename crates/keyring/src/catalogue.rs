@@ -85,7 +85,8 @@ impl KeyEntry {
 
 impl Catalogue {
     /// Reads, opens and checks everything in `store`. A record that was changed or moved is an
-    /// error that names it, as is a key one of whose materials is missing.
+    /// error that names it, as are a key one of whose materials is missing and a material that no key
+    /// names. An old copy of a record in its own row is noticed only if a rotation lies between.
     pub(crate) fn load(
         store: &dyn KeyStore,
         vault: &Vault,
@@ -93,7 +94,8 @@ impl Catalogue {
         account: &AccountId,
     ) -> Result<Self, KeyringError> {
         let mut catalogue = Self::default();
-        let materials: HashSet<Vec<u8>> = store
+        // What is left of these once every key has named its own is nobody's.
+        let mut materials: HashSet<Vec<u8>> = store
             .scan(Table::Material)?
             .into_iter()
             .map(|stored| stored.id)
@@ -102,7 +104,7 @@ impl Catalogue {
             let (id, record) = vault.open_key(&stored)?;
             for number in 1..=record.current() {
                 let material = material_id(id, number);
-                if !materials.contains(&material) {
+                if !materials.remove(&material) {
                     return Err(damaged(Table::Material, &material, "it is missing"));
                 }
             }
@@ -127,6 +129,15 @@ impl Catalogue {
                 record,
                 version: stored.version,
             });
+        }
+        // A key and its materials are written and erased together, so a material that no key names
+        // means that a key's record was lost, or put back to one from before a rotation.
+        if let Some(orphan) = materials.iter().min() {
+            return Err(damaged(
+                Table::Material,
+                orphan,
+                "no key names it: the key's record is missing or an old one",
+            ));
         }
         Ok(catalogue)
     }

@@ -96,8 +96,9 @@ impl Keyring {
     /// Opens the keyring in `options.store`, or makes one if the store is empty.
     ///
     /// Blocking: reads and opens every record, and destroys keys whose deletion date has passed.
-    /// A wrong root key, a wrong account or region, and a record that was changed, moved or lost are
-    /// errors, with nothing changed.
+    /// A wrong root key, a wrong account or region, and a record that was changed or moved are
+    /// errors, with nothing changed; so are a lost key and a lost material. A lost alias is not
+    /// noticed, nor is an old copy of a record in its own row, unless a rotation lies between.
     pub fn open(options: Options) -> Result<Arc<Self>, KeyringError> {
         let Options {
             store,

@@ -160,8 +160,9 @@ impl Segment {
                 });
             }
             let aside = path.with_extension(format!("torn-{end}"));
-            fs::write(&aside, torn)
-                .and_then(|()| File::open(&aside)?.sync_all())
+            // Durable under its name before it is cut off here.
+            keep_aside(&aside, torn)
+                .and_then(|()| sync_dir(parent_of(path)))
                 .map_err(|error| io_error(&aside, &error))?;
             tracing::warn!(
                 segment = %path.display(),
@@ -171,6 +172,11 @@ impl Segment {
                 "audit log: cut off a last write that a crash tore; it was never answered"
             );
         }
+        // A sync that failed in the process before leaves pages that read well, count as clean and are
+        // not on the disk. Writing the last group again makes them dirty, so that this sync is about them.
+        let again = end.saturating_sub(usize::try_from(TORN_LEN_MAX).expect("a megabyte or so"));
+        file.write_all_at(&bytes[again..end], again as u64)
+            .map_err(here)?;
         let end = end as u64;
         file.set_len(end).map_err(here)?;
         file.sync_all().map_err(here)?;
@@ -182,6 +188,18 @@ impl Segment {
         };
         Ok((segment, next))
     }
+}
+
+/// Writes what was torn to a file of its own, as private as the segment it comes from.
+fn keep_aside(path: &Path, torn: &[u8]) -> io::Result<()> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all_at(torn, 0)?;
+    file.sync_all()
 }
 
 /// The length of the longest prefix of whole records numbered from `first`, and the number after.
@@ -226,6 +244,8 @@ fn io_error(path: &Path, error: &io::Error) -> AuditError {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn line(sequence: u64) -> String {
@@ -315,7 +335,9 @@ mod tests {
         fs::write(&path, &torn).unwrap();
         assert_eq!(SegmentSink::open(dir.path(), 1 << 20).unwrap().1, 3);
         let aside = path.with_extension(format!("torn-{}", lines(1..=2).len()));
-        assert_eq!(fs::read_to_string(aside).unwrap(), "\n\n{\"seq\":4,\"oper");
+        assert_eq!(fs::read_to_string(&aside).unwrap(), "\n\n{\"seq\":4,\"oper");
+        let mode = fs::metadata(aside).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 
     #[test]

@@ -194,8 +194,14 @@ impl KeyStore for SqliteStore {
 
     fn purge(&self) -> Result<(), StoreError> {
         let connection = self.connection.lock();
-        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
-        Ok(())
+        // A checkpoint that could not run answers so in a row and not as an error.
+        let blocked: i64 =
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+        if blocked == 0 {
+            Ok(())
+        } else {
+            Err(StoreError::InUse)
+        }
     }
 }
 

@@ -280,6 +280,68 @@ async fn a_lost_record_is_named() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_lost_without_an_alias_is_noticed_by_its_material() {
+    let fixture = Fixture::new();
+    let key = fixture.create().await;
+    fixture.create().await;
+    let closed = fixture.close();
+    Connection::open(closed.database())
+        .unwrap()
+        .execute("DELETE FROM key WHERE id = ?1", [key.key_id().as_bytes()])
+        .unwrap();
+    let Err((_, error)) = closed.try_open(None) else {
+        panic!("a lost key was not noticed");
+    };
+    let orphan = format!("{}00000001", hex::encode(key.key_id().as_bytes()));
+    assert!(
+        matches!(&error, KeyringError::Damaged { table: "material", id, .. } if *id == orphan),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_key_record_from_before_a_rotation_is_noticed() {
+    let fixture = Fixture::new();
+    let key = fixture.create().await;
+    let closed = fixture.close();
+    let row = |connection: &Connection| -> (i64, Vec<u8>) {
+        connection
+            .query_row("SELECT version, sealed FROM key", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .unwrap()
+    };
+    let (version, old) = row(&Connection::open(closed.database()).unwrap());
+    let fixture = closed.open();
+    fixture
+        .keyring
+        .rotate_key_on_demand(fixture.may(&key).await)
+        .await
+        .unwrap();
+    let closed = fixture.close();
+    Connection::open(closed.database())
+        .unwrap()
+        .execute(
+            "UPDATE key SET version = ?1, sealed = ?2",
+            params![version, old],
+        )
+        .unwrap();
+    let Err((_, error)) = closed.try_open(None) else {
+        panic!("an old record was not noticed");
+    };
+    assert!(
+        matches!(
+            &error,
+            KeyringError::Damaged {
+                table: "material",
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
+
+#[tokio::test]
 async fn a_wrong_root_key_is_refused_and_nothing_is_changed() {
     let fixture = Fixture::new();
     let key = fixture.create().await;
