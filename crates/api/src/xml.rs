@@ -43,7 +43,9 @@ impl Xml {
             })
             .collect();
         self.start(name, None);
-        self.out.push_str(&escape(text.as_str()));
+        // A bare carriage return is read as a line feed (XML 1.0, 2.11).
+        self.out
+            .push_str(&escape(text.as_str()).replace('\r', "&#13;"));
         self.end(name);
     }
 
@@ -77,10 +79,10 @@ mod tests {
     #[test]
     fn text_cannot_become_markup() {
         let mut xml = Xml::new();
-        xml.root("a", "urn:x", |xml| xml.text("b", "<c>&\"\u{1}\u{e9}"));
+        xml.root("a", "urn:x", |xml| xml.text("b", "<c>&\"\u{1}\u{e9}\r"));
         assert_eq!(
             xml.finish().lines().last().unwrap(),
-            "<a xmlns=\"urn:x\"><b>&lt;c&gt;&amp;&quot;\u{fffd}\u{e9}</b></a>"
+            "<a xmlns=\"urn:x\"><b>&lt;c&gt;&amp;&quot;\u{fffd}\u{e9}&#13;</b></a>"
         );
     }
 }

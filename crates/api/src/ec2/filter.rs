@@ -21,8 +21,15 @@ pub(super) struct Filters(Vec<(String, Vec<String>)>);
 impl Filters {
     /// Reads them; refuses names that `known` does not know.
     pub(super) fn read(form: &Form, known: impl Fn(&str) -> bool) -> Result<Self, Fault> {
+        let numbers = form.numbers("Filter");
+        // Before they are read: each is looked for among all parameters.
+        if numbers.len() > FILTERS_MAX {
+            return Err(Fault::InvalidParameterValue(format!(
+                "A request has at most {FILTERS_MAX} filters."
+            )));
+        }
         let mut filters = Vec::new();
-        for number in form.numbers("Filter") {
+        for number in numbers {
             let name = form
                 .get(&format!("Filter.{number}.Name"))
                 .ok_or(Fault::MissingParameter("Filter.Name"))?;
@@ -46,11 +53,6 @@ impl Filters {
                 )));
             }
             filters.push((name.to_owned(), values));
-        }
-        if filters.len() > FILTERS_MAX {
-            return Err(Fault::InvalidParameterValue(format!(
-                "A request has at most {FILTERS_MAX} filters."
-            )));
         }
         Ok(Self(filters))
     }

@@ -10,8 +10,9 @@
 //! - a parameter that would change what an answer means and that we do not do (a key policy, a
 //!   Nitro recipient, another key spec, a grant token) is refused, never ignored;
 //! - plaintext is decoded straight into a [`keyring::SecretVec`], the request body is wiped once it
-//!   is parsed, and an answer that holds plaintext is wiped when its last handle goes. What hyper
-//!   copies into its write buffer is beyond that.
+//!   is parsed if nobody else holds it, and an answer that holds plaintext is wiped when its last
+//!   handle goes. What stays in hyper's read buffer and what it copies into its write buffer is
+//!   beyond that.
 //!
 //! Operations of KMS that are not here are answered 501 `NotImplementedException`; names KMS does
 //! not have, 400 `UnknownOperationException`.
@@ -159,6 +160,13 @@ impl Request<'_> {
         } else {
             self.body
         };
+        // serde reads an array as a structure too, its fields by position: no client of ours writes that,
+        // and what is checked by name is not then checked.
+        if text.trim_ascii_start().first() != Some(&b'{') {
+            return Err(Fault::Malformed(
+                "The request does not parse: it is not a JSON object".to_owned(),
+            ));
+        }
         serde_json::from_slice(text).map_err(|error| Fault::malformed(&error))
     }
 }

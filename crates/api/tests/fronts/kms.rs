@@ -484,6 +484,7 @@ async fn json_is_read_strictly_and_unknown_members_are_not_minded() {
     for bad in [
         "{",
         "[]",
+        r#"["alias/a", null]"#,
         "\"x\"",
         "{} {}",
         r#"{"KeyId": 5}"#,
