@@ -7,7 +7,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crypto::random::Random;
@@ -24,6 +24,9 @@ use crate::metrics::{Front, Metrics, Outcome};
 /// The largest body of a service that is not S3. KMS's largest request carries 6 KiB of ciphertext and
 /// 8 KiB of context; a policy may be 32 KiB, and Query encoding triples it at worst.
 const SMALL_BODY_LEN_MAX: usize = 256 * 1024;
+
+/// And it has to be here by then: nobody has proved who he is before the whole of it is.
+const SMALL_BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What an answer's body is: streamed objects, or short and whole.
 pub(crate) type AnswerBody = Either<Full<Bytes>, s3::ResponseBody>;
@@ -44,6 +47,7 @@ pub(crate) struct Aws {
 enum Refusal {
     Signature(SigV4Error),
     BodyTooLong,
+    BodyTooSlow,
     BodyBroken(Box<dyn Error + Send + Sync>),
 }
 
@@ -104,6 +108,21 @@ impl Aws {
                     StatusCode::PAYLOAD_TOO_LARGE,
                     "RequestEntityTooLarge",
                     message,
+                );
+                let response = self.answer(
+                    Front::Other,
+                    "Refused",
+                    started,
+                    0,
+                    refusal(protocol, error, &request_id),
+                );
+                return ended_if_unread(&head, response);
+            }
+            Err(Refusal::BodyTooSlow) => {
+                let error = (
+                    StatusCode::REQUEST_TIMEOUT,
+                    "RequestTimeout",
+                    "The request body did not arrive in time",
                 );
                 let response = self.answer(
                     Front::Other,
@@ -242,17 +261,27 @@ impl Aws {
 
 /// Reads the body within the limit and compares the signature over it.
 async fn read_small(pending: Pending, body: Incoming) -> Result<(Verified, Bytes), Refusal> {
-    let body = match Limited::new(body, SMALL_BODY_LEN_MAX).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            return Err(Refusal::BodyTooLong);
-        }
-        Err(error) => return Err(Refusal::BodyBroken(error)),
-    };
+    let body = read_whole(body, SMALL_BODY_LEN_MAX, SMALL_BODY_TIMEOUT).await?;
     let verified = pending
         .finish(Body::Whole(&body))
         .map_err(Refusal::Signature)?;
     Ok((verified, body))
+}
+
+/// Reads a body of at most `len_max` bytes that arrives within `timeout`.
+async fn read_whole<B>(body: B, len_max: usize, timeout: Duration) -> Result<Bytes, Refusal>
+where
+    B: http_body::Body,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    match tokio::time::timeout(timeout, Limited::new(body, len_max).collect()).await {
+        Err(_) => Err(Refusal::BodyTooSlow),
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+            Err(Refusal::BodyTooLong)
+        }
+        Ok(Err(error)) => Err(Refusal::BodyBroken(error)),
+    }
 }
 
 fn caller(verified: &Verified, request_id: String, peer: SocketAddr) -> Caller {
@@ -288,4 +317,40 @@ fn refusal(
     request_id: &str,
 ) -> Response<Bytes> {
     api::error::refuse(protocol, status, code, message, request_id)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use super::*;
+
+    /// A client that says nothing more.
+    struct Silent;
+
+    impl http_body::Body for Silent {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_come_or_does_not_end_is_refused() {
+        let wait = Duration::from_millis(20);
+        let slow = read_whole(Silent, 8, wait).await;
+        assert!(matches!(slow, Err(Refusal::BodyTooSlow)));
+        let long = read_whole(Full::new(Bytes::from_static(b"123456789")), 8, wait).await;
+        assert!(matches!(long, Err(Refusal::BodyTooLong)));
+        let whole = read_whole(Full::new(Bytes::from_static(b"12345678")), 8, wait).await;
+        assert_eq!(whole.ok().unwrap(), "12345678");
+    }
 }

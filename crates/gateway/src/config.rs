@@ -304,6 +304,12 @@ impl Config {
         if self.aws.connections_max == 0 || self.nbd.connections_max == 0 {
             return invalid("connections_max", "must be at least 1");
         }
+        if self.aws.header_timeout_seconds == 0 || self.nbd.handshake_timeout_seconds == 0 {
+            return invalid(
+                "header_timeout_seconds and handshake_timeout_seconds",
+                "must be at least 1: no client is faster than that",
+            );
+        }
         if !(1..=86_400).contains(&self.s3.bucket_key_seconds) {
             return invalid("s3.bucket_key_seconds", "must be between 1 and 86400");
         }
@@ -431,6 +437,7 @@ mod tests {
         assert!(refused(|c| c.account_id = "12".into()).contains("account_id"));
         assert!(refused(|c| c.region = "US".into()).contains("region"));
         assert!(refused(|c| c.nbd.listen = Some(([0, 0, 0, 0], 10809).into())).contains("TLS"));
+        assert!(refused(|c| c.nbd.handshake_timeout_seconds = 0).contains("handshake_timeout"));
         assert!(refused(|c| c.log.filter = "a=b=c".into()).contains("log.filter"));
         assert!(refused(|c| c.s3.bucket_key_seconds = 0).contains("bucket_key_seconds"));
     }

@@ -81,10 +81,7 @@ pub(crate) async fn serve<H, F, B>(
         };
         // Answers are written whole; waiting for more to send only delays them.
         let _ = stream.set_nodelay(true);
-        let open = limits.open.clone();
-        if let Some(open) = &open {
-            open.inc();
-        }
+        let open = limits.open.clone().map(Counted::new);
         let handle = handle.clone();
         let service = service_fn(move |request| {
             let answer = handle(request, peer);
@@ -95,9 +92,7 @@ pub(crate) async fn serve<H, F, B>(
             if let Err(error) = connection.await {
                 tracing::debug!(%peer, %error, "connection ended early");
             }
-            if let Some(open) = open {
-                open.dec();
-            }
+            drop(open);
             drop(permit);
         });
     }
@@ -105,5 +100,115 @@ pub(crate) async fn serve<H, F, B>(
     let drained = pin!(graceful.shutdown());
     if tokio::time::timeout(limits.drain, drained).await.is_err() {
         tracing::warn!("connections were still busy at the end of the drain time and are cut");
+    }
+}
+
+/// Counted in a gauge for as long as it lives, even if its task panics.
+struct Counted(IntGauge);
+
+impl Counted {
+    fn new(gauge: IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use http_body_util::Full;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    struct Running {
+        address: SocketAddr,
+        open: IntGauge,
+        stop: watch::Sender<bool>,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    async fn start() -> Running {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let open = IntGauge::new("open", "open").unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let limits = Limits {
+            connections_max: 2,
+            header_timeout: Duration::from_millis(200),
+            drain: Duration::from_millis(200),
+            open: Some(open.clone()),
+        };
+        let task = tokio::spawn(serve(listener, limits, stopped, |request, _| async move {
+            assert_ne!(request.uri().path(), "/panic");
+            Response::new(Full::<Bytes>::default())
+        }));
+        Running {
+            address,
+            open,
+            stop,
+            task,
+        }
+    }
+
+    async fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // The server may have had enough before all of it is sent, and a reset is an end as good as another.
+        let _ = stream.write_all(bytes).await;
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    #[tokio::test]
+    async fn a_request_that_panics_leaves_no_connection_counted_and_no_permit_taken() {
+        let running = start().await;
+        for _ in 0..5 {
+            let answer = exchange(running.address, b"GET /panic HTTP/1.1\r\nHost: h\r\n\r\n").await;
+            assert_eq!(answer, "");
+        }
+        let request = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+        let answer = exchange(running.address, request).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        while running.open.get() != 0 {
+            tokio::task::yield_now().await;
+        }
+        running.stop.send_replace(true);
+        running.task.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_client_that_dawdles_over_its_head_is_closed() {
+        let running = start().await;
+        let answer = exchange(running.address, b"GET / HTTP/1.1\r\nHost:").await;
+        assert!(!answer.contains("200"), "{answer}");
+        let long = format!(
+            "GET / HTTP/1.1\r\nA: {}\r\n\r\n",
+            "x".repeat(8 * HEAD_LEN_MAX)
+        );
+        let answer = exchange(running.address, long.as_bytes()).await;
+        assert!(!answer.contains("200"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_busy_connection_does_not_outlast_the_drain() {
+        let running = start().await;
+        let mut stream = TcpStream::connect(running.address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+        while running.open.get() == 0 {
+            tokio::task::yield_now().await;
+        }
+        running.stop.send_replace(true);
+        tokio::time::timeout(Duration::from_secs(5), running.task)
+            .await
+            .unwrap()
+            .unwrap();
     }
 }
