@@ -4,8 +4,9 @@
 //! from now on), the listeners (caches drop), the audit record (durable), the answer. A change runs
 //! in a task of its own, so that a caller who goes away leaves no half of it behind.
 //!
-//! If the record cannot be made durable, the change stands and the answer is an error: a log known
-//! to have failed is asked before the store is written, so this is one request at most.
+//! If the record cannot be made durable, the change stands and the answer is an error. A log known
+//! to have failed is asked before the store is written, so these are only the changes that were on
+//! their way when it failed.
 //!
 //! When the store fails, a full disk or a lost race has changed nothing; after any other failure
 //! the store is read anew, so that memory says what the disk says, and if that fails too the
