@@ -237,27 +237,47 @@ impl Shared {
     ) -> Result<Option<(ObjectRecord, LocalReader)>, StoreError> {
         loop {
             let found = self.readers.with(|index| {
+                let (row, sealed) = lookup::object_and_inline(index, bucket, key)?;
+                match (&row.place, sealed) {
+                    (Place::Parts, _) => {}
+                    (Place::File(file), _) => {
+                        let bodies = Bodies::Files(vec![*file]);
+                        return Ok(Some((vec![whole(&row.record)], bodies, row)));
+                    }
+                    (Place::Inline, sealed) => {
+                        let bodies = Bodies::Inline(sealed.unwrap_or_default());
+                        return Ok(Some((vec![whole(&row.record)], bodies, row)));
+                    }
+                }
+                if row.record.part_count as usize > parts_max {
+                    return Ok(None);
+                }
+                // Again, in one view with its parts.
                 let view = index
                     .unchecked_transaction()
                     .map_err(failed("begin to read"))?;
                 let row = lookup::object(&view, bucket, key)?;
-                if row.record.part_count as usize > parts_max {
-                    return Ok(None);
+                if !matches!(row.place, Place::Parts) {
+                    return Ok(Some((Vec::new(), Bodies::Files(Vec::new()), row)));
                 }
-                let bodies = bodies(&view, &row)?;
-                Ok(Some((row, bodies)))
+                let (parts, files) = parts_of(&view, &row)?;
+                Ok(Some((parts, Bodies::Files(files), row)))
             })?;
-            let Some((row, (parts, bodies))) = found else {
+            let Some((parts, bodies, row)) = found else {
                 return Ok(None);
             };
+            if parts.is_empty() {
+                // It was replaced between the two looks.
+                continue;
+            }
             let pin = match &bodies {
                 Bodies::Inline(_) => None,
                 Bodies::Files(_) => {
                     let pin = self.pins.pin(row.content);
                     let again = self
                         .readers
-                        .with(|index| lookup::object(index, bucket, key))?;
-                    if again.content != row.content {
+                        .with(|index| lookup::content(index, bucket, key))?;
+                    if again != row.content {
                         // Replaced before the pin was there to be seen; its files may be gone.
                         continue;
                     }
@@ -270,37 +290,36 @@ impl Shared {
     }
 }
 
-fn bodies(index: &Connection, row: &ObjectRow) -> Result<(Vec<PartRecord>, Bodies), StoreError> {
-    let whole = || PartRecord {
+/// An object in one piece as the one part it is read as.
+fn whole(record: &ObjectRecord) -> PartRecord {
+    PartRecord {
         number: 1,
-        plain_len: row.record.size,
-        modified: row.record.modified,
-        sequence: row.record.sequence,
+        plain_len: record.size,
+        modified: record.modified,
+        sequence: record.sequence,
         envelope: Bytes::new(),
-    };
-    match row.place {
-        Place::Inline => Ok((
-            vec![whole()],
-            Bodies::Inline(lookup::inline(index, row.content)?),
-        )),
-        Place::File(file) => Ok((vec![whole()], Bodies::Files(vec![file]))),
-        Place::Parts => {
-            let (parts, files): (Vec<_>, Vec<_>) =
-                lookup::parts(index, row.content, 0, usize::MAX)?
-                    .into_iter()
-                    .map(|part| (part.record, part.file))
-                    .unzip();
-            let sum = parts
-                .iter()
-                .try_fold(0u64, |sum, part| sum.checked_add(part.plain_len));
-            if parts.len() != row.record.part_count as usize || sum != Some(row.record.size) {
-                return Err(StoreError::Corrupt(
-                    "an object and its parts disagree".into(),
-                ));
-            }
-            Ok((parts, Bodies::Files(files)))
-        }
     }
+}
+
+/// The parts of an object and their files.
+fn parts_of(
+    index: &Connection,
+    row: &ObjectRow,
+) -> Result<(Vec<PartRecord>, Vec<FileId>), StoreError> {
+    let (parts, files): (Vec<PartRecord>, Vec<_>) =
+        lookup::parts(index, row.content, 0, usize::MAX)?
+            .into_iter()
+            .map(|part| (part.record, part.file))
+            .unzip();
+    let sum = parts
+        .iter()
+        .try_fold(0u64, |sum, part| sum.checked_add(part.plain_len));
+    if parts.len() != row.record.part_count as usize || sum != Some(row.record.size) {
+        return Err(StoreError::Corrupt(
+            "an object and its parts disagree".into(),
+        ));
+    }
+    Ok((parts, files))
 }
 
 /// Runs something that blocks off the event loop. If the caller goes away it runs on to its end.
