@@ -16,6 +16,87 @@
 //!
 //! What it does not: no I/O, no clock, no threads, no locking of pages against
 //! swap, and no wiping of what the compiler left in registers and on the stack.
+//!
+//! # Misuse that does not compile
+//!
+//! A store that takes sealed sectors cannot be handed plaintext:
+//! ```compile_fail,E0308
+//! use crypto::sector::{PlainSectors, SealedSectors};
+//! fn write(_: SealedSectors<'_>) {}
+//! fn leak(plain: PlainSectors<'_>) {
+//!     write(plain);
+//! }
+//! ```
+//! nor can anybody but this crate make the sealed type:
+//! ```compile_fail,E0451
+//! use crypto::chunk::SealedBuf;
+//! let forged = SealedBuf { ciphertext: vec![0], tags: vec![], last: true };
+//! ```
+//! or hand plain bytes to a sink of sealed chunks:
+//! ```compile_fail,E0308
+//! use crypto::chunk::SealedBuf;
+//! fn write(_: SealedBuf) {}
+//! write(vec![0; 16]);
+//! ```
+//! A one-use key seals one stream:
+//! ```compile_fail,E0382
+//! use crypto::chunk::{Algorithm, ChunkSealer, ObjectKey, StreamAad};
+//! fn twice(key: &ObjectKey) {
+//!     let key = key.part_key(&[0; 32]);
+//!     let first = ChunkSealer::new(Algorithm::Aes256Gcm, key, StreamAad::default());
+//!     let second = ChunkSealer::new(Algorithm::Aes256Gcm, key, StreamAad::default());
+//! }
+//! ```
+//! and a key that opens does not seal:
+//! ```compile_fail,E0308
+//! use crypto::chunk::{Algorithm, ChunkSealer, ObjectKey, StreamAad};
+//! fn reseal(key: &ObjectKey) {
+//!     let key = key.open_key(&[0; 32]);
+//!     ChunkSealer::new(Algorithm::Aes256Gcm, key, StreamAad::default());
+//! }
+//! ```
+//! Secrets do not print, do not clone, and are not compared with `==`:
+//! ```compile_fail,E0277
+//! use crypto::secret::SecretBytes;
+//! fn print(secret: &SecretBytes<32>) {
+//!     println!("{secret}");
+//! }
+//! ```
+//! ```compile_fail,E0599
+//! use crypto::secret::SecretBytes;
+//! fn copy(secret: SecretBytes<32>) -> SecretBytes<32> {
+//!     secret.clone()
+//! }
+//! ```
+//! ```compile_fail,E0369
+//! use crypto::secret::SecretVec;
+//! fn same(a: SecretVec, b: SecretVec) -> bool {
+//!     a == b
+//! }
+//! ```
+//! What a store gave back cannot be read before it is opened, nor written again
+//! as if it had just been sealed:
+//! ```compile_fail,E0599
+//! use crypto::sector::StoredSectors;
+//! fn peek<'a>(stored: &'a StoredSectors<'a>) -> &'a [u8] {
+//!     stored.as_bytes()
+//! }
+//! ```
+//!
+//! The same calls in the right order compile:
+//! ```
+//! use crypto::chunk::{Algorithm, ChunkOpener, ChunkSealer, ObjectKey, StreamAad};
+//! use crypto::random::SystemRandom;
+//!
+//! let key = ObjectKey::generate(&SystemRandom);
+//! let place = || StreamAad::new(["bucket", "key"]);
+//! let mut sealer = ChunkSealer::new(Algorithm::Aes256Gcm, key.part_key(&[1; 32]), place());
+//! let (mut ciphertext, tags) = sealer.seal_vec(b"hello".to_vec(), true)?.into_parts();
+//!
+//! let opener = ChunkOpener::new(Algorithm::Aes256Gcm, key.open_key(&[1; 32]), place(), 5);
+//! assert_eq!(opener.open(0, &mut ciphertext, &tags[0])?, b"hello");
+//! # Ok::<(), crypto::CryptoError>(())
+//! ```
 
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]

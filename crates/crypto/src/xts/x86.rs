@@ -15,7 +15,6 @@
 //! instructions whose time does not depend on their operands; key expansion uses
 //! `aeskeygenassist`. There is no table in memory and no branch or address that
 //! depends on key, tweak or data: loops run over lengths and sector numbers.
-//! `tests/constant_time.rs` holds the compiler to it.
 //!
 //! Round keys are wiped on drop. Encrypted tweaks stay behind on the stack: they
 //! say nothing about the keys.

@@ -1,0 +1,208 @@
+//! Measures the crypto hot path against its peers and its bars.
+//!
+//! Prints a table and the ratios (`--json`: as JSON) and exits with 1 if a ratio
+//! is below its bar. Bars that suppose VAES are left out, and that is said, where
+//! the processor has none.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use benches::cases::{Direction, streams, xts};
+use benches::measure::{Case, Speeds, interleaved};
+use clap::Parser;
+use crypto::chunk::Algorithm;
+use crypto::sector::SectorSize;
+use crypto::xts::Kernel;
+use serde::Serialize;
+
+/// Measure the crypto hot path against its peers and its bars.
+#[derive(Parser)]
+struct Options {
+    /// Print JSON instead of text.
+    #[arg(long)]
+    json: bool,
+    /// Rounds to take the median of.
+    #[arg(long, default_value_t = 31)]
+    rounds: usize,
+    /// How long each case runs in a round.
+    #[arg(long, default_value_t = 3, value_name = "MS")]
+    slice_ms: u64,
+}
+
+#[derive(Serialize)]
+struct Report {
+    machine: String,
+    kernel: &'static str,
+    vaes: bool,
+    speeds: Vec<Row>,
+    ratios: Vec<Ratio>,
+    met: bool,
+}
+
+/// One case's median speed.
+#[derive(Serialize)]
+struct Row {
+    group: String,
+    case: String,
+    gb_per_s: f64,
+}
+
+/// One ratio and what it must be.
+#[derive(Serialize)]
+struct Ratio {
+    what: String,
+    ratio: f64,
+    bar: f64,
+    met: bool,
+}
+
+/// Cases timed in the same rounds, by the names `group/case`.
+struct Run(Vec<Speeds>);
+
+impl Run {
+    fn time(mut cases: Vec<Case>, options: &Options) -> Self {
+        let slice = Duration::from_millis(options.slice_ms);
+        Self(interleaved(&mut cases, options.rounds, slice))
+    }
+
+    fn ratio(&self, ours: &str, theirs: &str, bar: f64) -> Option<Ratio> {
+        let find = |name: &str| self.0.iter().find(|speeds| speeds.name == name);
+        let ratio = find(ours)?.ratio(find(theirs)?);
+        Some(Ratio {
+            what: format!("{ours} / {theirs}"),
+            ratio,
+            bar,
+            met: ratio >= bar,
+        })
+    }
+
+    fn rows(&self) -> impl Iterator<Item = Row> {
+        self.0.iter().map(|speeds| {
+            let (group, case) = speeds.name.split_once('/').unwrap_or(("", &speeds.name));
+            Row {
+                group: group.to_owned(),
+                case: case.to_owned(),
+                gb_per_s: speeds.median(),
+            }
+        })
+    }
+}
+
+fn named(group: &str, cases: Vec<Case>) -> impl Iterator<Item = Case> {
+    cases.into_iter().map(move |case| Case {
+        name: format!("{group}/{}", case.name),
+        ..case
+    })
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let chosen = Kernel::detect();
+    let vaes = matches!(chosen, Kernel::Vaes512 | Kernel::Vaes256);
+    let mut speeds = Vec::new();
+    let mut ratios = Vec::new();
+
+    for direction in Direction::BOTH {
+        let d = direction.name();
+        let (small, large) = (format!("xts-512-{d}"), format!("xts-4096-{d}"));
+        let mut cases: Vec<Case> = named(&small, xts(SectorSize::B512, direction)).collect();
+        cases.extend(named(&large, xts(SectorSize::B4096, direction)));
+        let run = Run::time(cases, &options);
+        let own = chosen.name();
+        let mut bar = |a: String, b: String, bar| ratios.extend(run.ratio(&a, &b, bar));
+        if chosen == Kernel::Vaes512 {
+            bar(format!("{large}/{own}"), format!("{large}/aws-lc"), 0.95);
+            bar(format!("{large}/{own}"), format!("{large}/aes-ecb"), 0.70);
+            bar(format!("{small}/{own}"), format!("{small}/aws-lc"), 1.6);
+            bar(format!("{small}/{own}"), format!("{large}/{own}"), 0.9);
+            bar(format!("{small}/{own}"), format!("{small}/xts-mode"), 12.0);
+            bar(format!("{large}/{own}"), format!("{large}/xts-mode"), 12.0);
+        }
+        if vaes {
+            bar(
+                format!("{small}/portable"),
+                format!("{small}/xts-mode"),
+                6.0,
+            );
+            bar(
+                format!("{large}/portable"),
+                format!("{large}/xts-mode"),
+                6.0,
+            );
+        }
+        speeds.extend(run.rows());
+    }
+    for (algorithm, label) in [
+        (Algorithm::Aes256Gcm, "gcm"),
+        (Algorithm::Aes256GcmSiv, "gcm-siv"),
+    ] {
+        for direction in Direction::BOTH {
+            let group = format!("{label}-{}", direction.name());
+            let cases = named(&group, streams(algorithm, direction)).collect();
+            let run = Run::time(cases, &options);
+            if algorithm == Algorithm::Aes256Gcm {
+                let (ours, raw) = (format!("{group}/stream"), format!("{group}/aws-lc-rs"));
+                ratios.extend(run.ratio(&ours, &raw, 0.95));
+            }
+            speeds.extend(run.rows());
+        }
+    }
+
+    let report = Report {
+        machine: machine(),
+        kernel: chosen.name(),
+        vaes,
+        met: ratios.iter().all(|ratio| ratio.met),
+        speeds,
+        ratios,
+    };
+    if options.json {
+        let text = serde_json::to_string_pretty(&report).expect("numbers and strings are JSON");
+        println!("{text}");
+    } else {
+        print(&report);
+    }
+    if report.met {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn print(report: &Report) {
+    println!("{}; kernel {}", report.machine, report.kernel);
+    if report.kernel != Kernel::Vaes512.name() {
+        println!(
+            "This processor has no VAES on 512 bits: bars that suppose it are left out, what is \
+             there is compared."
+        );
+    }
+    let mut group = "";
+    for row in &report.speeds {
+        if row.group != group {
+            group = &row.group;
+            println!("\n{group}, GB/s");
+        }
+        println!("  {:<12}{:>8.2}", row.case, row.gb_per_s);
+    }
+    println!("\nratios (median over interleaved rounds)");
+    for ratio in &report.ratios {
+        let verdict = if ratio.met { "ok" } else { "BELOW THE BAR" };
+        println!(
+            "  {:<44}{:>7.2}  >= {:<5} {verdict}",
+            ratio.what, ratio.ratio, ratio.bar
+        );
+    }
+}
+
+/// The processor's name, where the system tells it.
+fn machine() -> String {
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    cpuinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
+        .map_or_else(
+            || "unknown processor".to_owned(),
+            |(_, name)| name.to_owned(),
+        )
+}
