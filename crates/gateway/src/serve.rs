@@ -37,23 +37,16 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     logging::start(&config.log)?;
     harden::forbid_core_dumps().context("cannot forbid core dumps")?;
     harden::raise_file_limit();
-    match harden::lock_memory() {
-        LockedMemory::Locked => {}
-        LockedMemory::Unlocked if config.process.require_locked_memory => {
-            anyhow::bail!(
-                "memory cannot be locked (ulimit -l), and process.require_locked_memory is set"
-            )
-        }
-        LockedMemory::Unlocked => {
-            tracing::warn!(
-                "memory is not locked (ulimit -l is not unlimited): keys may reach the swap, if there is one"
-            );
-        }
+    let memory = harden::lock_memory();
+    if memory == LockedMemory::Unlocked && config.process.require_locked_memory {
+        anyhow::bail!(
+            "memory cannot be locked (ulimit -l), and process.require_locked_memory is set"
+        )
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let result = runtime.block_on(serve(config));
+    let result = runtime.block_on(serve(config, memory));
     // Blocking work that is still stuck in the kernel must not hold up the exit.
     runtime.shutdown_timeout(Duration::from_millis(500));
     result
@@ -84,7 +77,7 @@ impl Listeners {
     }
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(config: Config, memory: LockedMemory) -> anyhow::Result<()> {
     // Before the long part of the start, so that a signal then ends it too.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -164,6 +157,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         nbd_loops.spawn(async move { server.serve_tcp(listener).await });
     }
     let sweeper = tokio::spawn(sweep_keys(keyring));
+    // Said only now: a start that is refused says why, and nothing else.
+    if memory == LockedMemory::Unlocked {
+        tracing::warn!(
+            "memory is not locked (ulimit -l is not unlimited): keys may reach the swap, if there is one"
+        );
+    }
     readiness.set(State::Ready);
     tracing::info!(aws = runtime.aws, admin = runtime.admin, data_dir = %data_dir.path().display(), "ready");
     greet(&data_dir, &runtime);
