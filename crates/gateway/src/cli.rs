@@ -74,8 +74,8 @@ pub(crate) struct Serve {
 /// `sealgate config`
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Check the file, environment and arguments, and print what would be used
-    Check,
+    /// Check the file, environment and arguments, and print what `serve` would use
+    Check(Serve),
 }
 
 /// `sealgate volume`

@@ -11,7 +11,7 @@ use crate::cli::{KeyCommand, VolumeCommand};
 use crate::client::Client;
 use crate::config::Config;
 use crate::data_dir::{Paths, Runtime};
-use crate::output::{Format, print};
+use crate::output::{self, Format, print};
 
 /// `sealgate env`: the lines to evaluate in a shell.
 ///
@@ -30,21 +30,22 @@ pub(crate) fn env(config: &Config) -> anyhow::Result<()> {
             config.region.clone(),
         ),
     };
+    let credentials = Paths(&dir).credentials();
+    let (endpoint, region) = (quote(&endpoint), quote(&region));
+    let credentials = quote(&credentials.to_string_lossy());
     // Variables win over files in every SDK, so a key left over in the environment would be used instead of ours.
-    println!("unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN");
-    println!("export AWS_ENDPOINT_URL={}", quote(&endpoint));
-    println!(
-        "export AWS_SHARED_CREDENTIALS_FILE={}",
-        quote(&Paths(&dir).credentials().to_string_lossy())
-    );
-    println!("export AWS_PROFILE=default");
-    println!("export AWS_REGION={}", quote(&region));
-    println!("export AWS_DEFAULT_REGION={}", quote(&region));
-    Ok(())
+    output::text(&format!(
+        "unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN\n\
+         export AWS_ENDPOINT_URL={endpoint}\n\
+         export AWS_SHARED_CREDENTIALS_FILE={credentials}\n\
+         export AWS_PROFILE=default\n\
+         export AWS_REGION={region}\n\
+         export AWS_DEFAULT_REGION={region}\n"
+    ))
 }
 
 /// POSIX shell quoting.
-fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:@%+=".contains(&b);
     if !text.is_empty() && text.bytes().all(plain) {
         text.to_owned()

@@ -53,11 +53,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Serve(ref arguments) => serve::run(arguments.config(&cli.overrides)?),
         Command::Env => commands::env(&Config::load(&cli.overrides)?),
-        Command::Config(ConfigCommand::Check) => {
-            let config = Config::load(&cli.overrides)?;
-            config.check()?;
-            print!("{}", config.to_toml());
-            Ok(())
+        Command::Config(ConfigCommand::Check(ref arguments)) => {
+            output::text(&arguments.config(&cli.overrides)?.to_toml())
         }
         Command::Volume(ref command) => {
             let data_dir = data_dir(&cli)?;

@@ -34,6 +34,14 @@ pub(crate) fn print(
     Ok(())
 }
 
+/// Prints text as it is. A reader that has gone away (`| head`) is no error of ours.
+pub(crate) fn text(text: &str) -> anyhow::Result<()> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(e.into()),
+        _ => Ok(()),
+    }
+}
+
 fn table(headings: &[&str], rows: &[Vec<String>], bold: bool) -> String {
     let width = |column: usize| {
         let cells = rows

@@ -9,6 +9,7 @@ use std::fs::Permissions;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -19,8 +20,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::admin::{Admin, Readiness, State};
+use crate::commands;
 use crate::config::Config;
-use crate::data_dir::{DataDir, Runtime, write_private};
+use crate::data_dir::{DataDir, Paths, Runtime, write_private};
 use crate::harden::{self, LockedMemory};
 use crate::listener::{self, Limits};
 use crate::logging;
@@ -78,10 +80,11 @@ impl Listeners {
 }
 
 async fn serve(config: Config, memory: LockedMemory) -> anyhow::Result<()> {
-    // Before the long part of the start, so that a signal then ends it too.
+    // Registered first: a signal during the start is acted on as soon as the stores are open, not lost.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let listeners = Listeners::bind(&config).await?;
+    check_socket_path(&config.data_dir)?;
     let data_dir = DataDir::open(&config.data_dir)?;
     let metrics = Arc::new(Metrics::new().context("metrics")?);
     let readiness = Arc::new(Readiness::default());
@@ -207,6 +210,19 @@ async fn serve(config: Config, memory: LockedMemory) -> anyhow::Result<()> {
     }
 }
 
+/// `sun_path` has 108 bytes, the last one NUL (unix(7)): better said before anything is made.
+const SOCKET_PATH_LEN_MAX: usize = 107;
+
+fn check_socket_path(data_dir: &Path) -> anyhow::Result<()> {
+    let path = Paths(&std::path::absolute(data_dir)?).nbd_socket();
+    anyhow::ensure!(
+        path.as_os_str().len() <= SOCKET_PATH_LEN_MAX,
+        "{} is too long for a unix socket ({SOCKET_PATH_LEN_MAX} bytes at most): choose a shorter data directory",
+        path.display()
+    );
+    Ok(())
+}
+
 /// The NBD socket, private from the moment it exists: the process's umask sees to that, and leaves only the
 /// owner's right to execute, which means nothing on a socket, to be taken off.
 fn bind_nbd_socket(data_dir: &DataDir) -> anyhow::Result<UnixListener> {
@@ -241,6 +257,8 @@ async fn sweep_keys(keyring: Arc<Keyring>) {
 /// Says on standard output where everything is, with commands to paste.
 fn greet(data_dir: &DataDir, runtime: &Runtime) {
     let dir = data_dir.path().display();
+    let quoted = commands::quote(&dir.to_string());
+    let uri = commands::quote(&format!("nbd+unix:///first?socket={dir}/nbd.sock"));
     let name = std::env::args().next().unwrap_or_else(|| "sealgate".into());
     let nbd = runtime
         .nbd_tcp
@@ -259,10 +277,10 @@ Sealgate is ready.
 
 In another shell:
 
-  eval \"$({name} env --data-dir {dir})\"
+  eval \"$({name} env --data-dir {quoted})\"
   aws s3 mb s3://first && echo hello | aws s3 cp - s3://first/hello
-  {name} volume create --size 1 --name first --data-dir {dir}
-  nbdinfo 'nbd+unix:///first?socket={dir}/nbd.sock'
+  {name} volume create --size 1 --name first --data-dir {quoted}
+  nbdinfo {uri}
 
 ",
         runtime.aws, runtime.admin,
