@@ -213,11 +213,8 @@ fn a_buffer_at_any_address_gives_the_same_bytes() {
             room[shift..end].copy_from_slice(&plain);
             xts.seal(&mut room[shift..end], SectorSize::B512, SectorIndex::new(9));
             assert!(room[shift..end] == expected, "{kernel}, {shift}");
-            let outside = room[..shift].iter().chain(&room[end..]);
-            assert!(
-                outside.into_iter().all(|b| *b == 0xa5),
-                "{kernel} wrote outside"
-            );
+            let mut outside = room[..shift].iter().chain(&room[end..]);
+            assert!(outside.all(|b| *b == 0xa5), "{kernel} wrote outside");
         }
     }
 }

@@ -158,11 +158,8 @@ fn expand(key: &[u8; 32], out: &mut RoundKeys) {
 #[target_feature(enable = "aes,pclmulqdq,sse2")]
 fn invert(seal: &RoundKeys, open: &mut RoundKeys) {
     open[0] = seal[14];
-    for round in 1..14 {
-        v128::store(
-            &mut open[round],
-            _mm_aesimc_si128(v128::load(&seal[14 - round])),
-        );
+    for (open, seal) in open[1..14].iter_mut().zip(seal[1..14].iter().rev()) {
+        v128::store(open, _mm_aesimc_si128(v128::load(seal)));
     }
     open[14] = seal[0];
 }
