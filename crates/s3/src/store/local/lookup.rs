@@ -201,6 +201,11 @@ pub(super) fn object(index: &Connection, bucket: &str, key: &str) -> Result<Obje
     one_object(index, sql, bucket, key, object_row)
 }
 
+const OBJECT_AND_INLINE: &str = "SELECT o.key, o.sequence, o.content, o.size, o.modified, o.part_count, o.file, o.envelope, i.sealed
+               FROM bucket b CROSS JOIN object o ON o.bucket = b.id AND o.key = ?2
+               LEFT JOIN inline i ON o.file IS NULL AND o.part_count = 0 AND i.content = o.content
+               WHERE b.name = ?1";
+
 /// The object and, if it is inline, its sealed bytes. One statement, and so one view, without the
 /// transaction that several would need: that and its locks were a tenth of the CPU of a 4 KiB GET.
 pub(super) fn object_and_inline(
@@ -208,11 +213,7 @@ pub(super) fn object_and_inline(
     bucket: &str,
     key: &str,
 ) -> Result<(ObjectRow, Option<Bytes>), StoreError> {
-    let sql = "SELECT o.key, o.sequence, o.content, o.size, o.modified, o.part_count, o.file, o.envelope, i.sealed
-               FROM bucket b CROSS JOIN object o ON o.bucket = b.id AND o.key = ?2
-               LEFT JOIN inline i ON o.file IS NULL AND o.part_count = 0 AND i.content = o.content
-               WHERE b.name = ?1";
-    one_object(index, sql, bucket, key, |row| {
+    one_object(index, OBJECT_AND_INLINE, bucket, key, |row| {
         let sealed = row
             .get_ref(8)
             .and_then(|sealed| Ok(sealed.as_blob_or_null()?.map(Bytes::copy_from_slice)))
@@ -495,6 +496,24 @@ pub(super) fn files(index: &Connection) -> Result<std::collections::HashSet<File
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rusqlite::StatementStatus;
+
+    #[test]
+    fn looking_another_key_up_does_not_compile_the_statement_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let index =
+            crate::store::local::schema::open_for_writing(&dir.path().join("index.db")).unwrap();
+        index
+            .execute("INSERT INTO bucket VALUES ('b', 1, 0)", [])
+            .unwrap();
+        for key in ["x", "y", "z", "x"] {
+            let found = object_and_inline(&index, "b", key);
+            assert!(matches!(found, Err(StoreError::NoSuchKey)));
+        }
+        let statement = index.prepare_cached(OBJECT_AND_INLINE).unwrap();
+        assert!(statement.get_status(StatementStatus::Run) >= 4);
+        assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
+    }
 
     #[test]
     fn times_survive_the_index_to_the_nanosecond() {

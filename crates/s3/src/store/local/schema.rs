@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::store::StoreError;
@@ -38,6 +39,9 @@ pub(super) fn failed(what: &'static str) -> impl FnOnce(rusqlite::Error) -> Stor
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(Duration::from_secs(10))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    // Plans must not depend on values bound: SQLite would compile a join anew for every key looked
+    // up, which MEASURED as a quarter of the CPU of a 4 KiB GET.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     // Names in the schema and text are ours, but a damaged file must not run code of its own.
     connection.pragma_update(None, "trusted_schema", false)?;
