@@ -73,7 +73,7 @@ pub struct Options {
     pub dir: PathBuf,
     /// For file names and upload ids.
     pub random: Arc<dyn Random>,
-    /// Objects up to this many bytes are kept in the index. MEASURED: 12 times as many durable
+    /// Objects up to this many bytes are kept in the index. Measured: 12 times as many durable
     /// 4 KiB puts a second at 64 clients as with a file each.
     pub inline_len_max: usize,
     /// New data is refused with [`StoreError::NoSpace`] when less than this is free, so that

@@ -40,7 +40,7 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(Duration::from_secs(10))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     // Plans must not depend on values bound: SQLite would compile a join anew for every key looked
-    // up, which MEASURED as a quarter of the CPU of a 4 KiB GET.
+    // up, which was measured as a quarter of the CPU of a 4 KiB GET.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     // Names in the schema and text are ours, but a damaged file must not run code of its own.
