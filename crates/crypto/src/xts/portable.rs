@@ -1,36 +1,46 @@
 //! The kernel for every processor: safe Rust over crate `aes`.
 //!
-//! `aes` picks AES-NI, VAES or a bit-sliced form at run time and encrypts 8 to
-//! 64 blocks at once. A 512-byte sector has 32 blocks, so batches run across
-//! sector boundaries; the tweaks of a batch of sectors are encrypted together.
+//! `aes` picks AES-NI, VAES or a bit-sliced form at run time. Its backend takes
+//! a closure that is compiled with the backend's instructions, so the masks and
+//! the xors, which are plain loops over arrays, become vector code too.
 //!
-//! Constant time: `aes` has no table look-ups in any of its backends, doubling
-//! in GF(2^128) here is a shift and a mask, and control flow depends on lengths
-//! alone.
+//! A strip of the buffer goes through three passes while it stays in the first
+//! cache: xor the masks, run the cipher, xor the masks again. Strips ignore
+//! sector boundaries, so the cipher's widest batch is full for 512-byte sectors
+//! as well. Masks are made [`GROUP`] at a time, each straight from the first of
+//! them: one doubling after the other would be a chain of latencies, and written
+//! by halves it stalls the wide loads that follow.
+//!
+//! Constant time: `aes` has no table look-ups in any of its backends, multiplying
+//! in GF(2^128) here is shifts and xors by public amounts, and control flow
+//! depends on lengths alone.
 
 use aes::Aes256;
 use cipher::array::Array;
 use cipher::consts::U16;
-use cipher::{BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
+use cipher::{
+    BlockCipherDecBackend, BlockCipherDecClosure, BlockCipherDecrypt, BlockCipherEncBackend,
+    BlockCipherEncClosure, BlockCipherEncrypt, BlockSizeUser, KeyInit,
+};
 
 use crate::secret::SecretBytes;
 
 type Block = Array<u8, U16>;
 
-/// Blocks in a batch: what the widest backend of `aes` takes at once.
-const BATCH: usize = 64;
+/// Blocks whose masks are made from one tweak: a 512-byte sector.
+const GROUP: usize = 32;
+const GROUP_LEN: usize = 16 * GROUP;
+/// Groups in a strip: 4 KiB of data and as much of masks.
+const GROUPS: usize = 8;
 /// Sectors whose tweaks are encrypted together.
 const TWEAKS: usize = 64;
+
+/// What the blocks of a group are xored with, as little-endian halves.
+type Masks = [[[u8; 8]; 2]; GROUP];
 
 /// Round keys; `aes` wipes them on drop. Boxed, so that moving the key leaves
 /// no copies behind.
 pub(super) struct Schedule(Box<(Aes256, Aes256)>);
-
-#[derive(Clone, Copy)]
-enum Direction {
-    Seal,
-    Open,
-}
 
 impl Schedule {
     pub(super) fn new(key: &SecretBytes<64>) -> Self {
@@ -40,77 +50,141 @@ impl Schedule {
     }
 
     pub(super) fn seal(&self, buf: &mut [u8], sector_len: usize, first: u128) {
-        self.run(Direction::Seal, buf, sector_len, first);
+        let (data, _) = &*self.0;
+        self.each_run(buf, sector_len, first, |run| data.encrypt_with_backend(run));
     }
 
     pub(super) fn open(&self, buf: &mut [u8], sector_len: usize, first: u128) {
-        self.run(Direction::Open, buf, sector_len, first);
+        let (data, _) = &*self.0;
+        self.each_run(buf, sector_len, first, |run| data.decrypt_with_backend(run));
     }
 
-    fn run(&self, direction: Direction, buf: &mut [u8], sector_len: usize, first: u128) {
-        let (data, tweak) = &*self.0;
+    fn each_run(&self, buf: &mut [u8], sector_len: usize, first: u128, cipher: impl Fn(Run<'_>)) {
+        let (_, tweak) = &*self.0;
         let mut index = first;
         let mut starts = [Block::default(); TWEAKS];
-        for run in buf.chunks_mut(sector_len * TWEAKS) {
-            let starts = &mut starts[..run.len() / sector_len];
+        for bytes in buf.chunks_mut(sector_len * TWEAKS) {
+            let starts = &mut starts[..bytes.len() / sector_len];
             for start in starts.iter_mut() {
                 *start = Array(index.to_le_bytes());
                 index = index.wrapping_add(1);
             }
             tweak.encrypt_blocks(starts);
-
-            let mut tweaks = Tweaks {
-                starts: starts.iter(),
-                blocks_a_sector: sector_len / 16,
-                left: 0,
-                next: 0,
-            };
-            let (blocks, rest) = Block::slice_as_chunks_mut(run);
-            debug_assert!(rest.is_empty());
-            let mut masks = [0u128; BATCH];
-            for batch in blocks.chunks_mut(BATCH) {
-                for (block, mask) in batch.iter_mut().zip(&mut masks) {
-                    *mask = tweaks.step();
-                    *block = Array((u128::from_le_bytes(block.0) ^ *mask).to_le_bytes());
-                }
-                match direction {
-                    Direction::Seal => data.encrypt_blocks(batch),
-                    Direction::Open => data.decrypt_blocks(batch),
-                }
-                for (block, mask) in batch.iter_mut().zip(&masks) {
-                    *block = Array((u128::from_le_bytes(block.0) ^ *mask).to_le_bytes());
-                }
-            }
+            cipher(Run {
+                bytes,
+                tweaks: Tweaks {
+                    starts: starts.iter(),
+                    groups_a_sector: sector_len / GROUP_LEN,
+                    left: 0,
+                    current: 0,
+                },
+            });
         }
     }
 }
 
-/// The tweaks of consecutive blocks, across sectors.
+/// Whole sectors and their encrypted tweaks, on their way through the cipher.
+struct Run<'a> {
+    bytes: &'a mut [u8],
+    tweaks: Tweaks<'a>,
+}
+
+impl BlockSizeUser for Run<'_> {
+    type BlockSize = U16;
+}
+
+macro_rules! closure {
+    ($closure:ident, $backend:ident, $many:ident, $one:ident) => {
+        impl $closure for Run<'_> {
+            // Inlined into the backend's function, whose instructions it is to use.
+            #[inline(always)]
+            fn call<B: $backend<BlockSize = U16>>(mut self, backend: &B) {
+                let mut masks: [Masks; GROUPS] = [[[[0; 8]; 2]; GROUP]; GROUPS];
+                for strip in self.bytes.chunks_mut(GROUP_LEN * GROUPS) {
+                    let masks = &mut masks[..strip.len() / GROUP_LEN];
+                    for masks in masks.iter_mut() {
+                        fill(masks, self.tweaks.next_group());
+                    }
+                    let masks = masks.as_flattened().as_flattened().as_flattened();
+                    xor(strip, masks);
+                    let (blocks, _) = Block::slice_as_chunks_mut(strip);
+                    let (batches, rest) =
+                        Array::<Block, B::ParBlocksSize>::slice_as_chunks_mut(blocks);
+                    for batch in batches {
+                        backend.$many(batch.into());
+                    }
+                    for block in rest {
+                        backend.$one(block.into());
+                    }
+                    xor(strip, masks);
+                }
+            }
+        }
+    };
+}
+
+closure!(
+    BlockCipherEncClosure,
+    BlockCipherEncBackend,
+    encrypt_par_blocks,
+    encrypt_block
+);
+closure!(
+    BlockCipherDecClosure,
+    BlockCipherDecBackend,
+    decrypt_par_blocks,
+    decrypt_block
+);
+
+/// The tweak of the first block of each group, across sectors.
 struct Tweaks<'a> {
     starts: std::slice::Iter<'a, Block>,
-    blocks_a_sector: usize,
+    groups_a_sector: usize,
     left: usize,
-    next: u128,
+    current: u128,
 }
 
 impl Tweaks<'_> {
     #[inline(always)]
-    fn step(&mut self) -> u128 {
+    fn next_group(&mut self) -> u128 {
         if self.left == 0 {
             let start = self.starts.next().expect("a tweak for each sector");
-            self.next = u128::from_le_bytes(start.0);
-            self.left = self.blocks_a_sector;
+            self.current = u128::from_le_bytes(start.0);
+            self.left = self.groups_a_sector;
+        } else {
+            // Times x^32: the 32 bits shifted out come back reduced.
+            let carry = self.current >> 96;
+            self.current = (self.current << 32) ^ reduced(carry);
         }
-        let tweak = self.next;
-        self.next = double(tweak);
         self.left -= 1;
-        tweak
+        self.current
     }
 }
 
-/// Multiplies by x in GF(2^128) modulo x^128 + x^7 + x^2 + x + 1 (IEEE 1619, 5.2).
+/// Mask i is `tweak` times x^i, in GF(2^128) (IEEE 1619, 5.2).
 #[inline(always)]
-fn double(tweak: u128) -> u128 {
-    let carry = (tweak >> 127).wrapping_neg();
-    (tweak << 1) ^ (carry & 0x87)
+fn fill(masks: &mut Masks, tweak: u128) {
+    let (low, high) = (tweak as u64, (tweak >> 64) as u64);
+    for (i, mask) in masks.iter_mut().enumerate() {
+        // The bits shifted out of each half. In two steps: by 64 - i is no shift when i is 0.
+        let (low_carry, high_carry) = ((low >> 1) >> (63 - i), (high >> 1) >> (63 - i));
+        let reduced = high_carry ^ (high_carry << 1) ^ (high_carry << 2) ^ (high_carry << 7);
+        *mask = [
+            ((low << i) ^ reduced).to_le_bytes(),
+            ((high << i) | low_carry).to_le_bytes(),
+        ];
+    }
+}
+
+/// Times x^128 modulo x^128 + x^7 + x^2 + x + 1, for what has at most 121 bits.
+#[inline(always)]
+fn reduced(carry: u128) -> u128 {
+    carry ^ (carry << 1) ^ (carry << 2) ^ (carry << 7)
+}
+
+#[inline(always)]
+fn xor(bytes: &mut [u8], masks: &[u8]) {
+    for (byte, mask) in bytes.iter_mut().zip(masks) {
+        *byte ^= mask;
+    }
 }
