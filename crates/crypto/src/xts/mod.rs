@@ -8,6 +8,9 @@
 //! endian sector index; a key with equal halves is refused; round keys are wiped
 //! on drop. Does not: ciphertext stealing (no data unit of ours is broken),
 //! authentication (XTS has none).
+//!
+//! Why each kernel is constant time stands at its head; `tests/constant_time` checks
+//! it on the machine code of those this processor runs.
 
 mod portable;
 #[cfg(target_arch = "x86_64")]
