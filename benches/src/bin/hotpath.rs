@@ -1,8 +1,8 @@
 //! Measures the crypto hot path against its peers and its bars.
 //!
 //! Prints a table and the ratios (`--json`: as JSON) and exits with 1 if a ratio
-//! is below its bar. Bars that suppose VAES are left out, and that is said, where
-//! the processor has none.
+//! is below its bar; goals beyond the bars are shown and do not count. Bars that
+//! suppose VAES are left out, and that is said, where the processor has none.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -47,12 +47,13 @@ struct Row {
     gb_per_s: f64,
 }
 
-/// One ratio and what it must be.
+/// One ratio and what it must be, or is hoped to be.
 #[derive(Serialize)]
 struct Ratio {
     what: String,
     ratio: f64,
     bar: f64,
+    is_goal: bool,
     met: bool,
 }
 
@@ -72,7 +73,16 @@ impl Run {
             what: format!("{ours} / {theirs}"),
             ratio,
             bar,
+            is_goal: false,
             met: ratio >= bar,
+        })
+    }
+
+    fn goal(&self, ours: &str, theirs: &str, goal: f64) -> Option<Ratio> {
+        let ratio = self.ratio(ours, theirs, goal)?;
+        Some(Ratio {
+            is_goal: true,
+            ..ratio
         })
     }
 
@@ -109,6 +119,10 @@ fn main() -> ExitCode {
         cases.extend(named(&large, xts(SectorSize::B4096, direction)));
         let run = Run::time(cases, &options);
         let own = chosen.name();
+        if chosen == Kernel::Vaes512 {
+            let (ours, peer) = (format!("{large}/{own}"), format!("{large}/aws-lc"));
+            ratios.extend(run.goal(&ours, &peer, 1.0));
+        }
         let mut bar = |a: String, b: String, bar| ratios.extend(run.ratio(&a, &b, bar));
         if chosen == Kernel::Vaes512 {
             bar(format!("{large}/{own}"), format!("{large}/aws-lc"), 0.95);
@@ -143,6 +157,9 @@ fn main() -> ExitCode {
             if algorithm == Algorithm::Aes256Gcm {
                 let (ours, raw) = (format!("{group}/stream"), format!("{group}/aws-lc-rs"));
                 ratios.extend(run.ratio(&ours, &raw, 0.95));
+            } else if chosen == Kernel::Vaes512 {
+                let (ours, peer) = (format!("{group}/stream"), format!("{group}/aws-lc-rs"));
+                ratios.extend(run.goal(&ours, &peer, 2.0));
             }
             speeds.extend(run.rows());
         }
@@ -152,7 +169,7 @@ fn main() -> ExitCode {
         machine: machine(),
         kernel: chosen.name(),
         vaes,
-        met: ratios.iter().all(|ratio| ratio.met),
+        met: ratios.iter().all(|ratio| ratio.met || ratio.is_goal),
         speeds,
         ratios,
     };
@@ -187,7 +204,11 @@ fn print(report: &Report) {
     }
     println!("\nratios (median over interleaved rounds)");
     for ratio in &report.ratios {
-        let verdict = if ratio.met { "ok" } else { "BELOW THE BAR" };
+        let verdict = match (ratio.met, ratio.is_goal) {
+            (true, _) => "ok",
+            (false, true) => "short of the goal",
+            (false, false) => "BELOW THE BAR",
+        };
         println!(
             "  {:<44}{:>7.2}  >= {:<5} {verdict}",
             ratio.what, ratio.ratio, ratio.bar

@@ -18,14 +18,12 @@ mod sealer;
 pub use opener::ChunkOpener;
 pub use sealer::{ChunkSealer, SealedBuf, SealedChunk, SealedInline};
 
-use aes_gcm_siv::Aes256GcmSiv;
-use aes_gcm_siv::aead::{AeadInOut, KeyInit};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use zeroize::Zeroize;
 
 use crate::CryptoError;
 use crate::derive::{hkdf_sha256, push_prefixed};
-use crate::secret::{SecretBytes, secret_key};
+use crate::gcm_siv::GcmSivKey;
+use crate::secret::{SecretBytes, secret_key, wipe};
 
 /// Plaintext bytes in every chunk but the last.
 pub const CHUNK_LEN: usize = 65536;
@@ -183,7 +181,7 @@ struct StreamCipher {
 
 enum Aead {
     Gcm(Box<LessSafeKey>),
-    GcmSiv(Box<Aes256GcmSiv>),
+    GcmSiv(GcmSivKey),
 }
 
 impl StreamCipher {
@@ -193,9 +191,7 @@ impl StreamCipher {
                 let key = UnboundKey::new(&AES_256_GCM, key.expose()).expect("32 bytes are a key");
                 Aead::Gcm(Box::new(LessSafeKey::new(key)))
             }
-            Algorithm::Aes256GcmSiv => Aead::GcmSiv(Box::new(
-                Aes256GcmSiv::new_from_slice(key.expose()).expect("32 bytes are a key"),
-            )),
+            Algorithm::Aes256GcmSiv => Aead::GcmSiv(GcmSivKey::new(key)),
         };
         let mut bound = vec![1, algorithm.number()];
         bound.extend_from_slice(&aad.0);
@@ -204,23 +200,18 @@ impl StreamCipher {
 
     fn seal(&self, index: u64, last: bool, buf: &mut [u8]) -> Result<[u8; TAG_LEN], CryptoError> {
         let nonce = nonce(index, last)?;
-        let mut tag = [0; TAG_LEN];
         match &self.aead {
             Aead::Gcm(key) => {
                 let nonce = Nonce::assume_unique_for_key(nonce);
                 let sealed = key
                     .seal_in_place_separate_tag(nonce, Aad::from(&self.aad), buf)
                     .expect("a chunk is far below GCM's limit");
+                let mut tag = [0; TAG_LEN];
                 tag.copy_from_slice(sealed.as_ref());
+                Ok(tag)
             }
-            Aead::GcmSiv(key) => {
-                let sealed = key
-                    .encrypt_inout_detached(&nonce.into(), &self.aad, buf.into())
-                    .expect("a chunk is far below GCM-SIV's limit");
-                tag.copy_from_slice(&sealed);
-            }
+            Aead::GcmSiv(key) => key.seal(&nonce, &self.aad, buf),
         }
-        Ok(tag)
     }
 
     /// Wipes `buf` if the chunk is not authentic.
@@ -238,19 +229,12 @@ impl StreamCipher {
                 key.open_in_place_separate_tag(nonce, Aad::from(&self.aad), tag, buf)
                     .is_ok()
             }
-            Aead::GcmSiv(key) => key
-                .decrypt_inout_detached(
-                    &nonce.into(),
-                    &self.aad,
-                    (&mut *buf).into(),
-                    &(*tag).into(),
-                )
-                .is_ok(),
+            Aead::GcmSiv(key) => key.open(&nonce, &self.aad, buf, tag).is_ok(),
         };
         if opened {
             Ok(())
         } else {
-            buf.zeroize();
+            wipe(buf);
             Err(CryptoError::Unauthentic)
         }
     }

@@ -16,19 +16,20 @@
 //! The commitment is a collision-resistant function of the key and the random
 //! nonce; finding two keys with one commitment means colliding HMAC-SHA256.
 
-use aes_gcm_siv::aead::{AeadInOut, KeyInit};
-use aes_gcm_siv::{Aes256GcmSiv, Nonce, Tag};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use crate::CryptoError;
 use crate::derive::hkdf_sha256;
+use crate::gcm_siv::{self, GcmSivKey};
 use crate::random::Random;
 use crate::secret::{SecretBytes, SecretVec};
 
 pub(crate) const NONCE_LEN: usize = 32;
 pub(crate) const COMMITMENT_LEN: usize = 32;
-pub(crate) const TAG_LEN: usize = 16;
+pub(crate) const TAG_LEN: usize = gcm_siv::TAG_LEN;
+/// The key is used once, so its nonce need not change.
+const SUBKEY_NONCE: [u8; gcm_siv::NONCE_LEN] = [0; gcm_siv::NONCE_LEN];
 /// What sealing adds to a plaintext, besides the caller's header.
 pub(crate) const OVERHEAD: usize = NONCE_LEN + COMMITMENT_LEN + TAG_LEN;
 
@@ -52,7 +53,7 @@ pub(crate) fn seal_onto(
     let start = out.len();
     out.extend_from_slice(plaintext);
     let tag = cipher
-        .encrypt_inout_detached(&Nonce::default(), aad, (&mut out[start..]).into())
+        .seal(&SUBKEY_NONCE, aad, &mut out[start..])
         .expect("far below GCM-SIV's limit of 2^36 bytes");
     out.extend_from_slice(&tag);
 }
@@ -80,9 +81,7 @@ pub(crate) fn open(
     }
     SecretVec::try_init_with(ciphertext.len(), |plaintext| {
         plaintext.copy_from_slice(ciphertext);
-        cipher
-            .decrypt_inout_detached(&Nonce::default(), aad, plaintext.into(), &Tag::from(*tag))
-            .map_err(|_| CryptoError::Unauthentic)
+        cipher.open(&SUBKEY_NONCE, aad, plaintext, tag)
     })
 }
 
@@ -91,11 +90,11 @@ fn message_key(
     nonce: &[u8; NONCE_LEN],
     label: &[u8],
     header: &[u8],
-) -> (Aes256GcmSiv, [u8; COMMITMENT_LEN]) {
+) -> (GcmSivKey, [u8; COMMITMENT_LEN]) {
     let mut okm = Zeroizing::new([0; 32 + COMMITMENT_LEN]);
     hkdf_sha256(nonce, key.expose(), &[label, header], &mut *okm);
-    let cipher = Aes256GcmSiv::new_from_slice(&okm[..32]).expect("32 bytes were sliced");
+    let subkey = SecretBytes::init_with(|subkey| subkey.copy_from_slice(&okm[..32]));
     let mut commitment = [0; COMMITMENT_LEN];
     commitment.copy_from_slice(&okm[32..]);
-    (cipher, commitment)
+    (GcmSivKey::new(&subkey), commitment)
 }

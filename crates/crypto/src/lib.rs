@@ -1,8 +1,8 @@
 //! Everything that touches key material or bulk data, and nothing else.
 //!
 //! For the volume engine, the object gateway and the keyring: sectors
-//! ([`sector`], [`xts`], [`volume_key`]), chunk streams ([`chunk`]), keys under
-//! keys ([`wrap`]), small records ([`record`]), checksums ([`hash`]), and the
+//! ([`sector`], [`xts`], [`volume_key`]), chunk streams ([`chunk`], [`gcm_siv`]),
+//! keys under keys ([`wrap`]), small records ([`record`]), checksums ([`hash`]), and the
 //! types that carry secrets ([`secret`]) and randomness ([`random`]).
 //!
 //! What the crate promises:
@@ -104,9 +104,13 @@
 mod committing;
 mod derive;
 mod error;
+mod kernel;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 pub mod chunk;
 pub mod context;
+pub mod gcm_siv;
 pub mod hash;
 pub mod random;
 pub mod record;

@@ -12,10 +12,18 @@
 use std::fmt;
 
 use subtle::{Choice, ConstantTimeEq};
-use zeroize::Zeroize;
 
 use crate::CryptoError;
 use crate::random::Random;
+
+/// Overwrites `bytes` with zeros, also where nobody reads them again.
+///
+/// At the speed of memory: crate `zeroize` stores a slice byte by byte, which for a
+/// chunk takes longer than decrypting it.
+pub fn wipe(bytes: &mut [u8]) {
+    bytes.fill(0);
+    zeroize::optimization_barrier(bytes);
+}
 
 /// Secret bytes of fixed length `N`.
 pub struct SecretBytes<const N: usize>(Box<[u8; N]>);
@@ -73,7 +81,7 @@ impl<const N: usize> fmt::Debug for SecretBytes<N> {
 
 impl<const N: usize> Drop for SecretBytes<N> {
     fn drop(&mut self) {
-        self.0.zeroize();
+        wipe(self.0.as_mut_slice());
     }
 }
 
@@ -112,7 +120,7 @@ impl SecretVec {
     /// Takes over `bytes`, wiping the vector it came in.
     pub fn from_vec(mut bytes: Vec<u8>) -> Self {
         let secret = Self::from_slice(&bytes);
-        bytes.zeroize();
+        wipe(&mut bytes);
         secret
     }
 
@@ -154,7 +162,7 @@ impl fmt::Debug for SecretVec {
 
 impl Drop for SecretVec {
     fn drop(&mut self) {
-        self.0.zeroize();
+        wipe(&mut self.0);
     }
 }
 

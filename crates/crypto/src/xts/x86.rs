@@ -1,20 +1,14 @@
 //! The kernels for x86-64: VAES on 512 and 256 bits, and AES-NI.
 //!
-//! The only unsafe code of the crate. Three widths of one shape: eight registers
-//! in flight, so that the AES units never wait for a result; tweaks of up to
-//! [`TWEAKS`] sectors encrypted together; the tweaks of a batch advanced by a
-//! whole number of bytes, which costs a byte shift and one carry-less multiply.
+//! Three widths of one shape: eight registers in flight, so that the AES units
+//! never wait for a result; tweaks of up to [`TWEAKS`] sectors encrypted together;
+//! the tweaks of a batch advanced by a whole number of bytes, which costs a byte
+//! shift and one carry-less multiply. What is unsafe, and why it may be, stands in
+//! [`crate::x86`]; [`Schedule::new`] is the one door.
 //!
-//! Safe wrappers around loads and stores take arrays of exactly a register's
-//! width, so bounds are the type checker's business. What remains unsafe is
-//! (1) those loads and stores and (2) calling a function compiled for
-//! instructions the processor may lack; [`Schedule::new`] is the one door, and
-//! it asserts that they are there.
-//!
-//! Constant time: AES, carry-less multiply, shifts and xors are single
-//! instructions whose time does not depend on their operands; key expansion uses
-//! `aeskeygenassist`. There is no table in memory and no branch or address that
-//! depends on key, tweak or data: loops run over lengths and sector numbers.
+//! Constant time: every operation is one of those in [`crate::x86`]. There is no
+//! table in memory and no branch or address that depends on key, tweak or data:
+//! loops run over lengths and sector numbers.
 //!
 //! Round keys are wiped on drop. Encrypted tweaks stay behind on the stack: they
 //! say nothing about the keys.
@@ -27,30 +21,14 @@ use zeroize::Zeroize;
 
 use super::Kernel;
 use crate::secret::SecretBytes;
+use crate::x86::{RoundKeys, expand, invert, operations, runs};
 
 /// Sectors whose tweaks are encrypted together.
 const TWEAKS: usize = 32;
 /// Registers in flight.
 const FLIGHT: usize = 8;
 
-type RoundKeys = [[u8; 16]; 15];
 type Crypt = unsafe fn(&Schedule, &mut [u8], usize, u128);
-
-/// Whether this processor, and the system under it, run `kernel`.
-pub(super) fn runs(kernel: Kernel) -> bool {
-    let aes = is_x86_feature_detected!("aes") && is_x86_feature_detected!("pclmulqdq");
-    let vaes = is_x86_feature_detected!("vaes") && is_x86_feature_detected!("vpclmulqdq");
-    match kernel {
-        Kernel::Vaes512 => {
-            aes && vaes
-                && is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
-        }
-        Kernel::Vaes256 => aes && vaes && is_x86_feature_detected!("avx2"),
-        Kernel::AesNi => aes,
-        Kernel::Portable => false,
-    }
-}
 
 /// Round keys of both halves and the functions that may be run with them.
 pub(super) struct Schedule {
@@ -107,61 +85,6 @@ impl Schedule {
         // SAFETY: as in `seal`.
         unsafe { (self.open)(self, buf, sector_len, first) }
     }
-}
-
-/// AES-256 key expansion (FIPS 197, 5.2).
-#[target_feature(enable = "aes,pclmulqdq,sse2")]
-fn expand(key: &[u8; 32], out: &mut RoundKeys) {
-    #[inline]
-    #[target_feature(enable = "aes,pclmulqdq,sse2")]
-    fn mix(key: __m128i, word: __m128i) -> __m128i {
-        let key = _mm_xor_si128(key, _mm_slli_si128::<4>(key));
-        let key = _mm_xor_si128(key, _mm_slli_si128::<8>(key));
-        _mm_xor_si128(key, word)
-    }
-    let (halves, _) = key.as_chunks::<16>();
-    let mut even = v128::load(&halves[0]);
-    let mut odd = v128::load(&halves[1]);
-    v128::store(&mut out[0], even);
-    v128::store(&mut out[1], odd);
-    macro_rules! even {
-        ($round:literal, $rcon:literal) => {
-            let assist = _mm_aeskeygenassist_si128::<$rcon>(odd);
-            even = mix(even, _mm_shuffle_epi32::<0xff>(assist));
-            v128::store(&mut out[$round], even);
-        };
-    }
-    macro_rules! odd {
-        ($round:literal) => {
-            let assist = _mm_aeskeygenassist_si128::<0>(even);
-            odd = mix(odd, _mm_shuffle_epi32::<0xaa>(assist));
-            v128::store(&mut out[$round], odd);
-        };
-    }
-    even!(2, 0x01);
-    odd!(3);
-    even!(4, 0x02);
-    odd!(5);
-    even!(6, 0x04);
-    odd!(7);
-    even!(8, 0x08);
-    odd!(9);
-    even!(10, 0x10);
-    odd!(11);
-    even!(12, 0x20);
-    odd!(13);
-    even!(14, 0x40);
-}
-
-/// Round keys for the equivalent inverse cipher (FIPS 197, 5.3.5), in the order
-/// they are used.
-#[target_feature(enable = "aes,pclmulqdq,sse2")]
-fn invert(seal: &RoundKeys, open: &mut RoundKeys) {
-    open[0] = seal[14];
-    for (open, seal) in open[1..14].iter_mut().zip(seal[1..14].iter().rev()) {
-        v128::store(open, _mm_aesimc_si128(v128::load(seal)));
-    }
-    open[14] = seal[0];
 }
 
 /// The shape all widths share. Expects in scope: `V`, `WIDTH` (bytes of a `V`),
@@ -266,53 +189,12 @@ macro_rules! kernel {
     };
 }
 
-/// Gives safe names to the intrinsics of one width.
-macro_rules! operations {
-    ($features:literal: $($name:ident($($arg:ident),*) = $body:expr;)*) => {$(
-        #[inline]
-        #[target_feature(enable = $features)]
-        fn $name($($arg: V),*) -> V {
-            $body
-        }
-    )*};
-}
-
-/// Loads and stores of one width.
-macro_rules! memory {
-    ($features:literal: $load:ident, $store:ident) => {
-        #[inline]
-        #[target_feature(enable = $features)]
-        pub(super) fn load(bytes: &[u8; WIDTH]) -> V {
-            // SAFETY: the array is as wide as the register; the load needs no
-            // alignment.
-            unsafe { $load(bytes.as_ptr().cast()) }
-        }
-
-        #[inline]
-        #[target_feature(enable = $features)]
-        pub(super) fn store(bytes: &mut [u8; WIDTH], value: V) {
-            // SAFETY: the array is as wide as the register; the store needs no
-            // alignment.
-            unsafe { $store(bytes.as_mut_ptr().cast(), value) }
-        }
-    };
-}
-
 mod v512 {
     use super::*;
+    use crate::x86::v512::*;
 
-    type V = __m512i;
-    const WIDTH: usize = 64;
-
-    memory!("avx512f,avx512bw,vaes,vpclmulqdq,aes": _mm512_loadu_si512, _mm512_storeu_si512);
     kernel!("avx512f,avx512bw,vaes,vpclmulqdq,aes");
     operations! { "avx512f,avx512bw,vaes,vpclmulqdq,aes":
-        xor(a, b) = _mm512_xor_si512(a, b);
-        xor3(a, b, c) = _mm512_ternarylogic_epi64::<0x96>(a, b, c);
-        enc(x, k) = _mm512_aesenc_epi128(x, k);
-        enc_last(x, k) = _mm512_aesenclast_epi128(x, k);
-        dec(x, k) = _mm512_aesdec_epi128(x, k);
-        dec_last(x, k) = _mm512_aesdeclast_epi128(x, k);
         // 32 blocks further: times x^32.
         advance(t) = times_bytes::<4, 12>(t);
         // The bits shifted out of each half: the low half's go to the high one,
@@ -323,12 +205,6 @@ mod v512 {
             _mm512_clmulepi64_epi128::<0x01>(carry, poly()),
         );
         poly() = _mm512_set_epi64(0, 0x87, 0, 0x87, 0, 0x87, 0, 0x87);
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,vaes,vpclmulqdq,aes")]
-    fn broadcast(block: &[u8; 16]) -> V {
-        _mm512_broadcast_i32x4(v128::load(block))
     }
 
     /// Times x^(8 `LEFT`); `RIGHT` is 16 - `LEFT`.
@@ -361,19 +237,10 @@ mod v512 {
 
 mod v256 {
     use super::*;
+    use crate::x86::v256::*;
 
-    type V = __m256i;
-    const WIDTH: usize = 32;
-
-    memory!("avx2,vaes,vpclmulqdq,aes": _mm256_loadu_si256, _mm256_storeu_si256);
     kernel!("avx2,vaes,vpclmulqdq,aes");
     operations! { "avx2,vaes,vpclmulqdq,aes":
-        xor(a, b) = _mm256_xor_si256(a, b);
-        xor3(a, b, c) = xor(xor(a, b), c);
-        enc(x, k) = _mm256_aesenc_epi128(x, k);
-        enc_last(x, k) = _mm256_aesenclast_epi128(x, k);
-        dec(x, k) = _mm256_aesdec_epi128(x, k);
-        dec_last(x, k) = _mm256_aesdeclast_epi128(x, k);
         // 16 blocks further: times x^16.
         advance(t) = times_bytes::<2, 14>(t);
         // As in `v512`.
@@ -383,12 +250,6 @@ mod v256 {
             _mm256_clmulepi64_epi128::<0x01>(carry, poly()),
         );
         poly() = _mm256_set_epi64x(0, 0x87, 0, 0x87);
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,vaes,vpclmulqdq,aes")]
-    fn broadcast(block: &[u8; 16]) -> V {
-        _mm256_broadcastsi128_si256(v128::load(block))
     }
 
     /// Times x^(8 `LEFT`); `RIGHT` is 16 - `LEFT`.
@@ -428,19 +289,10 @@ mod v256 {
 
 mod v128 {
     use super::*;
+    use crate::x86::v128::*;
 
-    type V = __m128i;
-    const WIDTH: usize = 16;
-
-    memory!("aes,pclmulqdq,sse2": _mm_loadu_si128, _mm_storeu_si128);
     kernel!("aes,pclmulqdq,sse2");
     operations! { "aes,pclmulqdq,sse2":
-        xor(a, b) = _mm_xor_si128(a, b);
-        xor3(a, b, c) = xor(xor(a, b), c);
-        enc(x, k) = _mm_aesenc_si128(x, k);
-        enc_last(x, k) = _mm_aesenclast_si128(x, k);
-        dec(x, k) = _mm_aesdec_si128(x, k);
-        dec_last(x, k) = _mm_aesdeclast_si128(x, k);
         // 8 blocks further: times x^8.
         advance(t) = xor(
             _mm_bslli_si128::<1>(t),
@@ -453,12 +305,6 @@ mod v128 {
             _mm_clmulepi64_si128::<0x01>(carry, poly()),
         );
         poly() = _mm_set_epi64x(0, 0x87);
-    }
-
-    #[inline]
-    #[target_feature(enable = "aes,pclmulqdq,sse2")]
-    fn broadcast(block: &[u8; 16]) -> V {
-        load(block)
     }
 
     /// Times x^`LEFT`; `RIGHT` is 64 - `LEFT`.
