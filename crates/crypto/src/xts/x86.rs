@@ -116,14 +116,30 @@ macro_rules! kernel {
                 }
                 encrypt_starts(&keys.tweak, &mut starts, count);
                 for (sector, start) in run.chunks_exact_mut(sector_len).zip(&starts) {
-                    let mut t = tweaks(start);
+                    // Eight variables: an array of them is kept in memory.
+                    let [
+                        mut n0,
+                        mut n1,
+                        mut n2,
+                        mut n3,
+                        mut n4,
+                        mut n5,
+                        mut n6,
+                        mut n7,
+                    ] = tweaks(start);
                     let (batches, _) = sector.as_chunks_mut::<BATCH>();
                     let mut left = batches.len();
                     for batch in batches {
+                        let t = [n0, n1, n2, n3, n4, n5, n6, n7];
                         let (lanes, _) = batch.as_chunks_mut::<WIDTH>();
                         let mut x = t;
                         for i in 0..FLIGHT {
                             x[i] = xor3(load(&lanes[i]), t[i], k[0]);
+                        }
+                        // Before the rounds, which hide its latency.
+                        left -= 1;
+                        if left > 0 {
+                            [n0, n1, n2, n3, n4, n5, n6, n7] = further(t);
                         }
                         for k in &k[1..14] {
                             for x in &mut x {
@@ -140,15 +156,25 @@ macro_rules! kernel {
                             };
                             store(&mut lanes[i], y);
                         }
-                        left -= 1;
-                        if left > 0 {
-                            for t in &mut t {
-                                *t = advance(*t);
-                            }
-                        }
                     }
                 }
             }
+        }
+
+        /// The tweaks of the next batch.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn further(t: [V; FLIGHT]) -> [V; FLIGHT] {
+            [
+                advance(t[0]),
+                advance(t[1]),
+                advance(t[2]),
+                advance(t[3]),
+                advance(t[4]),
+                advance(t[5]),
+                advance(t[6]),
+                advance(t[7]),
+            ]
         }
 
         /// Encrypts the first `count` sector numbers into tweaks, in place, and
