@@ -149,11 +149,12 @@ impl<'a> StoredSectors<'a> {
     }
 }
 
-/// The XTS key of one region of one generation of one volume.
+/// The XTS key of one region of one generation of one volume, for its sector size.
 #[derive(Debug)]
 pub struct SectorKey {
     xts: XtsKey,
     region: u32,
+    size: SectorSize,
 }
 
 /// log2 of the bytes sealed under one [`SectorKey`]: 1 TiB is 2^36 blocks, the
@@ -161,8 +162,8 @@ pub struct SectorKey {
 pub const REGION_SHIFT: u32 = 40;
 
 impl SectorKey {
-    pub(crate) fn new(xts: XtsKey, region: u32) -> Self {
-        Self { xts, region }
+    pub(crate) fn new(xts: XtsKey, region: u32, size: SectorSize) -> Self {
+        Self { xts, region, size }
     }
 
     /// The 1 TiB region that holds a sector, counted from 0; `None` past the
@@ -175,8 +176,8 @@ impl SectorKey {
     /// Seals in place: `sectors` begin at `first`.
     ///
     /// # Panics
-    /// If a sector lies outside this key's region: sealing it would write what
-    /// nobody can ever open.
+    /// If a sector lies outside this key's region or is of another size: sealing it
+    /// would write what nobody can ever open.
     pub fn seal<'a>(&self, sectors: PlainSectors<'a>, first: SectorIndex) -> SealedSectors<'a> {
         let PlainSectors { bytes, size } = sectors;
         self.assert_covers(bytes.len(), size, first);
@@ -187,7 +188,7 @@ impl SectorKey {
     /// Opens in place: `sectors` begin at `first`.
     ///
     /// # Panics
-    /// If a sector lies outside this key's region.
+    /// If a sector lies outside this key's region or is of another size.
     pub fn open<'a>(&self, sectors: StoredSectors<'a>, first: SectorIndex) -> PlainSectors<'a> {
         let StoredSectors { bytes, size } = sectors;
         self.assert_covers(bytes.len(), size, first);
@@ -196,6 +197,7 @@ impl SectorKey {
     }
 
     fn assert_covers(&self, len: usize, size: SectorSize, first: SectorIndex) {
+        assert_eq!(size, self.size, "the key is for sectors of another size");
         let count = (len / size.bytes()) as u128;
         let last = SectorIndex(first.0.saturating_add(count.saturating_sub(1)));
         for index in [first, last] {
@@ -216,7 +218,7 @@ mod tests {
 
     fn key() -> SectorKey {
         let bytes = SecretBytes::init_with(|k| k.iter_mut().zip(0..).for_each(|(b, i)| *b = i));
-        SectorKey::new(XtsKey::new(&bytes).unwrap(), 0)
+        SectorKey::new(XtsKey::new(&bytes).unwrap(), 0, SectorSize::B4096)
     }
 
     #[test]
@@ -245,6 +247,14 @@ mod tests {
     fn part_of_a_sector_is_refused() {
         assert!(PlainSectors::new(&mut [0; 4095], SectorSize::B4096).is_err());
         assert!(StoredSectors::new(&mut [0; 513], SectorSize::B512).is_err());
+    }
+
+    #[test]
+    #[should_panic(expected = "another size")]
+    fn sealing_sectors_of_another_size_panics() {
+        let mut buf = vec![0; 4096];
+        let sectors = PlainSectors::new(&mut buf, SectorSize::B512).unwrap();
+        key().seal(sectors, SectorIndex::new(0));
     }
 
     #[test]

@@ -90,7 +90,7 @@ fn a_chunk_stream_is_what_it_was() {
 #[test]
 fn a_sector_is_what_it_was() {
     let data_key = VolumeDataKey::from_secret(SecretVec::from_slice(&[6; 64])).unwrap();
-    let key = data_key.sector_key(b"vol-0123456789ab", 3, 2);
+    let key = data_key.sector_key(b"vol-0123456789ab", 3, 2, SectorSize::B4096);
     // The first sector of region 2.
     let first = SectorIndex::containing(2 << 40, SectorSize::B4096);
     let mut buf = vec![0x5a; 4096];

@@ -80,8 +80,12 @@ impl Sealed {
         let slot = &self.keys[usize::try_from(region).expect("a volume has 64 regions")];
         slot.get_or_init(|| {
             let region = u32::try_from(region).expect("a volume has 64 regions");
-            self.data_key
-                .sector_key(&self.volume.to_bytes(), generation.0, region)
+            self.data_key.sector_key(
+                &self.volume.to_bytes(),
+                generation.0,
+                region,
+                SectorSize::B4096,
+            )
         })
     }
 }
