@@ -205,7 +205,64 @@ pub fn streams(algorithm: Algorithm, direction: Direction) -> Vec<Case> {
             }
         }));
     }
+    if algorithm == Algorithm::Aes256Gcm {
+        cases.push(openssl_gcm(direction));
+    }
     cases
+}
+
+/// OpenSSL's AES-256-GCM, one keyed context, a new nonce for each chunk.
+fn openssl_gcm(direction: Direction) -> Case {
+    let seal = direction == Direction::Seal;
+    let start = |ctx: &mut CipherCtx, cipher, key, seal, nonce: Option<&[u8]>| {
+        if seal {
+            ctx.encrypt_init(cipher, key, nonce)
+        } else {
+            ctx.decrypt_init(cipher, key, nonce)
+        }
+    };
+    let context = |seal| {
+        let mut ctx = CipherCtx::new().expect("OpenSSL allocates a context");
+        start(
+            &mut ctx,
+            Some(Cipher::aes_256_gcm()),
+            Some(&[5; 32]),
+            seal,
+            None,
+        )
+        .expect("OpenSSL takes the key");
+        ctx
+    };
+    let chunk = move |ctx: &mut CipherCtx, seal, index, chunk: &mut [u8], tag: &mut [u8; 16]| {
+        start(ctx, None, None, seal, Some(&nonce(index)))?;
+        ctx.cipher_update(&aad_bytes(), None)?;
+        ctx.cipher_update_inplace(chunk, chunk.len())?;
+        if !seal {
+            ctx.set_tag(tag)?;
+        }
+        ctx.cipher_final(&mut [])?;
+        if seal {
+            ctx.tag(tag)?;
+        }
+        Ok::<(), openssl::error::ErrorStack>(())
+    };
+
+    let mut sealer = context(true);
+    let mut ciphertext = vec![0x5a; STREAM_LEN];
+    let mut tags = vec![[0; TAG_LEN]; STREAM_LEN / CHUNK_LEN];
+    for (i, (bytes, tag)) in ciphertext.chunks_mut(CHUNK_LEN).zip(&mut tags).enumerate() {
+        chunk(&mut sealer, true, i, bytes, tag).expect("OpenSSL seals a chunk");
+    }
+    let mut ctx = context(seal);
+    let mut buf = vec![0; STREAM_LEN];
+    stream("openssl", move || {
+        if !seal {
+            buf.copy_from_slice(&ciphertext);
+        }
+        for (i, (bytes, tag)) in buf.chunks_mut(CHUNK_LEN).zip(&mut tags).enumerate() {
+            chunk(&mut ctx, seal, i, bytes, tag).expect("OpenSSL runs a chunk");
+        }
+    })
 }
 
 fn sealing(algorithm: Algorithm, raw: LessSafeKey) -> Vec<Case> {
