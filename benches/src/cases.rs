@@ -12,9 +12,10 @@ use cipher::{Array, BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
 use crypto::chunk::{
     Algorithm, CHUNK_LEN, ChunkOpener, ChunkSealer, ObjectKey, StreamAad, TAG_LEN,
 };
+use crypto::kernel::Kernel;
 use crypto::secret::SecretBytes;
 use crypto::sector::{SectorIndex, SectorSize};
-use crypto::xts::{Kernel, XtsKey};
+use crypto::xts::XtsKey;
 use openssl::cipher::Cipher;
 use openssl::cipher_ctx::CipherCtx;
 use xts_mode::{Xts128, get_tweak_default};
@@ -269,7 +270,7 @@ fn sealing(algorithm: Algorithm, raw: LessSafeKey) -> Vec<Case> {
     let key = object_key();
     let mut buf = vec![0; STREAM_LEN];
     let ours = stream("stream", move || {
-        let mut sealer = ChunkSealer::new(algorithm, key.part_key(&[1; 32]), aad());
+        let mut sealer = ChunkSealer::new(algorithm, key.part_key_with_salt(&[1; 32]), aad());
         let chunks = buf.len() / CHUNK_LEN;
         for (i, chunk) in buf.chunks_mut(CHUNK_LEN).enumerate() {
             let sealed = sealer.seal(chunk, i + 1 == chunks).expect("whole chunks");
@@ -295,7 +296,7 @@ fn opening(algorithm: Algorithm, raw: LessSafeKey) -> Vec<Case> {
     let plain = vec![0x5a; STREAM_LEN];
 
     let key = object_key();
-    let (ciphertext, tags) = ChunkSealer::new(algorithm, key.part_key(&[1; 32]), aad())
+    let (ciphertext, tags) = ChunkSealer::new(algorithm, key.part_key_with_salt(&[1; 32]), aad())
         .seal_vec(plain.clone(), true)
         .expect("whole chunks")
         .into_parts();

@@ -23,12 +23,15 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use crate::CryptoError;
 use crate::derive::{hkdf_sha256, push_prefixed};
 use crate::gcm_siv::GcmSivKey;
+use crate::random::Random;
 use crate::secret::{SecretBytes, secret_key, wipe};
 
 /// Plaintext bytes in every chunk but the last.
 pub const CHUNK_LEN: usize = 65536;
 /// Bytes of a chunk's tag.
 pub const TAG_LEN: usize = 16;
+/// Bytes of the salt that a stream's key is derived with.
+pub const SALT_LEN: usize = 32;
 /// Chunks a stream may have: the counter is 32 bits wide. 256 TiB.
 const CHUNKS_MAX: u64 = 1 << 32;
 
@@ -111,14 +114,23 @@ secret_key! {
 }
 
 impl ObjectKey {
-    /// The key that seals one stream. `salt` is random, drawn afresh for every
-    /// stream, also when a part is sent again, and kept beside the stream.
-    pub fn part_key(&self, salt: &[u8; 32]) -> OneUseKey {
+    /// A key that seals one stream, and the salt it was derived with, to be kept
+    /// beside the stream. The salt is drawn here, so that no two streams share a
+    /// key, also when a part is sent again.
+    pub fn part_key(&self, random: &dyn Random) -> (OneUseKey, [u8; SALT_LEN]) {
+        let mut salt = [0; SALT_LEN];
+        random.fill(&mut salt);
+        (OneUseKey(self.stream_secret(&salt)), salt)
+    }
+
+    /// As [`part_key`](Self::part_key) with a given salt, for golden files.
+    #[cfg(any(test, feature = "test-util"))]
+    pub fn part_key_with_salt(&self, salt: &[u8; SALT_LEN]) -> OneUseKey {
         OneUseKey(self.stream_secret(salt))
     }
 
     /// The key that opens the stream sealed under this salt.
-    pub fn open_key(&self, salt: &[u8; 32]) -> OpenKey {
+    pub fn open_key(&self, salt: &[u8; SALT_LEN]) -> OpenKey {
         OpenKey(self.stream_secret(salt))
     }
 
@@ -135,7 +147,7 @@ impl ObjectKey {
         verifier
     }
 
-    fn stream_secret(&self, salt: &[u8; 32]) -> SecretBytes<32> {
+    fn stream_secret(&self, salt: &[u8; SALT_LEN]) -> SecretBytes<32> {
         SecretBytes::init_with(|secret| {
             hkdf_sha256(
                 salt,
@@ -147,8 +159,8 @@ impl ObjectKey {
     }
 }
 
-/// Seals one stream: taken by value by the sealer, so a second stream under the
-/// same key and nonces does not compile.
+/// Seals one stream: taken by value by the sealer, and made with a salt that is
+/// drawn with it, so a second stream under the same key and nonces does not compile.
 #[derive(Debug)]
 pub struct OneUseKey(SecretBytes<32>);
 
@@ -158,7 +170,7 @@ pub struct OpenKey(SecretBytes<32>);
 
 /// Where a stream belongs. Fields are length-prefixed, so no boundary between
 /// them can be moved.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamAad(Vec<u8>);
 
 impl StreamAad {
@@ -229,7 +241,8 @@ impl StreamCipher {
                 key.open_in_place_separate_tag(nonce, Aad::from(&self.aad), tag, buf)
                     .is_ok()
             }
-            Aead::GcmSiv(key) => key.open(&nonce, &self.aad, buf, tag).is_ok(),
+            // Wipes by itself.
+            Aead::GcmSiv(key) => return key.open(&nonce, &self.aad, buf, tag),
         };
         if opened {
             Ok(())

@@ -3,14 +3,23 @@
 //! Every info string opens with a label of its own and length-prefixes what
 //! varies in length, so no two purposes and no two places can share a key.
 
-use hkdf::Hkdf;
-use sha2::Sha256;
+use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
+
+/// How many bytes are wanted.
+struct Len(usize);
+
+impl KeyType for Len {
+    fn len(&self) -> usize {
+        self.0
+    }
+}
 
 /// Extracts from `ikm` under `salt` and expands into `out` under the
 /// concatenation of `info`.
 pub(crate) fn hkdf_sha256(salt: &[u8], ikm: &[u8], info: &[&[u8]], out: &mut [u8]) {
-    Hkdf::<Sha256>::new(Some(salt), ikm)
-        .expand_multi_info(info, out)
+    let key = Salt::new(HKDF_SHA256, salt).extract(ikm);
+    key.expand(info, Len(out.len()))
+        .and_then(|expanded| expanded.fill(out))
         .expect("no key in this crate comes near HKDF's 8160 bytes");
 }
 

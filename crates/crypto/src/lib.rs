@@ -1,9 +1,8 @@
 //! Everything that touches key material or bulk data, and nothing else.
 //!
 //! For the volume engine, the object gateway and the keyring: sectors
-//! ([`sector`], [`xts`], [`volume_key`]), chunk streams ([`chunk`], [`gcm_siv`]),
-//! keys under keys ([`wrap`]), small records ([`record`]), checksums ([`hash`]), and the
-//! types that carry secrets ([`secret`]) and randomness ([`random`]).
+//! ([`sector`], [`volume_key`]), chunk streams ([`chunk`]), keys under keys
+//! ([`wrap`]), small records ([`record`]), checksums ([`hash`]), and the types that carry secrets ([`secret`]) and randomness ([`random`]).
 //!
 //! What the crate promises:
 //! - Sealed bytes have types of their own which only this crate can make, so a
@@ -41,18 +40,25 @@
 //! A one-use key seals one stream:
 //! ```compile_fail,E0382
 //! use crypto::chunk::{Algorithm, ChunkSealer, ObjectKey, StreamAad};
-//! fn twice(key: &ObjectKey) {
-//!     let key = key.part_key(&[0; 32]);
-//!     let first = ChunkSealer::new(Algorithm::Aes256Gcm, key, StreamAad::default());
-//!     let second = ChunkSealer::new(Algorithm::Aes256Gcm, key, StreamAad::default());
+//! fn twice(key: &ObjectKey, place: StreamAad) {
+//!     let (key, salt) = key.part_key(&crypto::random::SystemRandom);
+//!     let first = ChunkSealer::new(Algorithm::Aes256Gcm, key, place.clone());
+//!     let second = ChunkSealer::new(Algorithm::Aes256Gcm, key, place);
 //! }
 //! ```
-//! and a key that opens does not seal:
+//! and nobody chooses the salt it is derived with:
+//! ```compile_fail,E0308
+//! use crypto::chunk::ObjectKey;
+//! fn again(key: &ObjectKey, salt: [u8; 32]) {
+//!     key.part_key(&salt);
+//! }
+//! ```
+//! A key that opens does not seal:
 //! ```compile_fail,E0308
 //! use crypto::chunk::{Algorithm, ChunkSealer, ObjectKey, StreamAad};
-//! fn reseal(key: &ObjectKey) {
+//! fn reseal(key: &ObjectKey, place: StreamAad) {
 //!     let key = key.open_key(&[0; 32]);
-//!     ChunkSealer::new(Algorithm::Aes256Gcm, key, StreamAad::default());
+//!     ChunkSealer::new(Algorithm::Aes256Gcm, key, place);
 //! }
 //! ```
 //! Secrets do not print, do not clone, and are not compared with `==`:
@@ -90,10 +96,11 @@
 //!
 //! let key = ObjectKey::generate(&SystemRandom);
 //! let place = || StreamAad::new(["bucket", "key"]);
-//! let mut sealer = ChunkSealer::new(Algorithm::Aes256Gcm, key.part_key(&[1; 32]), place());
+//! let (one_use, salt) = key.part_key(&SystemRandom);
+//! let mut sealer = ChunkSealer::new(Algorithm::Aes256Gcm, one_use, place());
 //! let (mut ciphertext, tags) = sealer.seal_vec(b"hello".to_vec(), true)?.into_parts();
 //!
-//! let opener = ChunkOpener::new(Algorithm::Aes256Gcm, key.open_key(&[1; 32]), place(), 5);
+//! let opener = ChunkOpener::new(Algorithm::Aes256Gcm, key.open_key(&salt), place(), 5);
 //! assert_eq!(opener.open(0, &mut ciphertext, &tags[0])?, b"hello");
 //! # Ok::<(), crypto::CryptoError>(())
 //! ```
@@ -104,20 +111,30 @@
 mod committing;
 mod derive;
 mod error;
-mod kernel;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 pub mod chunk;
 pub mod context;
-pub mod gcm_siv;
 pub mod hash;
+pub mod kernel;
 pub mod random;
 pub mod record;
 pub mod secret;
 pub mod sector;
 pub mod volume_key;
 pub mod wrap;
-pub mod xts;
+
+// Raw ciphers, which take any nonce and any bytes: open to tests and benches alone.
+macro_rules! raw {
+    ($($name:ident)*) => {$(
+        #[cfg(feature = "test-util")]
+        pub mod $name;
+        #[cfg(not(feature = "test-util"))]
+        #[allow(unreachable_pub, dead_code, reason = "pub for the tests' sake")]
+        mod $name;
+    )*};
+}
+raw!(gcm_siv xts);
 
 pub use error::CryptoError;

@@ -263,6 +263,24 @@ mod tests {
     }
 
     #[test]
+    fn every_flipped_bit_and_every_cut_of_a_wrapped_object_key_is_refused() {
+        let random = SeededRandom::new(3);
+        let bucket = BucketKey::generate(&random);
+        let wrapped = wrap_object_key(&bucket, &ObjectKey::generate(&random), b"place", &random);
+        let refused = |wrapped: &[u8]| unwrap_object_key(&bucket, wrapped, b"place").is_err();
+        for bit in 0..wrapped.len() * 8 {
+            let mut bad = wrapped.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(refused(&bad), "bit {bit}");
+        }
+        for len in 0..wrapped.len() {
+            assert!(refused(&wrapped[..len]), "{len}");
+        }
+        assert!(refused(&[&wrapped[..], &[0]].concat()));
+        assert!(!refused(&wrapped));
+    }
+
+    #[test]
     fn a_mac_verifies_over_its_own_parts_alone() {
         let mac = MacKey::public("log");
         let tag = mac.mac(&[b"ab", b"c"]);

@@ -120,6 +120,8 @@ impl SecretVec {
     /// Takes over `bytes`, wiping the vector it came in.
     pub fn from_vec(mut bytes: Vec<u8>) -> Self {
         let secret = Self::from_slice(&bytes);
+        // What was in it before it was truncated goes too.
+        bytes.resize(bytes.capacity(), 0);
         wipe(&mut bytes);
         secret
     }

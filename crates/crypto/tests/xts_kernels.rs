@@ -2,10 +2,11 @@
 //! every other kernel.
 #![allow(clippy::unwrap_used)]
 
+use crypto::kernel::Kernel;
 use crypto::random::{Random, SeededRandom};
 use crypto::secret::SecretBytes;
 use crypto::sector::{SectorIndex, SectorSize};
-use crypto::xts::{Kernel, XtsKey};
+use crypto::xts::XtsKey;
 use openssl::symm::{Cipher, Crypter, Mode};
 use proptest::prelude::*;
 use xts_mode::{Xts128, get_tweak_default};

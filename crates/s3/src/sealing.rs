@@ -84,9 +84,7 @@ pub(crate) async fn seal<P: Plain, S: Sink>(
     sink: &mut S,
     with: Seal<'_>,
 ) -> Result<SealedStream, Error> {
-    let mut salt = [0; 32];
-    with.random.fill(&mut salt);
-    let one_use = with.key.part_key(&salt);
+    let (one_use, salt) = with.key.part_key(with.random);
     let mut sealer = ChunkSealer::new(with.algorithm, one_use, with.place);
     let mut batches = Batches {
         left: plain.plain_len(),

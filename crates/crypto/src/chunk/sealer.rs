@@ -60,18 +60,8 @@ impl ChunkSealer {
     /// of an empty stream.
     ///
     /// Fails on any other length and after the last; the buffer is then lost.
-    pub fn seal_vec(&mut self, buf: Vec<u8>, last: bool) -> Result<SealedBuf, CryptoError> {
-        self.seal_buf(buf, last)
-    }
-
-    /// As [`seal_vec`](Self::seal_vec) for any buffer that owns its bytes, such
-    /// as one aligned for direct I/O.
-    pub fn seal_buf<B: AsRef<[u8]> + AsMut<[u8]>>(
-        &mut self,
-        mut buf: B,
-        last: bool,
-    ) -> Result<SealedBuf<B>, CryptoError> {
-        let bytes = buf.as_mut();
+    pub fn seal_vec(&mut self, mut buf: Vec<u8>, last: bool) -> Result<SealedBuf, CryptoError> {
+        let bytes = buf.as_mut_slice();
         let len = bytes.len();
         let mut tags = Vec::with_capacity(len.div_ceil(CHUNK_LEN).max(1));
         if last {
@@ -180,16 +170,16 @@ impl SealedInline<'_> {
 
 /// Sealed chunks that own their buffer: what stores take. Only the sealer makes
 /// one.
-pub struct SealedBuf<B = Vec<u8>> {
-    ciphertext: B,
+pub struct SealedBuf {
+    ciphertext: Vec<u8>,
     tags: Vec<[u8; TAG_LEN]>,
     last: bool,
 }
 
-impl<B: AsRef<[u8]>> SealedBuf<B> {
+impl SealedBuf {
     /// The chunks' ciphertext, back to back; as long as the plaintext was.
     pub fn ciphertext(&self) -> &[u8] {
-        self.ciphertext.as_ref()
+        &self.ciphertext
     }
 
     /// One tag a chunk, in order.
@@ -212,12 +202,12 @@ impl<B: AsRef<[u8]>> SealedBuf<B> {
     }
 
     /// Takes ciphertext and tags apart, for writing.
-    pub fn into_parts(self) -> (B, Vec<[u8; TAG_LEN]>) {
+    pub fn into_parts(self) -> (Vec<u8>, Vec<[u8; TAG_LEN]>) {
         (self.ciphertext, self.tags)
     }
 }
 
-impl<B: AsRef<[u8]>> std::fmt::Debug for SealedBuf<B> {
+impl std::fmt::Debug for SealedBuf {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SealedBuf")
             .field("len", &self.ciphertext().len())

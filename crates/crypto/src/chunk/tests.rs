@@ -17,7 +17,7 @@ fn plain(len: usize) -> Vec<u8> {
 }
 
 fn sealer(algorithm: Algorithm) -> ChunkSealer {
-    ChunkSealer::new(algorithm, key().part_key(&[1; 32]), aad())
+    ChunkSealer::new(algorithm, key().part_key_with_salt(&[1; 32]), aad())
 }
 
 fn opener(algorithm: Algorithm, plain_len: usize) -> ChunkOpener {
@@ -132,13 +132,14 @@ fn chunks_moved_repeated_or_from_another_stream_are_refused() {
             }
         }
         let others = [
-            (key().part_key(&[2; 32]), aad()),
+            (key().part_key_with_salt(&[2; 32]), aad()),
             (
-                key().part_key(&[1; 32]),
+                key().part_key_with_salt(&[1; 32]),
                 StreamAad::new(["bucket", "ke", "y1"]),
             ),
             (
-                ObjectKey::from_secret(SecretBytes::init_with(|k| k.fill(6))).part_key(&[1; 32]),
+                ObjectKey::from_secret(SecretBytes::init_with(|k| k.fill(6)))
+                    .part_key_with_salt(&[1; 32]),
                 aad(),
             ),
         ];

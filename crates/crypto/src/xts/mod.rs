@@ -16,9 +16,8 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub use crate::kernel::Kernel;
-
 use crate::CryptoError;
+use crate::kernel::Kernel;
 use crate::secret::SecretBytes;
 use crate::sector::{SectorIndex, SectorSize};
 

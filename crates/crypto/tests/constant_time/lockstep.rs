@@ -10,8 +10,10 @@
 //! What this shows holds for the machine code that was built and the path that was
 //! taken. What it does not show: that the processor's instructions take the same time
 //! whatever their operands, which for AES, carry-less multiplication, shifts and xors
-//! is what vendors promise, nor anything about speculation.
+//! is what vendors promise; nor how many lanes a masked load or store touches (AWS-LC
+//! and libc mask by length, we not at all); nor anything about speculation.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
@@ -30,6 +32,8 @@ const INSTRUCTION_MAX: usize = 15;
 /// # Panics
 /// At the first instruction that is not the same, or touches another address.
 pub(crate) fn run<T>(secrets: usize, prepare: impl Fn(usize) -> T, run: impl Fn(&mut T)) -> usize {
+    // Once here, so that no child finds a lock held by a thread that it does not have.
+    run(&mut prepare(0));
     let run = &run;
     let mut children: Vec<Child> = Vec::with_capacity(secrets);
     for secret in 0..secrets {
@@ -211,13 +215,19 @@ fn breakpoint() {
 }
 
 /// A forked process under trace; killed on drop.
-struct Child(libc::pid_t);
+struct Child {
+    pid: libc::pid_t,
+    /// It ended by itself, and its number may be another's.
+    ended: Cell<bool>,
+}
 
 impl Child {
     /// Forks; in the child `prepare` runs untraced, what it returns traced.
     fn fork<R: FnOnce()>(prepare: impl FnOnce() -> R) -> Self {
         // SAFETY: the child runs only `prepare` and its result on this one thread, and then
-        // ends without returning; the allocator is fork-safe in glibc.
+        // ends without returning. The allocator is fork-safe in glibc; what is set up once a
+        // process (which instructions there are, AWS-LC's own state) has been set up in the
+        // parent, which is no more in the middle of it: see `run`.
         match unsafe { libc::fork() } {
             -1 => panic!("fork: {}", io::Error::last_os_error()),
             0 => {
@@ -235,15 +245,20 @@ impl Child {
                 traced();
                 unreachable!("the tracer ends the process at the second breakpoint")
             }
-            pid => Self(pid),
+            pid => Self {
+                pid,
+                ended: Cell::new(false),
+            },
         }
     }
 
     fn wait_for_trap(&self) {
         let mut status = 0;
         // SAFETY: waits for a child of ours, `status` is valid for writing.
-        let waited = unsafe { libc::waitpid(self.0, &mut status, 0) };
-        assert_eq!(waited, self.0, "waitpid: {}", io::Error::last_os_error());
+        let waited = unsafe { libc::waitpid(self.pid, &mut status, 0) };
+        assert_eq!(waited, self.pid, "waitpid: {}", io::Error::last_os_error());
+        self.ended
+            .set(libc::WIFEXITED(status) || libc::WIFSIGNALED(status));
         assert!(
             libc::WIFSTOPPED(status) && libc::WSTOPSIG(status) == libc::SIGTRAP,
             "the traced process did not stop for a step but with status {status:#x}"
@@ -252,37 +267,40 @@ impl Child {
 
     fn kill_with_parent(&self) {
         let options = libc::PTRACE_O_EXITKILL as usize;
-        trace(libc::PTRACE_SETOPTIONS, self.0, 0, options);
+        trace(libc::PTRACE_SETOPTIONS, self.pid, 0, options);
     }
 
     fn registers(&self) -> libc::user_regs_struct {
         // SAFETY: a struct of integers, for which zeros are a value.
         let mut registers: libc::user_regs_struct = unsafe { std::mem::zeroed() };
         let room = &raw mut registers as usize;
-        trace(libc::PTRACE_GETREGS, self.0, 0, room);
+        trace(libc::PTRACE_GETREGS, self.pid, 0, room);
         registers
     }
 
     fn word(&self, address: u64) -> u64 {
         let mut bytes = [0; 8];
-        let memory = File::open(format!("/proc/{}/mem", self.0));
+        let memory = File::open(format!("/proc/{}/mem", self.pid));
         let read = memory.and_then(|memory| memory.read_exact_at(&mut bytes, address));
         read.expect("a traced process's memory is readable");
         u64::from_le_bytes(bytes)
     }
 
     fn step(&self) {
-        trace(libc::PTRACE_SINGLESTEP, self.0, 0, 0);
+        trace(libc::PTRACE_SINGLESTEP, self.pid, 0, 0);
         self.wait_for_trap();
     }
 }
 
 impl Drop for Child {
     fn drop(&mut self) {
+        if self.ended.get() {
+            return;
+        }
         // SAFETY: a child of ours that has not been waited for, so the number is still its.
         unsafe {
-            libc::kill(self.0, libc::SIGKILL);
-            libc::waitpid(self.0, std::ptr::null_mut(), 0);
+            libc::kill(self.pid, libc::SIGKILL);
+            libc::waitpid(self.pid, std::ptr::null_mut(), 0);
         }
     }
 }

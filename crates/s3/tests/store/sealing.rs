@@ -23,7 +23,7 @@ const SALT: [u8; 32] = [9; 32];
 
 /// Seals, several chunks to a buffer, all under one key: fine for a test, never elsewhere.
 pub(crate) fn seal(plain: &[u8], chunks_per_buf: usize) -> Vec<SealedBuf> {
-    let mut sealer = ChunkSealer::new(Algorithm::Aes256Gcm, key().part_key(&SALT), aad());
+    let mut sealer = ChunkSealer::new(Algorithm::Aes256Gcm, key().part_key_with_salt(&SALT), aad());
     let step = chunks_per_buf * CHUNK_LEN;
     let count = plain.len().div_ceil(step).max(1);
     (0..count)

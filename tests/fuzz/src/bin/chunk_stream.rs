@@ -31,7 +31,7 @@ fuzz_target!(|data: &[u8]| {
     };
     let aad = || StreamAad::new([b"bucket".as_slice(), b"key"]);
     let salt = [1; 32];
-    let mut sealer = ChunkSealer::new(algorithm, key().part_key(&salt), aad());
+    let mut sealer = ChunkSealer::new(algorithm, key().part_key_with_salt(&salt), aad());
     let sealed = sealer
         .seal_vec(plain(), true)
         .expect("whole chunks and a last one");
