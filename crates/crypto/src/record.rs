@@ -4,8 +4,8 @@
 //! not open. What this does not notice is an old version put back into its own
 //! row; that needs an anchor outside the store.
 //!
-//! Also here: object keys under a bucket key or a customer's key, which never
-//! leave the process and so need no header. Layouts: `FORMAT.md`.
+//! Also here: object keys under a bucket key, which never leave the process and so
+//! need no header. Layouts: `FORMAT.md`.
 
 use aws_lc_rs::hmac;
 
@@ -104,7 +104,7 @@ fn place(table: &str, id: &[u8]) -> Vec<u8> {
 
 secret_key! {
     /// Wraps the keys of a bucket's objects, so that the keyring is asked once a
-    /// period and not once an object. Also stands for a customer's SSE-C key.
+    /// period and not once an object.
     BucketKey
 }
 

@@ -9,8 +9,9 @@
 //! opening does both in one pass.
 //!
 //! Promises: what does not authenticate is wiped, and the error says nothing more;
-//! tags are compared in constant time; round keys and what is derived from them are
-//! wiped. Does not: choose nonces, commit to its key (`wrap` and `record` do), or
+//! tags are compared in constant time; round keys, what is derived from them and spare
+//! room are wiped where they are kept. Does not: reach the copies a compiler makes in
+//! registers and on the stack, choose nonces, commit to its key (`wrap` and `record` do), or
 //! detect that a message was put back in place of a newer one.
 
 #[cfg(target_arch = "x86_64")]

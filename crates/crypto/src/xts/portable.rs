@@ -38,8 +38,8 @@ const TWEAKS: usize = 64;
 /// What the blocks of a group are xored with, as little-endian halves.
 type Masks = [[[u8; 8]; 2]; GROUP];
 
-/// Round keys; `aes` wipes them on drop. Boxed, so that moving the key leaves
-/// no copies behind.
+/// Round keys; `aes` wipes them on drop. Boxed, so that moving the key makes no more
+/// copies than making it did.
 pub(super) struct Schedule(Box<(Aes256, Aes256)>);
 
 impl Schedule {

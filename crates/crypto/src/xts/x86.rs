@@ -10,8 +10,9 @@
 //! table in memory and no branch or address that depends on key, tweak or data:
 //! loops run over lengths and sector numbers.
 //!
-//! Round keys are wiped on drop. Encrypted tweaks stay behind on the stack: they
-//! say nothing about the keys.
+//! Round keys are wiped on drop where they are kept. Encrypted tweaks, which say
+//! nothing about the keys, stay behind on the stack, and so do the round keys that did
+//! not fit into registers.
 
 #![allow(unsafe_code)]
 
