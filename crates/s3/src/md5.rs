@@ -5,8 +5,9 @@
 //! cost little more than one. So a large body does not hash what arrives but keeps
 //! it, refcounted and not copied, and goes on; the body that has enough waiting,
 //! or has come to its end, hashes there and then what waits, its own and the
-//! others'. There is no thread, no timer and no queue: like the leader of a group
-//! commit, who must, does it for all.
+//! others'. Like the leader of a group commit, who must, does it for all: no thread
+//! is handed anything, and no timer runs. A large body that meets no other has a
+//! blocking thread hash for it, and goes on to receive meanwhile.
 //!
 //! Promises:
 //! - What waits is bounded for each body: [`HARD_LEN`] and one read of the
@@ -16,8 +17,7 @@
 //!   at most.
 //! - A body never waits for another's bytes: only for a run that has its own, and
 //!   before a run for tasks that are ready to go on, a bounded number of times.
-//! - A small body, one that meets no other, and any on a processor without lanes
-//!   hash as bytes arrive.
+//! - A small body, and any on a processor without lanes, hash as bytes arrive.
 //! - No digest, no commit: a run that panics fails every body it had. A body
 //!   dropped frees its place and its bytes at once, those in a run when that ends.
 //!
@@ -220,13 +220,18 @@ impl Member {
             let Some(len) = members.run_len(self.id, until, lanes) else {
                 return Poll::Ready(Ok(()));
             };
+            let elsewhere = until == Until::Room && members.is_alone();
             let run = Run {
                 taken: members.take(self.id, len, lanes),
-                group: &self.group,
+                group: Arc::clone(&self.group),
                 hashed: false,
             };
             drop(members);
-            run.hash();
+            if elsewhere {
+                tokio::task::spawn_blocking(|| run.hash());
+            } else {
+                run.hash();
+            }
         }
     }
 
@@ -251,6 +256,11 @@ impl Members {
         self.by_id
             .get_mut(&id)
             .expect("a member has its entry until it leaves")
+    }
+
+    /// Whether there is nobody to share lanes with, nor was lately.
+    fn is_alone(&self) -> bool {
+        self.by_id.len() == 1 && !self.meeting
     }
 
     /// How many bytes wait in each member that a run can take.
@@ -282,16 +292,18 @@ impl Members {
         if own == 0 {
             return None;
         }
-        let count = self.by_id.len();
-        if until == Until::Empty || (count == 1 && !self.meeting) {
+        if until == Until::Empty {
             return Some(own);
         }
         if own < SOFT_LEN && !full {
             return None;
         }
+        if self.is_alone() {
+            return Some(own);
+        }
         // As many bytes as three quarters of the members have: that fills lanes to
         // the run's end, and leaves the rest for the next run.
-        let rank = (count.min(lanes) * 3).div_ceil(4);
+        let rank = (self.by_id.len().min(lanes) * 3).div_ceil(4);
         let mut waiting: Vec<usize> = self.waiting().collect();
         let shared = if waiting.len() < rank {
             0
@@ -375,13 +387,13 @@ struct Taken {
 
 /// Members being hashed. They get their digests back when it is dropped; if the
 /// hash did not return, they are lost.
-struct Run<'a> {
-    group: &'a Md5Group,
+struct Run {
+    group: Arc<Md5Group>,
     taken: Vec<Taken>,
     hashed: bool,
 }
 
-impl Run<'_> {
+impl Run {
     fn hash(mut self) {
         let mut work: Vec<(&mut Stream, Vec<&[u8]>)> = self
             .taken
@@ -400,7 +412,7 @@ impl Run<'_> {
     }
 }
 
-impl Drop for Run<'_> {
+impl Drop for Run {
     fn drop(&mut self) {
         let mut bytes = Vec::with_capacity(self.taken.len());
         let mut wakers = Vec::new();
@@ -505,14 +517,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_alone_and_a_small_one_keep_nothing_waiting() {
+    async fn a_body_alone_is_hashed_elsewhere_and_a_small_one_has_no_place() {
         let group = group();
         let content = data(4 << 20);
         let mut md5 = group.begin(content.len() as u64);
         for piece in content.chunks(100_000) {
             md5.push(&content.slice_ref(piece));
             md5.room().await.unwrap();
-            assert_eq!(waiting(&group), [0]);
+            assert!(waiting(&group)[0] < HARD_LEN);
         }
         let small = group.begin(BODY_LEN_MIN - 1);
         assert_eq!(waiting(&group).len(), 1);
@@ -552,6 +564,16 @@ mod tests {
         assert_eq!(waiting(&group), [other.len()]);
         assert_eq!(md5.finish().await.unwrap(), Md5::digest(&other));
         assert!(other.is_unique());
+    }
+
+    #[tokio::test]
+    async fn a_run_elsewhere_that_panics_fails_its_body() {
+        let group = Arc::new(Md5Group::with(2, |_| panic!("a run fails")));
+        let mut md5 = group.begin(1 << 20);
+        md5.push(&data(SOFT_LEN));
+        md5.room().await.unwrap();
+        assert_eq!(waiting(&group), [0]);
+        assert!(matches!(md5.finish().await, Err(Error::Internal(_))));
     }
 
     #[tokio::test]
