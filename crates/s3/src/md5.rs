@@ -5,9 +5,9 @@
 //! cost little more than one. So a large body does not hash what arrives but keeps
 //! it, refcounted and not copied, and goes on; the body that has enough waiting,
 //! or has come to its end, hashes there and then what waits, its own and the
-//! others'. Like the leader of a group commit, who must, does it for all: no thread
-//! is handed anything, and no timer runs. A large body that meets no other has a
-//! blocking thread hash for it, and goes on to receive meanwhile.
+//! others'. Like the leader of a group commit, who must, does it for all: nothing
+//! is handed to another thread, and no timer runs. A large body that meets no other
+//! has a blocking thread hash for it, and goes on to receive meanwhile.
 //!
 //! Promises:
 //! - What waits is bounded for each body: [`HARD_LEN`] and one read of the
@@ -148,8 +148,8 @@ impl BodyMd5 {
         }
     }
 
-    /// Makes room for the next bytes; may hash, on this thread, for others too.
-    /// Cancel-safe.
+    /// Makes room for the next bytes; may hash, on this thread, for others too, or
+    /// on a blocking thread of the Tokio runtime it is called in. Cancel-safe.
     pub(crate) async fn room(&mut self) -> Result<(), Error> {
         match &self.0 {
             Kind::Alone(_) => Ok(()),
