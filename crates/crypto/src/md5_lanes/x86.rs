@@ -6,7 +6,7 @@
 //! for the one before it, in a lane as in scalar code, so more lanes cost next
 //! to nothing until the execution units are full.
 //!
-//! As in `xts::x86`, wrappers around loads and stores take arrays of exactly a
+//! As in `crate::x86`, wrappers around loads and stores take arrays of exactly a
 //! register's width. What remains unsafe is (1) those loads and stores and (2)
 //! calling a function compiled for instructions the processor may lack: the two
 //! doors, [`lanes16`] and [`lanes8`], assert that they are there.
