@@ -3,7 +3,7 @@
 //! For bars and ratios use the program `hotpath`, which interleaves its rounds.
 #![allow(missing_docs)]
 
-use benches::cases::{Direction, streams, xts};
+use benches::cases::{Direction, md5, streams, xts};
 use benches::measure::Case;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use crypto::chunk::Algorithm;
@@ -39,5 +39,9 @@ fn chunks(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, sectors, chunks);
+fn digests(criterion: &mut Criterion) {
+    group(criterion, "md5", md5());
+}
+
+criterion_group!(benches, sectors, chunks, digests);
 criterion_main!(benches);

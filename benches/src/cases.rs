@@ -12,7 +12,9 @@ use cipher::{Array, BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
 use crypto::chunk::{
     Algorithm, CHUNK_LEN, ChunkOpener, ChunkSealer, ObjectKey, StreamAad, TAG_LEN,
 };
+use crypto::hash::Md5;
 use crypto::kernel::Kernel;
+use crypto::md5_lanes::{self, Job, Lanes, Stream};
 use crypto::secret::SecretBytes;
 use crypto::sector::{SectorIndex, SectorSize};
 use crypto::xts::XtsKey;
@@ -331,4 +333,52 @@ fn opening(algorithm: Algorithm, raw: LessSafeKey) -> Vec<Case> {
         }
     });
     vec![ours, raw]
+}
+
+/// Bytes of each stream handled by a call of [`md5`].
+pub const MD5_LEN: usize = 64 * 1024;
+
+/// MD5 of 1 to 16 streams at once with each of our kernels, `openssl` and crate
+/// `md-5` with one; speeds are of all streams in sum.
+pub fn md5() -> Vec<Case> {
+    let data = vec![0x5a; MD5_LEN];
+    let mut cases = vec![
+        md5_case("md-5", 1, {
+            let data = data.clone();
+            move || {
+                std::hint::black_box(Md5::digest(&data));
+            }
+        }),
+        md5_case("openssl", 1, move || {
+            let digest = openssl::hash::hash(openssl::hash::MessageDigest::md5(), &data);
+            std::hint::black_box(digest.expect("OpenSSL has MD5"));
+        }),
+    ];
+    for kernel in md5_lanes::Kernel::available() {
+        let lanes = Lanes::with_kernel(kernel).expect("the kernel is available");
+        let counts = [1, 2, 3, 4, 6, 8, 12, 16].into_iter();
+        for count in counts.filter(|count| *count <= kernel.lanes()) {
+            // Buffers of their own: those of uploads are not one another's neighbours.
+            let data = vec![vec![0x5a; MD5_LEN]; count];
+            let mut streams = vec![Stream::new(); count];
+            cases.push(md5_case(&format!("{kernel}-{count}"), count, move || {
+                let pieces: Vec<[&[u8]; 1]> = data.iter().map(|data| [&data[..]]).collect();
+                let mut jobs: Vec<Job<'_>> = streams
+                    .iter_mut()
+                    .zip(&pieces)
+                    .map(|(stream, pieces)| Job::new(stream, pieces))
+                    .collect();
+                lanes.update(&mut jobs);
+            }));
+        }
+    }
+    cases
+}
+
+fn md5_case(name: &str, count: usize, run: impl FnMut() + 'static) -> Case {
+    Case {
+        name: name.to_owned(),
+        bytes: count * MD5_LEN,
+        run: Box::new(run),
+    }
 }

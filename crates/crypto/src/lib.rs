@@ -2,7 +2,8 @@
 //!
 //! For the volume engine, the object gateway and the keyring: sectors
 //! ([`sector`], [`volume_key`]), chunk streams ([`chunk`]), keys under keys
-//! ([`wrap`]), small records ([`record`]), checksums ([`hash`]), and the types that carry secrets ([`secret`]) and randomness ([`random`]).
+//! ([`wrap`]), small records ([`record`]), checksums ([`hash`], [`md5_lanes`]), and
+//! the types that carry secrets ([`secret`]) and randomness ([`random`]).
 //!
 //! What the crate promises:
 //! - Sealed bytes have types of their own which only this crate can make, so a
@@ -118,6 +119,7 @@ pub mod chunk;
 pub mod context;
 pub mod hash;
 pub mod kernel;
+pub mod md5_lanes;
 pub mod random;
 pub mod record;
 pub mod secret;

@@ -29,6 +29,7 @@ use crate::bucket_key::BucketKeyPolicy;
 use crate::error::Error;
 use crate::front::Front;
 use crate::guard::{GuardedBody, Limit};
+use crate::md5::Md5Group;
 use crate::observer::Observer;
 use crate::opening::PlainStream;
 use crate::request::Request;
@@ -68,6 +69,7 @@ pub struct Gateway {
     service: S3Service,
     observer: Arc<dyn Observer>,
     domains: Vec<String>,
+    md5s: Arc<Md5Group>,
 }
 
 /// A body that replaces s3s's, handed through its response extensions.
@@ -89,11 +91,13 @@ impl Gateway {
     pub fn new(options: Options) -> Self {
         let observer = Arc::clone(&options.observer);
         let domains = options.virtual_host_domains.clone();
-        let service = S3ServiceBuilder::new(Front::new(options)).build();
+        let md5s = Arc::new(Md5Group::new());
+        let service = S3ServiceBuilder::new(Front::new(options, Arc::clone(&md5s))).build();
         Self {
             service,
             observer,
             domains,
+            md5s,
         }
     }
 
@@ -184,7 +188,7 @@ impl Gateway {
         let operation = route(&head.method, target, &query, &head.headers).map_err(unrouted)?;
         let failed = |error| (Some(operation), error);
 
-        let guarded = |limit| GuardedBody::new(&head, payload, body, bytes_in, limit);
+        let guarded = |limit| GuardedBody::new(&head, payload, body, bytes_in, &self.md5s, limit);
         let (stream, document) = match operation.body() {
             BodyKind::Empty => (None, Bytes::new()),
             BodyKind::Stream => (Some(guarded(Limit::Data).map_err(failed)?), Bytes::new()),

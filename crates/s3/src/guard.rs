@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
-use crypto::hash::{Md5, Sha256};
+use crypto::hash::Sha256;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use http_body::Body;
@@ -30,6 +30,7 @@ use subtle::ConstantTimeEq;
 
 use crate::checksum::{Algorithm, Hasher, Value};
 use crate::error::Error;
+use crate::md5::{BodyMd5, Md5Group};
 
 /// Largest object of one PUT, and largest part: 5 GiB, as in S3.
 pub(crate) const PLAIN_LEN_MAX: u64 = 5 << 30;
@@ -66,7 +67,8 @@ pub(crate) struct GuardedBody {
     len: u64,
     seen: u64,
     sha256: Option<(Sha256, [u8; 32])>,
-    md5: Option<Md5>,
+    md5: Option<BodyMd5>,
+    md5s: Arc<Md5Group>,
     md5_promised: Option<[u8; 16]>,
     checksums: Vec<Hasher>,
     checksum_promised: Promised,
@@ -157,12 +159,13 @@ impl Received {
 
 impl GuardedBody {
     /// Reads from the head of a request what is promised about its body.
-    /// `taken` counts the plain bytes for metrics.
+    /// `taken` counts the plain bytes for metrics; `md5s` are the other bodies.
     pub(crate) fn new<B>(
         head: &Parts,
         payload: &Payload,
         body: B,
         taken: Arc<AtomicU64>,
+        md5s: &Arc<Md5Group>,
         limit: Limit,
     ) -> Result<Self, Error>
     where
@@ -197,7 +200,8 @@ impl GuardedBody {
             len,
             seen: 0,
             sha256,
-            md5: md5_promised.map(|_| Md5::new()),
+            md5: md5_promised.map(|_| md5s.begin(len)),
+            md5s: Arc::clone(md5s),
             md5_promised,
             checksums: checksum_promised
                 .algorithm()
@@ -216,7 +220,7 @@ impl GuardedBody {
 
     /// Asks for the MD5, promised or not.
     pub(crate) fn want_md5(&mut self) {
-        self.md5.get_or_insert_with(Md5::new);
+        self.md5.get_or_insert_with(|| self.md5s.begin(self.len));
     }
 
     /// Which checksum is promised.
@@ -238,6 +242,9 @@ impl GuardedBody {
     /// The next plain bytes; `None` at the end of the connection's body, which
     /// says nothing yet: [`finish`](Self::finish) does.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        if let Some(md5) = &mut self.md5 {
+            md5.room().await?;
+        }
         loop {
             if let Some(bytes) = self.ready.pop_front() {
                 self.take(&bytes)?;
@@ -257,7 +264,7 @@ impl GuardedBody {
         }
     }
 
-    fn take(&mut self, bytes: &[u8]) -> Result<(), Error> {
+    fn take(&mut self, bytes: &Bytes) -> Result<(), Error> {
         self.seen += bytes.len() as u64;
         self.taken.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         if self.seen > self.len {
@@ -267,7 +274,7 @@ impl GuardedBody {
             sha256.update(bytes);
         }
         if let Some(md5) = &mut self.md5 {
-            md5.update(bytes);
+            md5.push(bytes);
         }
         for checksum in &mut self.checksums {
             checksum.update(bytes);
@@ -276,7 +283,7 @@ impl GuardedBody {
     }
 
     /// After [`next`](Self::next) gave `None`: whether all promises were kept.
-    pub(crate) fn finish(self) -> Result<Received, Error> {
+    pub(crate) async fn finish(self) -> Result<Received, Error> {
         let trailers = match self.decoder {
             Some(decoder) => Some(decoder.finish().map_err(chunked_error)?),
             None => None,
@@ -293,7 +300,10 @@ impl GuardedBody {
                 "The provided 'x-amz-content-sha256' header does not match what was computed.",
             ));
         }
-        let md5 = self.md5.map(Md5::finish);
+        let md5 = match self.md5 {
+            Some(md5) => Some(md5.finish().await?),
+            None => None,
+        };
         if self.md5_promised.is_some() && self.md5_promised != md5 {
             return Err(Error::bad_digest("Content-MD5"));
         }
@@ -328,7 +338,7 @@ impl GuardedBody {
         while let Some(bytes) = self.next().await? {
             whole.extend_from_slice(&bytes);
         }
-        self.finish()?;
+        self.finish().await?;
         Ok(whole.freeze())
     }
 }

@@ -38,6 +38,7 @@ mod front;
 pub mod fuzzing;
 mod gateway;
 mod guard;
+mod md5;
 mod object_key;
 mod observer;
 mod opening;

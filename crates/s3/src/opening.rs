@@ -17,6 +17,7 @@ use crate::checksum::{Algorithm as ChecksumAlgorithm, Hasher};
 use crate::envelope::{Envelopes, Layout, Object, PartPlace, parts_digest, stream_place};
 use crate::error::Error;
 use crate::guard::Received;
+use crate::md5::BodyMd5;
 use crate::sealing::Plain;
 use crate::store::{ObjectRecord, PartRecord, SealedReader};
 
@@ -284,7 +285,7 @@ pub(crate) struct CopySource {
     stream: PlainStream,
     len: u64,
     seen: u64,
-    md5: Option<crypto::hash::Md5>,
+    md5: Option<BodyMd5>,
     checksum: Hasher,
 }
 
@@ -292,14 +293,14 @@ impl CopySource {
     pub(crate) fn new(
         stream: PlainStream,
         len: u64,
-        md5: bool,
+        md5: Option<BodyMd5>,
         checksum: ChecksumAlgorithm,
     ) -> Self {
         Self {
             stream,
             len,
             seen: 0,
-            md5: md5.then(crypto::hash::Md5::new),
+            md5,
             checksum: Hasher::new(checksum),
         }
     }
@@ -311,22 +312,28 @@ impl Plain for CopySource {
     }
 
     async fn next_bytes(&mut self) -> Result<Option<Bytes>, Error> {
+        if let Some(md5) = &mut self.md5 {
+            md5.room().await?;
+        }
         let Some(bytes) = self.stream.next().await.transpose()? else {
             return Ok(None);
         };
         self.seen += bytes.len() as u64;
         if let Some(md5) = &mut self.md5 {
-            md5.update(&bytes);
+            md5.push(&bytes);
         }
         self.checksum.update(&bytes);
         Ok(Some(bytes))
     }
 
-    fn received(self) -> Result<Received, Error> {
+    async fn received(self) -> Result<Received, Error> {
         if self.seen != self.len {
             return Err(Error::Integrity);
         }
-        let md5 = self.md5.map(crypto::hash::Md5::finish);
+        let md5 = match self.md5 {
+            Some(md5) => Some(md5.finish().await?),
+            None => None,
+        };
         Ok(Received {
             len: self.seen,
             md5,

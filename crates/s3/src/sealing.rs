@@ -26,7 +26,7 @@ pub(crate) trait Plain: Send {
     /// The next ones; `None` at the end.
     fn next_bytes(&mut self) -> impl Future<Output = Result<Option<Bytes>, Error>> + Send;
     /// Whether all came as promised.
-    fn received(self) -> Result<Received, Error>;
+    fn received(self) -> impl Future<Output = Result<Received, Error>> + Send;
 }
 
 impl Plain for GuardedBody {
@@ -38,8 +38,8 @@ impl Plain for GuardedBody {
         self.next().await
     }
 
-    fn received(self) -> Result<Received, Error> {
-        self.finish()
+    async fn received(self) -> Result<Received, Error> {
+        self.finish().await
     }
 }
 
@@ -109,7 +109,7 @@ pub(crate) async fn seal<P: Plain, S: Sink>(
     }
     Ok(SealedStream {
         salt,
-        received: plain.received()?,
+        received: plain.received().await?,
     })
 }
 

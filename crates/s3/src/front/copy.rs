@@ -48,7 +48,7 @@ impl Source {
         CopySource::new(
             self.open.stream(front.envelopes(), self.key, range),
             len,
-            md5,
+            md5.then(|| front.md5s.begin(len)),
             checksum,
         )
     }

@@ -33,6 +33,7 @@ use crate::bucket_key::BucketKeys;
 use crate::envelope::Envelopes;
 use crate::error::Error;
 use crate::gateway::Options;
+use crate::md5::Md5Group;
 use crate::object_key::ObjectKeys;
 use crate::request::Request;
 use crate::route::Operation;
@@ -48,10 +49,11 @@ pub(crate) struct Front {
     random: Arc<dyn Random>,
     account: iam::AccountId,
     region: iam::Region,
+    md5s: Arc<Md5Group>,
 }
 
 impl Front {
-    pub(crate) fn new(options: Options) -> Self {
+    pub(crate) fn new(options: Options, md5s: Arc<Md5Group>) -> Self {
         let bucket_keys = BucketKeys::new(
             Arc::clone(&options.keyring),
             Arc::clone(&options.clock),
@@ -67,6 +69,7 @@ impl Front {
             random: options.random,
             account: options.account,
             region: options.region,
+            md5s,
         }
     }
 

@@ -5,6 +5,7 @@ mod bodies;
 mod bucket_keys;
 mod buckets;
 mod copies;
+mod digests;
 mod encryption;
 mod holes;
 mod listing;
