@@ -75,16 +75,9 @@ impl DataDir {
                 if foreign {
                     bail!("{shown} is not empty and is not a Sealgate data directory");
                 }
-                if found.mode() & 0o077 != 0 {
-                    std::fs::set_permissions(path, Permissions::from_mode(0o700))
-                        .with_context(|| format!("cannot make {shown} private"))?;
-                }
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                DirBuilder::new()
-                    .recursive(true)
-                    .mode(0o700)
-                    .create(path)
+                create_durably(path)
                     .with_context(|| format!("cannot create data directory {shown}"))?;
             }
             Err(e) => return Err(e).with_context(|| format!("cannot use data directory {shown}")),
@@ -100,22 +93,23 @@ impl DataDir {
             .open(path.join("LOCK"))
             .with_context(|| format!("cannot open {shown}/LOCK"))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { path, _lock: lock }),
+            Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 bail!("data directory {shown} is in use by another sealgate process")
             }
-            Err(e) => Err(e).with_context(|| format!("cannot lock {shown}/LOCK")),
+            Err(e) => return Err(e).with_context(|| format!("cannot lock {shown}/LOCK")),
         }
+        if path.metadata()?.mode() & 0o077 != 0 {
+            std::fs::set_permissions(&path, Permissions::from_mode(0o700))
+                .with_context(|| format!("cannot make {shown} private"))?;
+        }
+        Ok(Self { path, _lock: lock })
     }
 
     /// Makes a private folder in the directory, if it is not there.
     pub(crate) fn make(&self, name: &str) -> anyhow::Result<()> {
         let folder = self.path.join(name);
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&folder)
-            .with_context(|| format!("cannot create {}", folder.display()))
+        create_durably(&folder).with_context(|| format!("cannot create {}", folder.display()))
     }
 
     /// The directory, absolute.
@@ -127,6 +121,23 @@ impl DataDir {
     pub(crate) fn paths(&self) -> Paths<'_> {
         Paths(&self.path)
     }
+}
+
+/// Makes a private folder and those above it that are missing, and does not return before their names
+/// are on the disk: what is synced in a folder is lost with a folder that was not.
+fn create_durably(path: &Path) -> io::Result<()> {
+    let missing = path.ancestors().take_while(|folder| !folder.exists());
+    let parents: Vec<&Path> = missing.filter_map(Path::parent).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    for parent in parents {
+        let parent = if parent.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            parent
+        };
+        File::open(parent)?.sync_all()?;
+    }
+    Ok(())
 }
 
 /// Writes `bytes` to `path` so that after a crash either the old or the new content is there, whole;
@@ -197,8 +208,25 @@ mod tests {
         assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o700);
         let second = DataDir::open(&path).unwrap_err().to_string();
         assert!(second.contains("in use"), "{second}");
+
+        // Who does not get it changes nothing; who gets it makes it private again.
+        let mode = || path.metadata().unwrap().mode() & 0o777;
+        std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        DataDir::open(&path).unwrap_err();
+        assert_eq!(mode(), 0o755);
         drop(first);
         DataDir::open(&path).unwrap();
+        assert_eq!(mode(), 0o700);
+    }
+
+    #[test]
+    fn folders_that_are_there_are_made_again_without_harm() {
+        let parent = tempfile::tempdir().unwrap();
+        create_durably(&parent.path().join("a/b/c")).unwrap();
+        assert!(parent.path().join("a/b/c").is_dir());
+        // Again, and where nothing is missing.
+        create_durably(&parent.path().join("a/b/c")).unwrap();
+        create_durably(Path::new("src")).unwrap();
     }
 
     #[test]
