@@ -48,7 +48,7 @@
 //! }
 //! ```
 //! and nobody chooses the salt it is derived with:
-//! ```compile_fail,E0308
+//! ```compile_fail,E0277
 //! use crypto::chunk::ObjectKey;
 //! fn again(key: &ObjectKey, salt: [u8; 32]) {
 //!     key.part_key(&salt);

@@ -85,6 +85,8 @@ impl DataDir {
         let path = path
             .canonicalize()
             .with_context(|| format!("cannot use data directory {shown}"))?;
+        // Also if it was there: see `create_durably`.
+        create_durably(&path).with_context(|| format!("cannot use data directory {shown}"))?;
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -124,18 +126,26 @@ impl DataDir {
 }
 
 /// Makes a private folder and those above it that are missing, and does not return before their names
-/// are on the disk: what is synced in a folder is lost with a folder that was not.
+/// are on the disk: what is synced in a folder is lost with a folder that was not. One that is there
+/// already may be left from a start that did not come so far, so its name is synced too.
 fn create_durably(path: &Path) -> io::Result<()> {
-    let missing = path.ancestors().take_while(|folder| !folder.exists());
-    let parents: Vec<&Path> = missing.filter_map(Path::parent).collect();
+    let missing = path.ancestors().skip(1);
+    let missing = missing.take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists());
+    let made: Vec<&Path> = std::iter::once(path).chain(missing).collect();
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    for parent in parents {
-        let parent = if parent.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            parent
+    for folder in made {
+        let parent = match folder.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+            Some(parent) => parent,
+            None => continue,
         };
-        File::open(parent)?.sync_all()?;
+        match File::open(parent).and_then(|parent| parent.sync_all()) {
+            // A folder that may be searched and not read cannot be synced by us.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
+            // Nor one of a file system that knows no such thing.
+            Err(e) if e.kind() == io::ErrorKind::InvalidInput => {}
+            synced => synced?,
+        }
     }
     Ok(())
 }

@@ -9,7 +9,8 @@
 //! - an aws-chunked body had its final chunk, signatures and trailers.
 //!
 //! A commit needs the `Received`, so a body cut short cannot become an object.
-//! Nothing is buffered beyond what one read of the connection brought.
+//! Nothing is buffered beyond what one read of the connection brought, and what
+//! waits to be hashed ([`crate::md5`]).
 
 use std::collections::VecDeque;
 use std::pin::Pin;

@@ -5,14 +5,14 @@
 //! cost little more than one. So a large body does not hash what arrives but keeps
 //! it, refcounted and not copied, and goes on; the body that has enough waiting,
 //! or has come to its end, hashes there and then what waits, its own and the
-//! others'. Like the leader of a group commit, who must, does it for all: nothing
-//! is handed to another thread, and no timer runs. A large body that meets no other
-//! has a blocking thread hash for it, and goes on to receive meanwhile.
+//! others'. Like the leader of a group commit, who must, does it for all; no timer
+//! runs. A large body that meets no other has a blocking thread hash for it, and goes
+//! on to receive meanwhile.
 //!
 //! Promises:
 //! - What waits is bounded for each body: [`HARD_LEN`] and one read of the
-//!   connection, in no more than [`PIECES_MAX`] pieces and those of that read, and
-//!   as much again while a run has it.
+//!   connection, and as much again while a run has it. A short piece would keep the
+//!   whole buffer it was cut from: those are copied together.
 //! - No lock is held while bytes are hashed, and a run takes a few milliseconds
 //!   at most.
 //! - A body never waits for another's bytes: only for a run that has its own, and
@@ -20,12 +20,13 @@
 //! - A small body, and any on a processor without lanes, hash as bytes arrive.
 //! - No digest, no commit: a run that panics fails every body it had. A body
 //!   dropped frees its place and its bytes at once, those in a run when that ends.
+//! - A body that has nothing waiting costs the others nothing.
 //!
 //! Does not: wipe plaintext. What waits are the buffers hyper read from the
-//! connection, which are not wiped without this either; they live a little longer,
-//! at most as long as the request.
+//! connection, or, for copies, what was just decrypted, which are not wiped without
+//! this either; they live a little longer, at most as long as the request.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -42,10 +43,10 @@ const SOFT_LEN: usize = 256 << 10;
 /// Waiting bytes from which a body hashes in any case. Half and twice of both
 /// cost more CPU for 32 MiB PUTs on 8 connections.
 const HARD_LEN: usize = 1 << 20;
-/// Waiting pieces from which a body hashes in any case: each costs some memory
-/// however short it is, and a client chooses how it cuts its chunks.
-const PIECES_MAX: usize = 256;
-/// Shorter runs are not worth the locks around them.
+/// Shorter pieces are copied together, since a client chooses how it cuts its chunks
+/// and each may keep a buffer of 64 KiB.
+const PIECE_LEN_MIN: usize = 16 << 10;
+/// Shorter runs are not worth the locks around them, nor other bodies' time.
 const RUN_LEN_MIN: usize = 32 << 10;
 /// A body that must hash lets other tasks go first, once for so many of its bytes.
 /// That costs a few microseconds where no task is ready; hashing them, 230.
@@ -69,6 +70,10 @@ pub(crate) struct Md5Group {
 struct Members {
     next: u64,
     by_id: HashMap<u64, Entry>,
+    /// Those that a run can take: with bytes waiting and their digest here.
+    ready: HashSet<u64>,
+    /// How many digests runs have.
+    in_run: usize,
     /// Whether bodies have met lately, so that it is worth to wait for another.
     meeting: bool,
 }
@@ -109,7 +114,7 @@ impl Md5Group {
         let mut members = self.members.lock();
         let id = members.next;
         members.next += 1;
-        members.meeting |= !members.by_id.is_empty();
+        members.meeting |= members.active() > 0;
         let entry = Entry {
             stream: Held::Here(Stream::new()),
             waiting: VecDeque::new(),
@@ -118,7 +123,12 @@ impl Md5Group {
         };
         members.by_id.insert(id, entry);
         let group = Arc::clone(self);
-        BodyMd5(Kind::Member(Member { group, id }))
+        BodyMd5(Kind::Member(Member {
+            group,
+            id,
+            gathered: Vec::new(),
+            has_news: false,
+        }))
     }
 }
 
@@ -138,30 +148,28 @@ impl BodyMd5 {
     pub(crate) fn push(&mut self, bytes: &Bytes) {
         match &mut self.0 {
             Kind::Alone(stream) => stream.update(bytes),
-            Kind::Member(_) if bytes.is_empty() => {}
-            Kind::Member(member) => {
-                let mut members = member.group.members.lock();
-                let entry = members.entry(member.id);
-                entry.waiting_len += bytes.len();
-                entry.waiting.push_back(bytes.clone());
-            }
+            Kind::Member(member) => member.push(bytes),
         }
     }
 
     /// Makes room for the next bytes; may hash, on this thread, for others too, or
     /// on a blocking thread of the Tokio runtime it is called in. Cancel-safe.
     pub(crate) async fn room(&mut self) -> Result<(), Error> {
-        match &self.0 {
-            Kind::Alone(_) => Ok(()),
-            Kind::Member(member) => member.hashed(Until::Room).await,
+        if let Kind::Member(member) = &mut self.0
+            && member.has_news
+        {
+            member.hashed(Until::Room).await?;
+            member.has_news = false;
         }
+        Ok(())
     }
 
     /// The digest of all bytes taken in; hashes as [`room`](Self::room) does.
     pub(crate) async fn finish(self) -> Result<[u8; 16], Error> {
         let stream = match self.0 {
             Kind::Alone(stream) => stream,
-            Kind::Member(member) => {
+            Kind::Member(mut member) => {
+                member.hand_over_gathered();
                 member.hashed(Until::Empty).await?;
                 member.leave().ok_or(LOST)?
             }
@@ -173,7 +181,7 @@ impl BodyMd5 {
 /// What a body waits for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Until {
-    /// Less waits than [`HARD_LEN`] and [`PIECES_MAX`].
+    /// Less waits than [`HARD_LEN`].
     Room,
     /// Nothing waits, and the digest is here.
     Empty,
@@ -183,9 +191,43 @@ enum Until {
 struct Member {
     group: Arc<Md5Group>,
     id: u64,
+    /// Short pieces, not waiting yet.
+    gathered: Vec<u8>,
+    /// Whether more waits than when room was made last.
+    has_news: bool,
 }
 
 impl Member {
+    fn push(&mut self, bytes: &Bytes) {
+        if bytes.len() >= PIECE_LEN_MIN {
+            self.hand_over_gathered();
+            self.hand_over(bytes.clone());
+        } else {
+            self.gathered.extend_from_slice(bytes);
+            if self.gathered.len() >= PIECE_LEN_MIN {
+                self.hand_over_gathered();
+            }
+        }
+    }
+
+    fn hand_over_gathered(&mut self) {
+        if !self.gathered.is_empty() {
+            let bytes = std::mem::take(&mut self.gathered);
+            self.hand_over(bytes.into());
+        }
+    }
+
+    fn hand_over(&mut self, bytes: Bytes) {
+        self.has_news = true;
+        let mut members = self.group.members.lock();
+        let entry = members.entry(self.id);
+        entry.waiting_len += bytes.len();
+        entry.waiting.push_back(bytes);
+        if matches!(entry.stream, Held::Here(_)) {
+            members.ready.insert(self.id);
+        }
+    }
+
     async fn hashed(&self, until: Until) -> Result<(), Error> {
         let mut yields = 0;
         loop {
@@ -211,7 +253,8 @@ impl Member {
                     return Poll::Ready(Ok(()));
                 }
                 Held::InRun => {
-                    entry.waker = Some(cx.waker().clone());
+                    let waker = entry.waker.get_or_insert_with(|| cx.waker().clone());
+                    waker.clone_from(cx.waker());
                     return Poll::Pending;
                 }
                 Held::Here(_) => {}
@@ -220,6 +263,7 @@ impl Member {
             let Some(len) = members.run_len(self.id, until, lanes) else {
                 return Poll::Ready(Ok(()));
             };
+            let lanes = if len < RUN_LEN_MIN { 1 } else { lanes };
             let elsewhere = until == Until::Room && members.is_alone();
             let run = Run {
                 taken: members.take(self.id, len, lanes),
@@ -237,7 +281,10 @@ impl Member {
 
     /// The digest, if it is here; what waits is dropped.
     fn leave(&self) -> Option<Stream> {
-        let entry = self.group.members.lock().by_id.remove(&self.id)?;
+        let mut members = self.group.members.lock();
+        members.ready.remove(&self.id);
+        let entry = members.by_id.remove(&self.id)?;
+        drop(members);
         match entry.stream {
             Held::Here(stream) => Some(stream),
             Held::InRun | Held::Lost => None,
@@ -258,17 +305,20 @@ impl Members {
             .expect("a member has its entry until it leaves")
     }
 
+    /// How many have something to hash, or are being hashed.
+    fn active(&self) -> usize {
+        self.ready.len() + self.in_run
+    }
+
     /// Whether there is nobody to share lanes with, nor was lately.
     fn is_alone(&self) -> bool {
-        self.by_id.len() == 1 && !self.meeting
+        self.active() <= 1 && !self.meeting
     }
 
     /// How many bytes wait in each member that a run can take.
     fn waiting(&self) -> impl Iterator<Item = usize> {
-        self.by_id
-            .values()
-            .filter(|entry| matches!(entry.stream, Held::Here(_)))
-            .map(|entry| entry.waiting_len)
+        let ready = self.ready.iter().filter_map(|id| self.by_id.get(id));
+        ready.map(|entry| entry.waiting_len)
     }
 
     /// How often member `id` should let others go first.
@@ -303,7 +353,7 @@ impl Members {
         }
         // As many bytes as three quarters of the members have: that fills lanes to
         // the run's end, and leaves the rest for the next run.
-        let rank = (self.by_id.len().min(lanes) * 3).div_ceil(4);
+        let rank = (self.active().min(lanes) * 3).div_ceil(4);
         let mut waiting: Vec<usize> = self.waiting().collect();
         let shared = if waiting.len() < rank {
             0
@@ -322,11 +372,10 @@ impl Members {
     fn take(&mut self, id: u64, len: usize, lanes: usize) -> Vec<Taken> {
         let own = self.entry(id).waiting_len;
         let mut ranked: Vec<(usize, u64)> = self
-            .by_id
+            .ready
             .iter()
-            .filter(|(_, entry)| entry.waiting_len > 0 && matches!(entry.stream, Held::Here(_)))
-            .map(|(other, entry)| (entry.waiting_len, *other))
-            .filter(|(_, other)| *other != id)
+            .filter(|other| **other != id)
+            .filter_map(|other| Some((self.by_id.get(other)?.waiting_len, *other)))
             .collect();
         if ranked.len() >= lanes {
             ranked.select_nth_unstable_by(lanes - 1, |a, b| b.cmp(a));
@@ -334,28 +383,32 @@ impl Members {
         }
         ranked.push((own, id));
         ranked.sort_unstable_by(|a, b| b.cmp(a));
-        self.meeting = ranked.len() > 1;
-        let taken = ranked.into_iter().filter_map(|(_, id)| {
-            let entry = self.by_id.get_mut(&id)?;
+        if lanes > 1 {
+            self.meeting = ranked.len() > 1;
+        }
+        let mut taken = Vec::with_capacity(ranked.len());
+        for (_, id) in ranked {
+            let Some(entry) = self.by_id.get_mut(&id) else {
+                continue;
+            };
             match std::mem::replace(&mut entry.stream, Held::InRun) {
-                Held::Here(stream) => Some(Taken {
+                Held::Here(stream) => taken.push(Taken {
                     id,
                     stream,
                     pieces: entry.take(len),
                 }),
-                elsewhere => {
-                    entry.stream = elsewhere;
-                    None
-                }
+                elsewhere => entry.stream = elsewhere,
             }
-        });
-        taken.collect()
+            self.ready.remove(&id);
+        }
+        self.in_run += taken.len();
+        taken
     }
 }
 
 impl Entry {
     fn is_full(&self) -> bool {
-        self.waiting_len >= HARD_LEN || self.waiting.len() >= PIECES_MAX
+        self.waiting_len >= HARD_LEN
     }
 
     /// The first `len` bytes that wait, or all of them.
@@ -416,21 +469,26 @@ impl Drop for Run {
     fn drop(&mut self) {
         let mut bytes = Vec::with_capacity(self.taken.len());
         let mut wakers = Vec::new();
-        let mut members = self.group.members.lock();
+        let mut guard = self.group.members.lock();
+        let members = &mut *guard;
         for taken in self.taken.drain(..) {
             bytes.push(taken.pieces);
+            members.in_run -= 1;
             // A member that left meanwhile wants nothing back.
             let Some(entry) = members.by_id.get_mut(&taken.id) else {
                 continue;
             };
             entry.stream = if self.hashed {
+                if entry.waiting_len > 0 {
+                    members.ready.insert(taken.id);
+                }
                 Held::Here(taken.stream)
             } else {
                 Held::Lost
             };
             wakers.extend(entry.waker.take());
         }
-        drop(members);
+        drop(guard);
         drop(bytes);
         wakers.into_iter().for_each(Waker::wake);
     }
@@ -502,18 +560,69 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn tiny_pieces_do_not_pile_up() {
+    async fn a_tiny_piece_does_not_keep_the_buffer_it_was_cut_from() {
         let group = group();
-        let _idle = group.begin(BODY_LEN_MIN);
-        let content = data(10_000);
-        let mut md5 = group.begin(BODY_LEN_MIN);
-        for piece in content.chunks(3) {
-            md5.push(&content.slice_ref(piece));
+        let content = data(100_000);
+        let mut md5 = group.begin(content.len() as u64);
+        for piece in content.chunks(7) {
+            let mut buffer = Bytes::from([piece, &[0; 8000]].concat());
+            let cut = buffer.split_to(piece.len());
+            md5.push(&cut);
             md5.room().await.unwrap();
-            let members = group.members.lock();
-            assert!(members.by_id.values().all(|entry| !entry.is_full()));
+            drop(buffer);
+            assert!(cut.is_unique());
+        }
+        let waits = waiting(&group)[0];
+        let pieces = group
+            .members
+            .lock()
+            .by_id
+            .values()
+            .next()
+            .unwrap()
+            .waiting
+            .len();
+        assert!(
+            pieces <= waits / PIECE_LEN_MIN,
+            "{pieces} pieces of {waits} bytes"
+        );
+        assert_eq!(md5.finish().await.unwrap(), Md5::digest(&content));
+    }
+
+    #[tokio::test]
+    async fn short_and_long_pieces_keep_their_order() {
+        let group = group();
+        let content = data(1 << 20);
+        let mut md5 = group.begin(content.len() as u64);
+        let mut rest = content.clone();
+        for len in [1, 40_000, 3, 3, 16_384, 16_383, 2, 100_000]
+            .into_iter()
+            .cycle()
+        {
+            if rest.is_empty() {
+                break;
+            }
+            md5.push(&rest.split_to(len.min(rest.len())));
+            md5.room().await.unwrap();
         }
         assert_eq!(md5.finish().await.unwrap(), Md5::digest(&content));
+    }
+
+    #[tokio::test]
+    async fn bodies_that_send_nothing_leave_a_body_alone() {
+        let group = group();
+        let silent: Vec<_> = (0..20).map(|_| group.begin(1 << 20)).collect();
+        let content = data(SOFT_LEN);
+        let mut md5 = group.begin(1 << 20);
+        md5.push(&content);
+        assert!(group.members.lock().is_alone());
+        // Hashed at once, on a blocking thread, and not only when a megabyte waits.
+        md5.room().await.unwrap();
+        assert_eq!(waiting(&group).into_iter().sum::<usize>(), 0);
+        assert_eq!(md5.finish().await.unwrap(), Md5::digest(&content));
+        drop(silent);
+        let members = group.members.lock();
+        assert!(members.by_id.is_empty() && members.ready.is_empty() && members.in_run == 0);
     }
 
     #[tokio::test]
@@ -580,8 +689,8 @@ mod tests {
     async fn a_run_that_panics_fails_every_body_it_had_and_no_other() {
         let group = Arc::new(Md5Group::with(2, |_| panic!("a run fails")));
         let mut bodies: Vec<_> = (0..3).map(|_| group.begin(1 << 20)).collect();
-        bodies[0].push(&data(2000));
-        bodies[1].push(&data(1000));
+        bodies[0].push(&data(2 * RUN_LEN_MIN));
+        bodies[1].push(&data(RUN_LEN_MIN));
         let spared = bodies.pop().unwrap();
         let shared = bodies.pop().unwrap();
         let leader = bodies.pop().unwrap();

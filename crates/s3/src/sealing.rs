@@ -1,7 +1,7 @@
 //! From plaintext to sealed chunks in a store's sink, in one pass.
 //!
 //! While one batch of chunks is written, the next is received; memory is two
-//! batches, whatever the object's size.
+//! batches and what waits to be hashed ([`crate::md5`]), whatever the object's size.
 
 use std::collections::VecDeque;
 use std::future::Future;

@@ -8,7 +8,7 @@
 //! Promises: the digests are those of RFC 1321, whatever the kernel, the number
 //! of streams, their lengths and how their bytes are cut into pieces; no bytes
 //! are copied but those of blocks cut in two; up to 63 bytes of plaintext stay in
-//! a stream and are wiped when it is dropped. Kernels as in [`kernel`](crate::kernel):
+//! a stream and are wiped where it is dropped, though not where it was moved from. Kernels as in [`kernel`](crate::kernel):
 //! chosen once a process, pinned by [`Lanes::with_kernel`] for tests and benches.
 //!
 //! Does not: resist anybody. MD5 is here because S3 promises it. Registers and

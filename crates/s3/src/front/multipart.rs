@@ -297,8 +297,9 @@ impl Front {
         };
         let sealed = seal(new.plain, &mut sink, with).await?;
         let etag = match sealed.received.md5 {
-            Some(md5) if has_md5_etag(&upload.protection) => md5,
-            _ => self.opaque_etag(),
+            _ if !has_md5_etag(&upload.protection) => self.opaque_etag(),
+            Some(md5) => md5,
+            None => return Err(Error::Internal("the MD5 was not computed")),
         };
         let part = envelope::Part {
             salt: sealed.salt,

@@ -108,8 +108,9 @@ impl Front {
             .checksum(new.checksum)
             .ok_or(Error::Internal("the checksum was not computed"))?;
         let etag = match sealed.received.md5 {
-            Some(md5) if has_md5_etag(&new.key.protection) => md5,
-            _ => self.opaque_etag(),
+            _ if !has_md5_etag(&new.key.protection) => self.opaque_etag(),
+            Some(md5) => md5,
+            None => return Err(Error::Internal("the MD5 was not computed")),
         };
         let object = Object {
             id: new.id,
