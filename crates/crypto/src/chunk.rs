@@ -235,20 +235,18 @@ impl StreamCipher {
         tag: &[u8; TAG_LEN],
     ) -> Result<(), CryptoError> {
         let nonce = nonce(index, last)?;
-        let opened = match &self.aead {
+        match &self.aead {
             Aead::Gcm(key) => {
                 let nonce = Nonce::assume_unique_for_key(nonce);
-                key.open_in_place_separate_tag(nonce, Aad::from(&self.aad), tag, buf)
-                    .is_ok()
+                let opened = key.open_in_place_separate_tag(nonce, Aad::from(&self.aad), tag, buf);
+                if opened.is_err() {
+                    wipe(buf);
+                    return Err(CryptoError::Unauthentic);
+                }
+                Ok(())
             }
             // Wipes by itself.
-            Aead::GcmSiv(key) => return key.open(&nonce, &self.aad, buf, tag),
-        };
-        if opened {
-            Ok(())
-        } else {
-            wipe(buf);
-            Err(CryptoError::Unauthentic)
+            Aead::GcmSiv(key) => key.open(&nonce, &self.aad, buf, tag),
         }
     }
 }

@@ -86,7 +86,7 @@ impl DataDir {
             .canonicalize()
             .with_context(|| format!("cannot use data directory {shown}"))?;
         // Also if it was there: see `create_durably`.
-        create_durably(&path).with_context(|| format!("cannot use data directory {shown}"))?;
+        sync_name(&path).with_context(|| format!("cannot use data directory {shown}"))?;
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -133,21 +133,23 @@ fn create_durably(path: &Path) -> io::Result<()> {
     let missing = missing.take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists());
     let made: Vec<&Path> = std::iter::once(path).chain(missing).collect();
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    for folder in made {
-        let parent = match folder.parent() {
-            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-            Some(parent) => parent,
-            None => continue,
-        };
-        match File::open(parent).and_then(|parent| parent.sync_all()) {
-            // A folder that may be searched and not read cannot be synced by us.
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
-            // Nor one of a file system that knows no such thing.
-            Err(e) if e.kind() == io::ErrorKind::InvalidInput => {}
-            synced => synced?,
-        }
+    made.into_iter().try_for_each(sync_name)
+}
+
+/// Syncs the folder that `path` is in, and with it the name.
+fn sync_name(path: &Path) -> io::Result<()> {
+    let parent = match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => return Ok(()),
+    };
+    match File::open(parent).and_then(|parent| parent.sync_all()) {
+        // A folder that may be searched and not read cannot be synced by us.
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        // Nor one of a file system that knows no such thing.
+        Err(e) if e.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        synced => synced,
     }
-    Ok(())
 }
 
 /// Writes `bytes` to `path` so that after a crash either the old or the new content is there, whole;

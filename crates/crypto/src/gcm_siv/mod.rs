@@ -44,11 +44,7 @@ enum Form {
 impl GcmSivKey {
     /// The key, for the fastest kernel.
     pub fn new(key: &SecretBytes<32>) -> Self {
-        match Kernel::detect() {
-            #[cfg(target_arch = "x86_64")]
-            Kernel::Vaes512 => Self(Form::Vaes512(x86::Key::new(key.expose()))),
-            _ => Self::portable(key),
-        }
+        Self::bound_to(key, Kernel::detect())
     }
 
     /// The key, for a kernel of the caller's choice; fails if the processor cannot
@@ -60,16 +56,19 @@ impl GcmSivKey {
                 kernel: kernel.name(),
             });
         }
-        Ok(match kernel {
-            #[cfg(target_arch = "x86_64")]
-            Kernel::Vaes512 => Self(Form::Vaes512(x86::Key::new(key.expose()))),
-            _ => Self::portable(key),
-        })
+        Ok(Self::bound_to(key, kernel))
     }
 
-    fn portable(key: &SecretBytes<32>) -> Self {
-        let cipher = Aes256GcmSiv::new_from_slice(key.expose()).expect("32 bytes are a key");
-        Self(Form::Portable(Box::new(cipher)))
+    fn bound_to(key: &SecretBytes<32>, kernel: Kernel) -> Self {
+        match kernel {
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Vaes512 => Self(Form::Vaes512(x86::Key::new(key.expose()))),
+            _ => {
+                let cipher =
+                    Aes256GcmSiv::new_from_slice(key.expose()).expect("32 bytes are a key");
+                Self(Form::Portable(Box::new(cipher)))
+            }
+        }
     }
 
     /// The kernel that runs.

@@ -86,12 +86,7 @@ fn seal(rounds: &RoundKeys, nonce: &[u8; 12], aad: &[u8], buf: &mut [u8]) -> [u8
     for batch in batches {
         crypt(&k, &mut counter, batch);
     }
-    if !rest.is_empty() {
-        let mut room = Room::empty();
-        room.0[..rest.len()].copy_from_slice(rest);
-        crypt(&k, &mut counter, &mut room.0);
-        rest.copy_from_slice(&room.0[..rest.len()]);
-    }
+    crypt_rest(&k, &mut counter, rest);
     tag
 }
 
@@ -116,13 +111,8 @@ fn open(
         let plain = crypt(&k, &mut counter, batch);
         sum = add(&powers, sum, plain);
     }
-    if !rest.is_empty() {
-        let mut room = Room::empty();
-        room.0[..rest.len()].copy_from_slice(rest);
-        crypt(&k, &mut counter, &mut room.0);
-        rest.copy_from_slice(&room.0[..rest.len()]);
-        sum = absorb(&powers, sum, rest);
-    }
+    crypt_rest(&k, &mut counter, rest);
+    sum = absorb(&powers, sum, rest);
     message.tag(&powers, sum, nonce, aad.len(), len)
 }
 
@@ -308,6 +298,19 @@ fn crypt(k: &[V; 15], counter: &mut V, batch: &mut [u8; BATCH]) -> [V; FLIGHT] {
         store(register, *x);
     }
     x
+}
+
+/// As [`crypt`] for what is left of a message, less than a batch.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,vaes,vpclmulqdq,aes")]
+fn crypt_rest(k: &[V; 15], counter: &mut V, rest: &mut [u8]) {
+    if rest.is_empty() {
+        return;
+    }
+    let mut room = Room::empty();
+    room.0[..rest.len()].copy_from_slice(rest);
+    crypt(k, counter, &mut room.0);
+    rest.copy_from_slice(&room.0[..rest.len()]);
 }
 
 /// Counters of the first four blocks (RFC 8452, 4): the tag with its top bit set, its

@@ -16,6 +16,7 @@
 use core::arch::x86_64::*;
 
 use super::{Block, Kernel, T, Words};
+use crate::x86::operations;
 
 /// Whether this processor, and the system under it, run `kernel`.
 pub(super) fn runs(kernel: Kernel) -> bool {
@@ -105,17 +106,6 @@ macro_rules! kernel {
             }
         }
     };
-}
-
-/// Gives safe names to the intrinsics of one width.
-macro_rules! operations {
-    ($features:literal: $($name:ident($($arg:ident),*) = $body:expr;)*) => {$(
-        #[inline]
-        #[target_feature(enable = $features)]
-        fn $name($($arg: V),*) -> V {
-            $body
-        }
-    )*};
 }
 
 /// Loads and stores of one width.

@@ -296,11 +296,7 @@ impl Front {
             random: &*self.random,
         };
         let sealed = seal(new.plain, &mut sink, with).await?;
-        let etag = match sealed.received.md5 {
-            _ if !has_md5_etag(&upload.protection) => self.opaque_etag(),
-            Some(md5) => md5,
-            None => return Err(Error::Internal("the MD5 was not computed")),
-        };
+        let etag = self.content_etag(&upload.protection, &sealed.received)?;
         let part = envelope::Part {
             salt: sealed.salt,
             size: sealed.received.len,

@@ -15,6 +15,7 @@ use crate::checksum::{Algorithm as ChecksumAlgorithm, Checksum, Coverage};
 use crate::condition::WriteCondition;
 use crate::envelope::{Attributes, Layout, Object, ObjectId, Protection, stream_place};
 use crate::error::Error;
+use crate::guard::Received;
 use crate::object_key::{NewKey, Place};
 use crate::request::Request;
 use crate::sealing::{Plain, Seal, seal};
@@ -107,11 +108,7 @@ impl Front {
             .received
             .checksum(new.checksum)
             .ok_or(Error::Internal("the checksum was not computed"))?;
-        let etag = match sealed.received.md5 {
-            _ if !has_md5_etag(&new.key.protection) => self.opaque_etag(),
-            Some(md5) => md5,
-            None => return Err(Error::Internal("the MD5 was not computed")),
-        };
+        let etag = self.content_etag(&new.key.protection, &sealed.received)?;
         let object = Object {
             id: new.id,
             size: sealed.received.len,
@@ -188,6 +185,20 @@ impl Front {
         let mut id = [0; 16];
         self.random.fill(&mut id);
         id
+    }
+
+    /// The entity tag of content that was received whole.
+    pub(super) fn content_etag(
+        &self,
+        protection: &Protection,
+        received: &Received,
+    ) -> Result<[u8; 16], Error> {
+        if has_md5_etag(protection) {
+            let md5 = received.md5;
+            md5.ok_or(Error::Internal("the MD5 was not computed"))
+        } else {
+            Ok(self.opaque_etag())
+        }
     }
 
     /// An entity tag that says nothing about the content.
