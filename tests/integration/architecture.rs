@@ -7,8 +7,10 @@ use std::fs;
 use tests::{Package, packages, root, sources};
 
 /// Who uses whom. Nothing else.
-const USES: [(&str, &[&str]); 8] = [
+const USES: [(&str, &[&str]); 10] = [
+    ("host", &[]),
     ("crypto", &[]),
+    ("catalogue", &["crypto", "host"]),
     ("iam", &[]),
     ("nbd", &[]),
     ("keyring", &["crypto", "iam"]),

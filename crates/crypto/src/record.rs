@@ -21,6 +21,8 @@ const VERSION: u8 = 1;
 const RECORD_LABEL: &[u8] = b"sealgate record v1";
 const OBJECT_KEY_LABEL: &[u8] = b"sealgate object key v1";
 
+/// What [`RecordKey::seal_at`] adds to a record, in bytes.
+pub const PLACED_OVERHEAD: usize = PLACED_HEADER_LEN + committing::OVERHEAD;
 /// What sealing adds to a record, in bytes.
 pub const RECORD_OVERHEAD: usize = 1 + committing::OVERHEAD;
 /// Length of a wrapped object key in bytes.
@@ -93,6 +95,112 @@ impl RecordKey {
             _ => Err(CryptoError::Unauthentic),
         }
     }
+}
+
+/// Where a record of the catalogue belongs. All of it is authenticated, so a record that was moved, or put back to an
+/// earlier version of itself, does not open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place<'a> {
+    /// The table's name.
+    pub table: &'a str,
+    /// The account that it belongs to; empty for what belongs to none.
+    pub account: &'a str,
+    /// The region that it belongs to; empty for what belongs to none.
+    pub region: &'a str,
+    /// Its id in the table.
+    pub id: &'a [u8],
+    /// How often it was written, this time included: from 1.
+    pub version: u64,
+}
+
+/// A sealed record on its way to a store. [`RecordKey::seal_at`] alone makes one, so plaintext cannot be stored by
+/// mistake:
+/// ```compile_fail,E0423
+/// let forged = crypto::record::SealedRecord(b"plaintext".to_vec());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedRecord(Vec<u8>);
+
+impl SealedRecord {
+    /// The bytes to store.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The bytes to store.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+/// First byte of a record sealed for a [`Place`].
+const PLACED_VERSION: u8 = 2;
+const PLACED_LABEL: &[u8] = b"sealgate record v2";
+/// Version byte and generation.
+const PLACED_HEADER_LEN: usize = 5;
+
+/// The generation of the key that a record was sealed under, which is in clear in front of it. Not authenticated
+/// before the record is opened.
+pub fn generation_of(sealed: &[u8]) -> Result<u32, CryptoError> {
+    match sealed.first_chunk::<PLACED_HEADER_LEN>() {
+        Some([PLACED_VERSION, generation @ ..]) => Ok(u32::from_be_bytes(*generation)),
+        _ => Err(CryptoError::Unauthentic),
+    }
+}
+
+impl RecordKey {
+    /// Seals `plaintext` for `place` under this key, which is of `generation`. The result is
+    /// [`PLACED_OVERHEAD`] bytes longer.
+    pub fn seal_at(
+        &self,
+        place: &Place<'_>,
+        generation: u32,
+        plaintext: &[u8],
+        random: &dyn Random,
+    ) -> SealedRecord {
+        let header = placed_header(generation);
+        let mut out = Vec::with_capacity(PLACED_OVERHEAD + plaintext.len());
+        out.extend_from_slice(&header);
+        let aad = placed_aad(place);
+        committing::seal_onto(
+            &mut out,
+            &self.0,
+            PLACED_LABEL,
+            &header,
+            &aad,
+            plaintext,
+            random,
+        );
+        SealedRecord(out)
+    }
+
+    /// Opens what [`seal_at`](Self::seal_at) made for the same place; all else is [`CryptoError::Unauthentic`].
+    /// Which generation's key to open it with says [`generation_of`].
+    pub fn open_at(&self, place: &Place<'_>, sealed: &[u8]) -> Result<SecretVec, CryptoError> {
+        let header = placed_header(generation_of(sealed)?);
+        let sealed = &sealed[PLACED_HEADER_LEN..];
+        committing::open(&self.0, PLACED_LABEL, &header, &placed_aad(place), sealed)
+    }
+}
+
+fn placed_header(generation: u32) -> [u8; PLACED_HEADER_LEN] {
+    let mut header = [PLACED_VERSION; PLACED_HEADER_LEN];
+    header[1..].copy_from_slice(&generation.to_be_bytes());
+    header
+}
+
+fn placed_aad(place: &Place<'_>) -> Vec<u8> {
+    let mut aad = Vec::with_capacity(64 + place.id.len());
+    for part in [
+        place.table.as_bytes(),
+        place.account.as_bytes(),
+        place.region.as_bytes(),
+        place.id,
+    ] {
+        push_prefixed(&mut aad, part);
+    }
+    aad.extend_from_slice(&place.version.to_be_bytes());
+    aad
 }
 
 fn place(table: &str, id: &[u8]) -> Vec<u8> {
@@ -246,6 +354,65 @@ mod tests {
         }
         let extended = [&sealed[..], &[0]].concat();
         assert!(key("keys").open("t", b"i", &extended).is_err());
+    }
+
+    #[test]
+    fn a_placed_record_opens_in_its_own_place_and_version_alone() {
+        let place = Place {
+            table: "key",
+            account: "123456789012",
+            region: "us-east-1",
+            id: b"row",
+            version: 3,
+        };
+        let random = SeededRandom::new(4);
+        let sealed = key("key").seal_at(&place, 7, b"secret", &random);
+        assert_eq!(sealed.as_bytes().len(), 6 + PLACED_OVERHEAD);
+        assert_eq!(generation_of(sealed.as_bytes()), Ok(7));
+        let opened = key("key").open_at(&place, sealed.as_bytes()).unwrap();
+        assert_eq!(opened.expose(), b"secret");
+        for elsewhere in [
+            Place {
+                table: "alias",
+                ..place
+            },
+            Place {
+                account: "123456789013",
+                ..place
+            },
+            Place {
+                account: "",
+                ..place
+            },
+            Place {
+                region: "us-east-2",
+                ..place
+            },
+            Place {
+                id: b"rox",
+                ..place
+            },
+            Place {
+                version: 2,
+                ..place
+            },
+        ] {
+            let refused = key("key").open_at(&elsewhere, sealed.as_bytes());
+            assert_eq!(
+                refused.unwrap_err(),
+                CryptoError::Unauthentic,
+                "{elsewhere:?}"
+            );
+        }
+        for bit in 0..sealed.as_bytes().len() * 8 {
+            let mut bad = sealed.as_bytes().to_vec();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(key("key").open_at(&place, &bad).is_err(), "bit {bit}");
+        }
+        for len in 0..sealed.as_bytes().len() {
+            let cut = &sealed.as_bytes()[..len];
+            assert!(key("key").open_at(&place, cut).is_err(), "cut to {len}");
+        }
     }
 
     #[test]
