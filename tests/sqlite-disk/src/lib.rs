@@ -1,0 +1,16 @@
+//! For tests: a SQLite VFS over [`host::Disk`], so that a database runs on the simulated disk.
+//!
+//! It behaves as SQLite's own unix VFS does where that matters to what survives: it reports
+//! `SQLITE_IOCAP_POWERSAFE_OVERWRITE` and nothing else, syncs the folder when a new journal or write-ahead log is first
+//! synced and when a file is deleted durably, and never the folder of the database itself.
+//!
+//! It has no shared memory and no locks: open the database from one connection, with `locking_mode = EXCLUSIVE` set
+//! before anything else is done.
+//!
+//! Why not a crate: `sqlite-plugin` needs libclang to build its bindings; `sqlite-vfs` is not kept any more. The calls
+//! are those of <https://www.sqlite.org/c3ref/vfs.html> and <https://www.sqlite.org/c3ref/io_methods.html>.
+#![deny(unsafe_code)]
+
+mod vfs;
+
+pub use vfs::{Registered, register};
