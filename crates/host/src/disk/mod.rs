@@ -1,7 +1,7 @@
 //! Files and folders, as a store needs them: by offset, with every sync asked for.
 //!
-//! [`OsDisk`] is the real one. The simulated twin (feature `test-util`) keeps what was not synced in a volatile
-//! cache and loses any part of it.
+//! [`OsDisk`] is the real one. The simulated twin, `sim::SimDisk` (feature `test-util`), keeps what was not synced in a
+//! volatile cache and loses any part of it.
 //!
 //! Assumed of the disk under a file: an aligned sector of 512 bytes is written whole or not at all; a sync that
 //! returns success has made durable what was written before it began; nothing else changes what was synced. Not
@@ -14,6 +14,8 @@
 use std::{fmt, io, path::Path, sync::Arc};
 
 mod os;
+#[cfg(any(test, feature = "test-util"))]
+pub mod sim;
 
 pub use os::OsDisk;
 
