@@ -18,7 +18,16 @@ impl Expect {
     pub fn next_version(self) -> u64 {
         match self {
             Self::Absent => 1,
-            Self::Version(version) => version + 1,
+            // No store counts that far: the expectation does not hold, and the number is not used.
+            Self::Version(version) => version.saturating_add(1),
+        }
+    }
+
+    /// Whether it holds for a record that has `version`, or none.
+    pub fn holds(self, version: Option<u64>) -> bool {
+        match self {
+            Self::Absent => version.is_none(),
+            Self::Version(expected) => version == Some(expected),
         }
     }
 }
@@ -57,7 +66,27 @@ pub enum Write {
     },
 }
 
-/// Changes that happen together or not at all. A key of a table may be in it once.
+impl Write {
+    /// The record that it is about.
+    pub fn target(&self) -> (Table, &Key) {
+        match self {
+            Self::Put { table, key, .. }
+            | Self::Erase { table, key, .. }
+            | Self::Check { table, key, .. } => (*table, key),
+        }
+    }
+
+    /// What must hold for it to happen.
+    pub fn expect(&self) -> Expect {
+        match self {
+            Self::Put { expect, .. } | Self::Check { expect, .. } => *expect,
+            Self::Erase { version, .. } => Expect::Version(*version),
+        }
+    }
+}
+
+/// Changes that happen together or not at all: 1 to [`BATCH_STEPS_MAX`](crate::limits::BATCH_STEPS_MAX) steps, in
+/// which a record is named once.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Batch {
     writes: Vec<Write>,

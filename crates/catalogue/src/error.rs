@@ -30,9 +30,13 @@ pub enum CatalogueError {
     /// An earlier failure left the store in a state that is not known; open it anew.
     #[error("the catalogue has stopped: {0}")]
     Stopped(String),
-    /// Changes after the sequence asked for are no longer kept: read the tables anew.
-    #[error("changes that far back are no longer kept")]
+    /// Changes after the sequence asked for are no longer kept, or that sequence was not reached yet: the store is an
+    /// earlier one. Read the tables anew.
+    #[error("the changes after that sequence are not there")]
     Trimmed,
+    /// There is no store.
+    #[error("there is no catalogue")]
+    Missing,
     /// The store is damaged.
     #[error("the catalogue is damaged: {0}")]
     Damaged(String),

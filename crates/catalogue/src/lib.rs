@@ -14,23 +14,35 @@
 
 mod batch;
 mod error;
+#[cfg(any(test, feature = "test-util"))]
+mod faulty;
+pub mod limits;
+#[cfg(any(test, feature = "test-util"))]
+mod memory;
 mod record;
 
 use async_trait::async_trait;
 pub use batch::{Batch, Expect, Write};
 pub use crypto::record::SealedRecord;
 pub use error::CatalogueError;
-pub use record::{Changed, Changes, Key, Page, Record, Scope, Sequence, Table};
+#[cfg(any(test, feature = "test-util"))]
+pub use faulty::{Call, Fault, FaultyCatalogue};
+#[cfg(any(test, feature = "test-util"))]
+pub use memory::MemoryCatalogue;
+pub use record::{Changed, Changes, Key, Page, Record, Scope, Sequence, StoreId, Table};
 
-/// Keeps sealed records.
+/// Keeps sealed records. Requests that break one of the [`limits`] are [`CatalogueError::Invalid`].
 #[async_trait]
 pub trait Catalogue: Send + Sync + 'static {
+    /// Which store this is.
+    async fn store_id(&self) -> Result<StoreId, CatalogueError>;
+
     /// One record.
     async fn get(&self, table: Table, key: &Key) -> Result<Option<Record>, CatalogueError>;
 
     /// Records of a table in the order of their keys (account, region, id, each by its bytes): those of `scope`, or
     /// all if it is `None`, that come after `after`; at most `limit` of them, and fewer only at the end or where a
-    /// page grows too long in bytes. One page is one moment; two are not.
+    /// page grows too long. One page is one moment; two are not.
     async fn page(
         &self,
         table: Table,
@@ -39,20 +51,22 @@ pub trait Catalogue: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Page, CatalogueError>;
 
-    /// Applies `batch`, durably, and returns the sequence it got. Cancelled, it is applied or not.
+    /// Applies `batch`, durably, and returns the sequence it got, also if it only checks. Cancelled, it is applied
+    /// or not.
     async fn commit(&self, batch: Batch) -> Result<Sequence, CatalogueError>;
 
     /// The sequence of the last commit.
     async fn sequence(&self) -> Result<Sequence, CatalogueError>;
 
     /// What was changed by commits after `after`, oldest first, whole commits only, about `limit` changes at most.
-    /// [`CatalogueError::Trimmed`] if some of it is no longer kept: then read the tables anew.
+    /// [`CatalogueError::Trimmed`] if some of it is no longer kept or `after` was not reached yet.
     async fn changes(&self, after: Sequence, limit: usize) -> Result<Changes, CatalogueError>;
 
     /// Waits until the sequence is greater than `after` and returns it. Sees commits of other processes within a
-    /// second. Cancel-safe.
+    /// second. [`CatalogueError::Trimmed`] if `after` was not reached yet. Cancel-safe.
     async fn wait(&self, after: Sequence) -> Result<Sequence, CatalogueError>;
 
-    /// Makes erased records unrecoverable as far as the store can.
+    /// Makes erased and replaced records unrecoverable as far as the store can. The changes that tell of them, keys
+    /// included, stay until they are trimmed.
     async fn purge(&self) -> Result<(), CatalogueError>;
 }

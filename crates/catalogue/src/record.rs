@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crypto::record::Place;
+use host::entropy::{Entropy, uuid_text};
 
 /// The name of a table: part of what its records are sealed for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,7 +39,8 @@ impl fmt::Display for Table {
     }
 }
 
-/// Whose a record is. Both parts are empty for what belongs to the whole store.
+/// Whose a record is. Both parts are empty for what belongs to the whole store; otherwise each is at most 64 visible
+/// ASCII characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Scope {
     /// The account.
@@ -92,6 +94,23 @@ impl Record {
     /// Where it must have been sealed for to open.
     pub fn place(&self, table: Table) -> Place<'_> {
         self.key.place(table, self.version)
+    }
+}
+
+/// Which store this is: 16 random bytes, drawn when it was made. Every part of a data directory carries them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StoreId(pub [u8; 16]);
+
+impl StoreId {
+    /// A new one.
+    pub fn draw(entropy: &dyn Entropy) -> Self {
+        Self(entropy.uuid())
+    }
+}
+
+impl fmt::Display for StoreId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&uuid_text(&self.0))
     }
 }
 
