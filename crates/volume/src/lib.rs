@@ -32,17 +32,17 @@ mod geometry;
 mod id;
 mod log;
 mod map;
+mod model;
 mod protection;
 mod ranges;
-mod request;
+mod slot_file;
 mod slots;
-mod store;
 mod volumes;
 
 pub use attached::{AttachedVolume, Extent, ExtentKind};
 pub use error::{ErrorKind, VolumeError};
 pub use id::VolumeId;
-pub use request::{
+pub use model::{
     CreateVolume, Encryption, Protection, Tag, VolumeInfo, VolumeSize, VolumeState, VolumeType,
 };
 pub use volumes::{Options, Volumes};

@@ -29,8 +29,8 @@ use crate::{
     device::disk::sync_dir,
     engine::BASE_GENERATION,
     files,
+    model::check_tags,
     protection::{Sealed, Unencrypted},
-    request::check_tags,
 };
 
 /// The name in the encryption context of a volume's data key, as EBS's.

@@ -32,8 +32,8 @@ use crate::{
     map::Map,
     protection::Protection,
     ranges::Ranges,
+    slot_file::SlotFile,
     slots::Slots,
-    store::SlotStore,
 };
 
 mod commit;
@@ -75,7 +75,7 @@ pub(crate) struct Shape {
 pub(crate) struct Engine<P: Protection> {
     shape: Shape,
     protection: P,
-    store: SlotStore<P>,
+    store: SlotFile<P>,
     slots: Slots,
     map: Map,
     ranges: Ranges,

@@ -18,8 +18,8 @@ use crate::{
     map::{Entry, Map},
     protection::Protection,
     ranges::Ranges,
+    slot_file::SlotFile,
     slots::Slots,
-    store::SlotStore,
 };
 
 /// Writes the log of a new, empty volume. Its slot file is empty.
@@ -81,7 +81,7 @@ impl<P: Protection> Engine<P> {
             return Err(damaged(0, "the log has no layer"));
         }
 
-        let store = SlotStore::new(media.slots);
+        let store = SlotFile::new(media.slots);
         let len = store
             .len()
             .map_err(|error| VolumeError::from_io("reading the slot file", error))?;

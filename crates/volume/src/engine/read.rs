@@ -9,7 +9,7 @@ use crate::{
     geometry::{CHUNK_LEN, CHUNK_SECTORS, Chunk, Generation, SECTOR_LEN},
     protection::Protection,
     ranges::windows,
-    store::Place,
+    slot_file::Place,
 };
 
 /// Stored sectors that lie together, in the file and in the buffer.

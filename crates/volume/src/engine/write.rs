@@ -13,7 +13,7 @@ use crate::{
     map::Entry,
     protection::Protection,
     ranges::{WINDOW_CHUNKS, windows},
-    store::Place,
+    slot_file::Place,
 };
 
 use super::BASE_GENERATION;

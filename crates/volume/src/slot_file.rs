@@ -1,6 +1,6 @@
 //! The slot file: sectors in, sectors out.
 //!
-//! A [`SlotStore`] takes what its volume's protection made and nothing else: for a sealed volume, sealed sectors.
+//! A [`SlotFile`] takes what its volume's protection made and nothing else: for a sealed volume, sealed sectors.
 
 use std::{io, marker::PhantomData, sync::Arc};
 
@@ -25,12 +25,12 @@ impl Place {
 }
 
 /// The slot file of a volume under protection `P`.
-pub(crate) struct SlotStore<P> {
+pub(crate) struct SlotFile<P> {
     device: Arc<dyn Device>,
     protection: PhantomData<fn(P)>,
 }
 
-impl<P: Protection> SlotStore<P> {
+impl<P: Protection> SlotFile<P> {
     pub(crate) fn new(device: Arc<dyn Device>) -> Self {
         Self {
             device,
