@@ -97,6 +97,10 @@ pub const fn plain_len(sealed_len: u64) -> Option<u64> {
 
 /// Plaintext bytes in chunk `index` of a stream of `plain_len` bytes; `None`
 /// past the last.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "what the last chunk holds is at most CHUNK_LEN"
+)]
 pub const fn chunk_plain_len(plain_len: u64, index: u64) -> Option<usize> {
     let last = chunk_count(plain_len) - 1;
     if index < last {

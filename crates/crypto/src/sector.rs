@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn sectors_come_back_in_place_and_do_not_open_elsewhere() {
-        let mut buf: Vec<u8> = (0..8192u32).map(|i| i as u8).collect();
+        let mut buf: Vec<u8> = (0..8192u32).map(|i| i.to_le_bytes()[0]).collect();
         let plain = buf.clone();
         let sealed = key().seal(
             PlainSectors::new(&mut buf, SectorSize::B4096).unwrap(),

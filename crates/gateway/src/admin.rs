@@ -51,6 +51,7 @@ pub(crate) struct Admin {
 
 impl Admin {
     /// Answers one request.
+    #[expect(clippy::unused_async, reason = "hyper's service wants a future")]
     pub(crate) async fn handle(
         self: Arc<Self>,
         request: Request<Incoming>,

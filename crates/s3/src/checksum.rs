@@ -341,7 +341,9 @@ mod tests {
 
     #[test]
     fn crcs_of_parts_combine_into_that_of_the_whole() {
-        let data: Vec<u8> = (0..100_000u32).map(|n| ((n * 31) >> 3) as u8).collect();
+        let data: Vec<u8> = (0..100_000u32)
+            .map(|n| ((n * 31) >> 3).to_le_bytes()[0])
+            .collect();
         for algorithm in [Algorithm::Crc32, Algorithm::Crc32c, Algorithm::Crc64Nvme] {
             let plan = Plan {
                 algorithm,

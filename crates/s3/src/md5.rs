@@ -644,7 +644,7 @@ mod tests {
     #[tokio::test]
     async fn one_body_hashes_what_the_others_have_waiting() {
         let group = group();
-        let content = data(BODY_LEN_MIN as usize);
+        let content = data(usize::try_from(BODY_LEN_MIN).unwrap());
         let mut bodies: Vec<_> = (0..5).map(|_| group.begin(1 << 20)).collect();
         for md5 in &mut bodies {
             md5.push(&content);

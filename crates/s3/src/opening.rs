@@ -183,8 +183,8 @@ impl Source {
             let from = read.wanted.start.clamp(offset, offset + len) - offset;
             let to = read.wanted.end.clamp(offset, offset + len) - offset;
             if from < to {
-                // In range: both are at most the buffer's length.
-                pieces.push(plain.slice(from as usize..to as usize));
+                let within = |at| usize::try_from(at).expect("at most the buffer's length");
+                pieces.push(plain.slice(within(from)..within(to)));
             }
             offset += len;
             next += got;

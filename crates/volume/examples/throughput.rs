@@ -87,6 +87,7 @@ const ROWS: [&str; 6] = [
     "write 4 KiB + flush, /s",
 ];
 
+#[expect(clippy::cast_precision_loss, reason = "three digits are printed")]
 fn measure(store: &dyn Store) -> [f64; 6] {
     // What the one before left: pages to write back, blocks to discard.
     rustix::fs::sync();

@@ -12,7 +12,7 @@ use crate::{
     descriptor::Descriptor,
     device::{Device, LogDir},
     engine::{Engine, Media, Shape},
-    geometry::CHUNK_LEN,
+    geometry::{CHUNK_LEN, CHUNK_SECTORS, SECTOR_LEN},
     log::{
         Record,
         frame::{self, FileHeader, FramePlace, PAGE_LEN, PAYLOAD_LEN_MAX},
@@ -64,7 +64,7 @@ pub fn log(data: &[u8]) {
 fn open(log: Vec<u8>) {
     let file = Bytes(log.into());
     let media = Media {
-        slots: Arc::new(Bytes(vec![0; CHUNK_LEN as usize].into())),
+        slots: Arc::new(Bytes(vec![0; SECTOR_LEN * CHUNK_SECTORS as usize].into())),
         log: Box::new(file),
         on_failed: Box::new(|| ()),
     };
@@ -155,6 +155,7 @@ mod tests {
     use crate::device::sim::Rng;
 
     #[test]
+    #[allow(clippy::cast_possible_truncation)]
     fn nothing_a_disk_gives_back_makes_a_decoder_panic() {
         let mut rng = Rng(1);
         let golden = include_bytes!("../golden/map.log");

@@ -39,6 +39,16 @@ impl Chunk {
     pub(crate) fn first_sector(self) -> u64 {
         u64::from(self.0) * u64::from(CHUNK_SECTORS)
     }
+
+    /// Which of its sectors holds a byte of it.
+    pub(crate) fn sector_at(self, offset: u64) -> u32 {
+        u32::try_from((offset - self.start()) / SECTOR_LEN as u64).expect("a byte of the chunk")
+    }
+}
+
+/// Where in its sector a byte is.
+pub(crate) fn within_sector(offset: u64) -> usize {
+    usize::try_from(offset % SECTOR_LEN as u64).expect("below SECTOR_LEN")
 }
 
 /// Which slot of the slot file, from its beginning.

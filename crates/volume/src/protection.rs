@@ -206,7 +206,9 @@ mod tests {
     #[test]
     fn sectors_open_to_what_was_sealed() {
         let volume = sealed("vol-00000000000000001");
-        let mut sectors: Vec<u8> = (0..3 * SECTOR_LEN).map(|n| (n % 251) as u8).collect();
+        let mut sectors: Vec<u8> = (0..3 * SECTOR_LEN)
+            .map(|n| u8::try_from(n % 251).unwrap())
+            .collect();
         let plain = sectors.clone();
         volume.seal(Generation(1), (1 << 34) - 3, &mut sectors);
         assert_ne!(sectors, plain);

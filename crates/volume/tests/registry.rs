@@ -1,5 +1,5 @@
 //! The registry on real files, with a real keyring.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 use std::{path::Path, sync::Arc};
 

@@ -140,7 +140,7 @@ fn check_len(bytes: &[u8]) -> Result<(), CryptoError> {
         return Err(CryptoError::PlaintextLength {
             len: bytes.len(),
             min: 0,
-            max: MESSAGE_LEN_MAX as usize,
+            max: usize::try_from(MESSAGE_LEN_MAX).unwrap_or(usize::MAX),
         });
     }
     Ok(())

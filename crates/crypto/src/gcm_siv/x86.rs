@@ -367,5 +367,5 @@ operations! { "avx512f,avx512bw,vaes,vpclmulqdq,aes":
         low_by_high(low, modulus()),
         high
     );
-    modulus() = _mm512_broadcast_i32x4(_mm_set_epi64x(0xc200_0000_0000_0000_u64 as i64, 1));
+    modulus() = _mm512_broadcast_i32x4(_mm_set_epi64x(0xc200_0000_0000_0000_u64.cast_signed(), 1));
 }

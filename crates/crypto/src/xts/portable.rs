@@ -163,6 +163,7 @@ impl Tweaks<'_> {
 
 /// Mask i is `tweak` times x^i, in GF(2^128) (IEEE 1619, 5.2).
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the halves of the tweak")]
 fn fill(masks: &mut Masks, tweak: u128) {
     let (low, high) = (tweak as u64, (tweak >> 64) as u64);
     for (i, mask) in masks.iter_mut().enumerate() {

@@ -63,7 +63,9 @@ impl Dice {
 
     async fn before(&self) -> Result<(), StoreError> {
         if self.hits(self.faults.delay_per_mille) {
-            let longest = (self.faults.delay_max.as_micros() as u64).max(1);
+            let longest = u64::try_from(self.faults.delay_max.as_micros())
+                .unwrap_or(u64::MAX)
+                .max(1);
             tokio::time::sleep(Duration::from_micros(self.throw() % longest)).await;
         }
         if !self.hits(self.faults.fail_per_mille) {

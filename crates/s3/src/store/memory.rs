@@ -453,7 +453,7 @@ impl ObjectStore for MemoryStore {
             size: chosen.iter().map(|part| part.record.plain_len).sum(),
             modified: commit.modified,
             sequence: state.next_sequence(),
-            part_count: chosen.len() as u32,
+            part_count: u32::try_from(chosen.len()).expect("at most 10,000 parts"),
             envelope: commit.envelope,
         };
         let bucket = state.bucket(bucket)?;

@@ -1,5 +1,5 @@
 //! The object stores: one suite of behaviour for all of them, and what is the local store's own.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 mod concurrency;
 mod conformance;

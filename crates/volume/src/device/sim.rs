@@ -233,7 +233,7 @@ impl SimDisk {
     pub(crate) fn log_bytes(&self) -> Vec<u8> {
         let state = self.0.lock();
         let file = &state.files[state.log];
-        let mut out = vec![0; file.len as usize];
+        let mut out = vec![0; usize::try_from(file.len).expect("held in memory")];
         for (index, out) in (0..).zip(out.chunks_mut(512)) {
             if let Some(block) = file.block(index) {
                 out.copy_from_slice(&block[..out.len()]);
@@ -313,7 +313,7 @@ impl Device for SimHandle {
         let mut at = 0;
         while at < buf.len() {
             let position = offset + at as u64;
-            let within = (position % block_len) as usize;
+            let within = usize::try_from(position % block_len).expect("below a usize");
             let len = (file.block_len - within).min(buf.len() - at);
             match file.block(position / block_len) {
                 Some(block) => buf[at..at + len].copy_from_slice(&block[within..within + len]),

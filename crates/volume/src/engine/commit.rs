@@ -86,6 +86,10 @@ impl Commit {
             drop(state);
             let guard = EndOnUnwind(self);
             let outcome = round();
+            #[expect(
+                clippy::mem_forget,
+                reason = "the round has not unwound; it holds no secret"
+            )]
             std::mem::forget(guard);
             state = self.state.lock();
             state.end(outcome);

@@ -38,7 +38,7 @@ impl<P: Protection> Engine<P> {
                 let _held = self.ranges.read(mapped, mapped);
                 self.map.get(mapped)
             };
-            let first = (sector_of(at) - mapped.first_sector()) as u32;
+            let first = mapped.sector_at(at);
             let last =
                 (sector_of(end - 1) - mapped.first_sector()).min(u64::from(CHUNK_SECTORS) - 1);
             let mut sector = first;

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 use super::{Engine, sector_of};
 use crate::{
     VolumeError,
-    geometry::{CHUNK_LEN, CHUNK_SECTORS, Chunk, Generation, SECTOR_LEN},
+    geometry::{CHUNK_LEN, CHUNK_SECTORS, Chunk, Generation, SECTOR_LEN, within_sector},
     protection::Protection,
     ranges::windows,
     slot_file::Place,
@@ -27,7 +27,8 @@ impl<P: Protection> Engine<P> {
         self.check(offset, buf.len() as u64)?;
         let mut rest = buf;
         for (at, len) in windows(offset, rest.len() as u64) {
-            let (now, later) = rest.split_at_mut(len as usize);
+            let (now, later) =
+                rest.split_at_mut(usize::try_from(len).expect("at most what is left"));
             self.read_window(at, now)?;
             rest = later;
         }
@@ -55,8 +56,8 @@ impl<P: Protection> Engine<P> {
         while at < buf.len() {
             let position = offset + at as u64;
             let chunk = Chunk::at(position);
-            let first = (sector_of(position) - chunk.first_sector()) as u32;
-            let left = ((buf.len() - at) / SECTOR_LEN) as u32;
+            let first = chunk.sector_at(position);
+            let left = u32::try_from((buf.len() - at) / SECTOR_LEN).expect("a window's");
             let end = CHUNK_SECTORS.min(first.saturating_add(left));
             let Some(entry) = self.map.get(chunk) else {
                 let len = (end - first) as usize * SECTOR_LEN;
@@ -119,7 +120,7 @@ impl<P: Protection> Engine<P> {
     /// Part of one sector, under its lock.
     fn read_part(&self, offset: u64, buf: &mut [u8]) -> Result<(), VolumeError> {
         let mut sector = Zeroizing::new([0; SECTOR_LEN]);
-        let within = (offset % SECTOR_LEN as u64) as usize;
+        let within = within_sector(offset);
         self.read_sectors(offset - within as u64, &mut sector[..])?;
         buf.copy_from_slice(&sector[within..within + buf.len()]);
         Ok(())
@@ -130,7 +131,7 @@ impl<P: Protection> Engine<P> {
 /// none of is empty.
 pub(super) fn split(offset: u64, buf: &mut [u8]) -> (&mut [u8], &mut [u8], &mut [u8]) {
     const { assert!(CHUNK_LEN.is_multiple_of(SECTOR_LEN as u64)) };
-    let within = (offset % SECTOR_LEN as u64) as usize;
+    let within = within_sector(offset);
     let head = match within {
         0 => 0,
         _ => (SECTOR_LEN - within).min(buf.len()),

@@ -1,6 +1,7 @@
 //! The durability contract, against a model: random requests on a disk that crashes, replayed from seeds.
 //!
 //! `VOLUME_SEED=n` runs one seed, `VOLUME_SEEDS=n` that many.
+#![allow(clippy::cast_possible_truncation)]
 
 use std::sync::Arc;
 

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::{Engine, read::split, sector_of};
 use crate::{
     VolumeError,
-    geometry::{CHUNK_SECTORS, Chunk, Generation, SECTOR_LEN, Sectors, Slot},
+    geometry::{CHUNK_SECTORS, Chunk, Generation, SECTOR_LEN, Sectors, Slot, within_sector},
     map::Entry,
     protection::Protection,
     ranges::{WINDOW_CHUNKS, windows},
@@ -53,7 +53,8 @@ impl<P: Protection> Engine<P> {
         self.check(offset, buf.len() as u64)?;
         let mut rest = buf;
         for (at, len) in windows(offset, rest.len() as u64) {
-            let (now, later) = rest.split_at_mut(len as usize);
+            let (now, later) =
+                rest.split_at_mut(usize::try_from(len).expect("at most what is left"));
             self.write_window(at, now)?;
             rest = later;
         }
@@ -124,7 +125,7 @@ impl<P: Protection> Engine<P> {
     /// Part of one sector, under its lock.
     pub(super) fn write_part(&self, offset: u64, bytes: &[u8]) -> Result<(), VolumeError> {
         let mut sector = Zeroizing::new([0; SECTOR_LEN]);
-        let within = (offset % SECTOR_LEN as u64) as usize;
+        let within = within_sector(offset);
         let start = offset - within as u64;
         self.read_sectors(start, &mut sector[..])?;
         sector[within..within + bytes.len()].copy_from_slice(bytes);
@@ -142,8 +143,9 @@ impl<P: Protection> Engine<P> {
         let mut before = None;
         while sector < end {
             let chunk = Chunk::at(sector * SECTOR_LEN as u64);
-            let first = (sector - chunk.first_sector()) as u32;
-            let count = u64::from(CHUNK_SECTORS - first).min(end - sector) as u32;
+            let first = chunk.sector_at(sector * SECTOR_LEN as u64);
+            let left = u32::try_from(end - sector).expect("a window's");
+            let count = left.min(CHUNK_SECTORS - first);
             let (slot, generation, fresh) = match self.map.get(chunk) {
                 Some(entry) => (entry.slot, entry.generation, false),
                 None => {

@@ -4,7 +4,7 @@
 //! 4 Mi map entries, under half a second), and what the next flush logs is bounded by runs. The space of a freed slot goes
 //! back in the background, when the change that freed it is durable.
 
-use super::{BASE_GENERATION, Engine, sector_of};
+use super::{BASE_GENERATION, Engine};
 use crate::{
     VolumeError,
     geometry::{CHUNK_LEN, CHUNK_SECTORS, Chunk, SECTOR_LEN, Sectors, Slot},
@@ -54,11 +54,14 @@ impl<P: Protection> Engine<P> {
     fn zero_part(&self, offset: u64, len: u64) -> Result<(), VolumeError> {
         let chunk = Chunk::at(offset);
         let _held = self.ranges.write(chunk, chunk);
-        let sector = (sector_of(offset) - chunk.first_sector()) as u32;
+        let sector = chunk.sector_at(offset);
         match self.map.get(chunk) {
             Some(entry) if entry.valid.contains(sector) => {
                 let zeroes = [0; SECTOR_LEN];
-                self.write_part(offset, &zeroes[..len as usize])
+                self.write_part(
+                    offset,
+                    &zeroes[..usize::try_from(len).expect("less than a sector")],
+                )
             }
             _ => Ok(()),
         }
@@ -78,8 +81,8 @@ impl<P: Protection> Engine<P> {
                 at = chunk.start();
             }
             let piece_end = (chunk.start() + CHUNK_LEN).min(end);
-            let first = ((at - chunk.start()) / SECTOR_LEN as u64) as u32;
-            let count = ((piece_end - at) / SECTOR_LEN as u64) as u32;
+            let first = chunk.sector_at(at);
+            let count = chunk.sector_at(piece_end - 1) + 1 - first;
             let sectors = Sectors::range(first, count);
             if keep {
                 near = Some(self.zero_keeping(chunk, sectors, near)?);

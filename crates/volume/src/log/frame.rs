@@ -7,7 +7,7 @@ use crypto::{hash::Crc32c, record::MacKey};
 
 use crate::{
     VolumeId,
-    geometry::{CHUNK_LEN, SECTOR_LEN},
+    geometry::{CHUNK_LEN, CHUNK_SECTORS, SECTOR_LEN},
     log::record::Payload,
 };
 
@@ -26,6 +26,10 @@ const FILE_MAGIC: [u8; 8] = *b"SGVOLMAP";
 const FORMAT_VERSION: u16 = 1;
 /// Flag of the file header: the volume is sealed, and the MAC is secret.
 const FLAG_SEALED: u16 = 1;
+
+/// The geometry as the file header says it, so that a program with another refuses the log.
+#[expect(clippy::cast_possible_truncation, reason = "4096")]
+const SECTOR_LEN_32: u32 = SECTOR_LEN as u32;
 
 const FRAME_MAGIC: [u8; 4] = *b"SGMF";
 const FRAME_HEADER_LEN: usize = 64;
@@ -78,8 +82,8 @@ impl FileHeader {
         put(&self.volume.to_bytes());
         put(&self.epoch.to_le_bytes());
         put(&self.size.to_le_bytes());
-        put(&(CHUNK_LEN as u32).to_le_bytes());
-        put(&(SECTOR_LEN as u32).to_le_bytes());
+        put(&(SECTOR_LEN_32 * CHUNK_SECTORS).to_le_bytes());
+        put(&SECTOR_LEN_32.to_le_bytes());
         put(&self.checkpoint_end.to_le_bytes());
         debug_assert_eq!(at, FILE_HEADER_LEN - FRAME_TRAILER_LEN);
         let checksum = crc32c(&page[..64]);
@@ -104,7 +108,7 @@ impl FileHeader {
         }
         if flags & !u32::from(FLAG_SEALED) != 0
             || u64::from(number_32(page, 48)) != CHUNK_LEN
-            || number_32(page, 52) != SECTOR_LEN as u32
+            || number_32(page, 52) != SECTOR_LEN_32
             || page[12..16] != [0; 4]
             || !is_zero(&page[FILE_HEADER_LEN..])
         {

@@ -49,14 +49,14 @@ pub(super) fn create_bucket(
         batch.index,
         "create a bucket",
         sql,
-        params![record.name, id as i64, to_nanos(record.created)],
+        params![record.name, id.cast_signed(), to_nanos(record.created)],
     )?;
     Ok(record)
 }
 
 pub(super) fn delete_bucket(batch: &mut Batch<'_>, bucket: &str) -> Result<(), StoreError> {
     let (index, what) = (batch.index, "delete a bucket");
-    let id = lookup::bucket_id(index, bucket)? as i64;
+    let id = lookup::bucket_id(index, bucket)?.cast_signed();
     let occupied = index
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM object WHERE bucket = ?1)")
         .and_then(|mut statement| statement.query_row([id], |row| row.get::<_, bool>(0)))
@@ -69,7 +69,7 @@ pub(super) fn delete_bucket(batch: &mut Batch<'_>, bucket: &str) -> Result<(), S
         .and_then(|mut statement| statement.query_map([id], |row| row.get(0))?.collect())
         .map_err(failed(what))?;
     for content in uploads {
-        drop_parts(batch, content as u64, None)?;
+        drop_parts(batch, content.cast_unsigned(), None)?;
     }
     execute(index, what, "DELETE FROM upload WHERE bucket = ?1", [id])?;
     execute(
@@ -89,7 +89,7 @@ pub(super) fn set_bucket_setting(
     value: Option<&[u8]>,
 ) -> Result<(), StoreError> {
     let (index, what) = (batch.index, "set a bucket setting");
-    let id = lookup::bucket_id(index, bucket)? as i64;
+    let id = lookup::bucket_id(index, bucket)?.cast_signed();
     match value {
         Some(value) => {
             let sql = "INSERT INTO bucket_setting (bucket, name, value) VALUES (?1, ?2, ?3)
@@ -113,7 +113,7 @@ fn drop_parts(batch: &mut Batch<'_>, content: u64, pinned: Option<u64>) -> Resul
         batch.index,
         "drop parts",
         "DELETE FROM part WHERE content = ?1",
-        [content as i64],
+        [content.cast_signed()],
     )?;
     batch.doom(pinned, parts.into_iter().map(|part| part.file).collect());
     Ok(())
@@ -128,7 +128,7 @@ fn drop_content(batch: &mut Batch<'_>, row: &ObjectRow) -> Result<(), StoreError
                 batch.index,
                 "drop an inline object",
                 sql,
-                [row.content as i64],
+                [row.content.cast_signed()],
             )?;
         }
         Place::File(file) => batch.doom(Some(row.content), vec![file]),
@@ -159,10 +159,10 @@ fn put_row(
     let size = i64::try_from(record.size)
         .map_err(|_| StoreError::Misuse("an object of more than 2^63 bytes"))?;
     let values = params![
-        new.bucket as i64,
+        new.bucket.cast_signed(),
         record.key.as_bytes(),
-        record.sequence as i64,
-        new.content as i64,
+        record.sequence.cast_signed(),
+        new.content.cast_signed(),
         size,
         to_nanos(record.modified),
         record.part_count,
@@ -207,7 +207,7 @@ pub(super) fn put(
                 batch.index,
                 "put an inline object",
                 sql,
-                params![sequence as i64, sealed],
+                params![sequence.cast_signed(), sealed],
             )?;
             None
         }
@@ -242,9 +242,9 @@ pub(super) fn replace_envelope(
     };
     let sql = "UPDATE object SET sequence = ?3, envelope = ?4 WHERE bucket = ?1 AND key = ?2";
     let values = params![
-        bucket as i64,
+        bucket.cast_signed(),
         key.as_bytes(),
-        record.sequence as i64,
+        record.sequence.cast_signed(),
         &record.envelope[..]
     ];
     execute(batch.index, "replace an envelope", sql, values)?;
@@ -267,7 +267,7 @@ pub(super) fn delete(
         batch.index,
         "delete an object",
         sql,
-        params![bucket as i64, key.as_bytes()],
+        params![bucket.cast_signed(), key.as_bytes()],
     )?;
     Ok(true)
 }
@@ -283,9 +283,9 @@ pub(super) fn create_upload(
     let record = record(UploadId::new(content, random));
     let sql = "INSERT INTO upload (bucket, key, content, random, initiated, envelope) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     let values = params![
-        bucket as i64,
+        bucket.cast_signed(),
         record.key.as_bytes(),
-        content as i64,
+        content.cast_signed(),
         random,
         to_nanos(record.initiated),
         &record.envelope[..],
@@ -329,10 +329,10 @@ pub(super) fn put_part(
     let sql = "INSERT OR REPLACE INTO part (content, number, sequence, plain_len, modified, file, envelope)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     let values = params![
-        upload.content as i64,
+        upload.content.cast_signed(),
         number,
-        sequence as i64,
-        plain_len as i64,
+        sequence.cast_signed(),
+        plain_len.cast_signed(),
         to_nanos(modified),
         &id.as_bytes()[..],
         &envelope[..],
@@ -359,7 +359,7 @@ fn delete_upload_row(
         batch.index,
         "end an upload",
         sql,
-        params![bucket as i64, key.as_bytes(), content as i64],
+        params![bucket.cast_signed(), key.as_bytes(), content.cast_signed()],
     )?;
     Ok(())
 }
@@ -399,7 +399,7 @@ pub(super) fn complete_upload(
             batch.index,
             "drop a part",
             sql,
-            params![content as i64, part.record.number],
+            params![content.cast_signed(), part.record.number],
         )?;
         batch.doom(None, vec![part.file]);
     }
@@ -414,7 +414,7 @@ pub(super) fn complete_upload(
         size,
         modified: commit.modified,
         sequence: batch.next_sequence(),
-        part_count: wanted.len() as u32,
+        part_count: u32::try_from(wanted.len()).expect("at most 10,000 parts"),
         envelope: commit.envelope,
     };
     put_row(

@@ -41,7 +41,7 @@ pub(super) fn direct_io_works(directory: &Directory, id: FileId) -> bool {
 
 fn create(path: &std::path::Path, direct: bool) -> io::Result<File> {
     let flags = if direct {
-        OFlags::DIRECT.bits() as i32
+        OFlags::DIRECT.bits().cast_signed()
     } else {
         0
     };
@@ -153,7 +153,8 @@ impl Writer {
     }
 
     fn pad_to_alignment(&mut self, before_end: usize) -> io::Result<()> {
-        let position = (self.written as usize).wrapping_add(self.filled) % ALIGN;
+        let aligned = usize::try_from(self.written % ALIGN as u64).expect("below ALIGN");
+        let position = (aligned + self.filled) % ALIGN;
         let pad = (2 * ALIGN - position - before_end % ALIGN) % ALIGN;
         self.put(&[0; ALIGN][..pad])
     }
@@ -304,10 +305,10 @@ impl PartFile {
         let shape = Shape::of(plain_len);
         let keep = shape.tags_len() <= TAGS_KEPT_MAX;
         let from = if keep { shape.tags_at } else { shape.footer_at };
-        let mut tail = vec![0; (shape.file_len() - from) as usize];
+        let mut tail = vec![0; address(shape.file_len() - from)];
         read_exact(&file, id_text(id), &mut tail, from)?;
         shape.check(id, &tail[tail.len() - FOOTER_LEN..])?;
-        tail.truncate(shape.tags_len() as usize);
+        tail.truncate(address(shape.tags_len()));
         Ok(Self {
             file,
             shape,
@@ -336,7 +337,7 @@ impl PartFile {
         let tags = match &self.tags {
             Some(all) => tags_of(all, first, count),
             None => {
-                let mut some = vec![0; count as usize * TAG_LEN];
+                let mut some = vec![0; address(count) * TAG_LEN];
                 read_exact(
                     &self.file,
                     String::new,
@@ -354,7 +355,7 @@ impl PartFile {
     fn data_len(&self, first: u64, count: u64) -> usize {
         let from = first * CHUNK_LEN as u64;
         let until = ((first + count) * CHUNK_LEN as u64).min(self.shape.plain_len);
-        (until - from) as usize
+        address(until - from)
     }
 }
 
@@ -362,9 +363,15 @@ fn id_text(id: FileId) -> impl Fn() -> String {
     move || format!(" {id}")
 }
 
+/// A length or place in memory of what is read at once: at most [`READ_CHUNKS_MAX`](crate::store::READ_CHUNKS_MAX)
+/// chunks, or the tags that are kept.
+fn address(count: u64) -> usize {
+    usize::try_from(count).expect("what is read at once fits into memory")
+}
+
 fn tags_of(all: &[u8], first: u64, count: u64) -> Vec<[u8; TAG_LEN]> {
-    let from = first as usize * TAG_LEN;
-    let (tags, _) = all[from..from + count as usize * TAG_LEN].as_chunks();
+    let from = address(first) * TAG_LEN;
+    let (tags, _) = all[from..from + address(count) * TAG_LEN].as_chunks();
     tags.to_vec()
 }
 

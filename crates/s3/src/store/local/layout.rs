@@ -175,10 +175,12 @@ impl Shape {
     }
 
     pub(super) fn footer(self, id: FileId) -> [u8; FOOTER_LEN] {
+        #[expect(clippy::cast_possible_truncation, reason = "65536")]
+        const CHUNK_LEN_32: u32 = CHUNK_LEN as u32;
         let mut footer = [0; FOOTER_LEN];
         footer[0..8].copy_from_slice(MAGIC);
         footer[8..12].copy_from_slice(&FORMAT.to_le_bytes());
-        footer[12..16].copy_from_slice(&(CHUNK_LEN as u32).to_le_bytes());
+        footer[12..16].copy_from_slice(&CHUNK_LEN_32.to_le_bytes());
         footer[16..24].copy_from_slice(&self.plain_len.to_le_bytes());
         footer[24..32].copy_from_slice(&self.tags_at.to_le_bytes());
         footer[32..48].copy_from_slice(&id.0);

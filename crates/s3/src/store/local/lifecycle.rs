@@ -139,6 +139,7 @@ impl Pins {
     fn discard(&self, waste: (Vec<FileId>, Unsettled)) {
         // Without the thread they stay until the next start; the count says that it was unclean.
         if let Err(mpsc::SendError((_, unsettled))) = self.bin.send(waste) {
+            #[expect(clippy::mem_forget, reason = "holds a count alone, which is to stay")]
             std::mem::forget(unsettled);
         }
     }

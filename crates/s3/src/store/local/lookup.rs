@@ -59,8 +59,8 @@ fn object_row(row: &Row<'_>) -> Result<ObjectRow, StoreError> {
         let file = row.get_ref(6)?.as_blob_or_null()?.map(FileId::from_index);
         let record = ObjectRecord {
             key: String::new(),
-            sequence: row.get::<_, i64>(1)? as u64,
-            size: row.get::<_, i64>(3)? as u64,
+            sequence: row.get::<_, i64>(1)?.cast_unsigned(),
+            size: row.get::<_, i64>(3)?.cast_unsigned(),
             modified: from_nanos(row.get(4)?),
             part_count,
             envelope: Bytes::copy_from_slice(row.get_ref(7)?.as_blob()?),
@@ -68,7 +68,7 @@ fn object_row(row: &Row<'_>) -> Result<ObjectRow, StoreError> {
         Ok((
             row.get_ref(0)?.as_blob()?,
             record,
-            row.get::<_, i64>(2)? as u64,
+            row.get::<_, i64>(2)?.cast_unsigned(),
             file,
         ))
     };
@@ -91,7 +91,7 @@ pub(super) fn bucket_id(index: &Connection, bucket: &str) -> Result<u64, StoreEr
         .prepare_cached("SELECT id FROM bucket WHERE name = ?1")
         .and_then(|mut s| s.query_row([bucket], |row| row.get::<_, i64>(0)).optional())
         .map_err(failed("look a bucket up"))?
-        .map(|id| id as u64)
+        .map(|id| id.cast_unsigned())
         .ok_or(StoreError::NoSuchBucket)
 }
 
@@ -146,7 +146,7 @@ pub(super) fn bucket_settings(
     let read = || -> rusqlite::Result<_> {
         index
             .prepare_cached("SELECT name, value FROM bucket_setting WHERE bucket = ?1")?
-            .query_map([id as i64], |row| {
+            .query_map([id.cast_signed()], |row| {
                 Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?.into()))
             })?
             .collect()
@@ -167,7 +167,7 @@ pub(super) fn object_in(
         )
         .map_err(failed("look an object up"))?;
     let mut rows = statement
-        .query(params![bucket as i64, key.as_bytes()])
+        .query(params![bucket.cast_signed(), key.as_bytes()])
         .map_err(failed("look an object up"))?;
     rows.next()
         .map_err(failed("look an object up"))?
@@ -232,7 +232,7 @@ pub(super) fn content(index: &Connection, bucket: &str, key: &str) -> Result<u64
                WHERE b.name = ?1";
     one_object(index, sql, bucket, key, |row| {
         let content: i64 = row.get(0).map_err(failed("read an object row"))?;
-        Ok(content as u64)
+        Ok(content.cast_unsigned())
     })
 }
 
@@ -258,11 +258,11 @@ pub(super) fn parts(
         )
         .map_err(failed(what))?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = statement.query_map(params![content as i64, after, limit], |row| {
+    let rows = statement.query_map(params![content.cast_signed(), after, limit], |row| {
         let record = PartRecord {
             number: row.get(0)?,
-            sequence: row.get::<_, i64>(1)? as u64,
-            plain_len: row.get::<_, i64>(2)? as u64,
+            sequence: row.get::<_, i64>(1)?.cast_unsigned(),
+            plain_len: row.get::<_, i64>(2)?.cast_unsigned(),
             modified: from_nanos(row.get(3)?),
             envelope: Bytes::copy_from_slice(row.get_ref(5)?.as_blob()?),
         };
@@ -288,7 +288,7 @@ pub(super) struct UploadRow {
 
 fn upload_row(row: &Row<'_>) -> Result<UploadRow, StoreError> {
     let read = || -> rusqlite::Result<_> {
-        let content = row.get::<_, i64>(1)? as u64;
+        let content = row.get::<_, i64>(1)?.cast_unsigned();
         let id = UploadId::new(content, row.get(2)?);
         let envelope = Bytes::copy_from_slice(row.get_ref(4)?.as_blob()?);
         let record = UploadRecord {
@@ -319,7 +319,11 @@ pub(super) fn upload_in(
         )
         .map_err(failed(what))?;
     let mut rows = statement
-        .query(params![bucket as i64, key.as_bytes(), id.sequence() as i64])
+        .query(params![
+            bucket.cast_signed(),
+            key.as_bytes(),
+            id.sequence().cast_signed()
+        ])
         .map_err(failed(what))?;
     let upload = rows
         .next()
@@ -390,7 +394,7 @@ pub(super) fn list(
     let mut seek = Some(first_key(&query.prefix, delimiter, query.after.as_deref()));
     while let Some(from) = seek.take() {
         let mut rows = statement
-            .query(params![bucket as i64, from])
+            .query(params![bucket.cast_signed(), from])
             .map_err(failed(what))?;
         while let Some(row) = rows.next().map_err(failed(what))? {
             let key = row
@@ -452,7 +456,7 @@ pub(super) fn uploads(
     while let Some((key, content)) = seek.take() {
         let content = i64::try_from(content).unwrap_or(i64::MAX);
         let mut rows = statement
-            .query(params![bucket as i64, key, content])
+            .query(params![bucket.cast_signed(), key, content])
             .map_err(failed(what))?;
         while let Some(row) = rows.next().map_err(failed(what))? {
             let upload = upload_row(row)?;

@@ -360,7 +360,7 @@ fn meta(index: &Connection, name: &str) -> Result<u64, StoreError> {
         .query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| {
             row.get::<_, i64>(0)
         })
-        .map(|value| value as u64)
+        .map(|value| value.cast_unsigned())
         .map_err(failed("read the state of the store"))
 }
 

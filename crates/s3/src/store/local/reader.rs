@@ -109,14 +109,15 @@ impl SealedReader for LocalReader {
                         "an inline object is not as long as its record says".into(),
                     ));
                 }
-                let (data, tags) = sealed.split_at(record.plain_len as usize);
+                let address = |count| usize::try_from(count).expect("within what is in memory");
+                let (data, tags) = sealed.split_at(address(record.plain_len));
                 let (from, until) = (
-                    first as usize * CHUNK_LEN,
-                    (first + count) as usize * CHUNK_LEN,
+                    address(first) * CHUNK_LEN,
+                    address(first + count) * CHUNK_LEN,
                 );
                 let data = BytesMut::from(&data[from..until.min(data.len())]);
                 let (tags, _) =
-                    tags[first as usize * TAG_LEN..(first + count) as usize * TAG_LEN].as_chunks();
+                    tags[address(first) * TAG_LEN..address(first + count) * TAG_LEN].as_chunks();
                 Ok(StoredChunks::new(first, data, tags.to_vec()))
             }
         }

@@ -320,7 +320,7 @@ fn apply_all(batch: &mut Batch<'_>, changes: &mut [Box<dyn Change>]) -> Result<(
     if *batch.sequence != sequence_before {
         index
             .prepare_cached("UPDATE meta SET value = ?1 WHERE name = 'sequence'")
-            .and_then(|mut statement| statement.execute([*batch.sequence as i64]))
+            .and_then(|mut statement| statement.execute([(*batch.sequence).cast_signed()]))
             .map_err(failed("note the sequence"))?;
     }
     Ok(())
@@ -374,7 +374,7 @@ mod tests {
     fn add(batch: &mut Batch<'_>, x: u64) -> Result<u64, StoreError> {
         batch
             .index
-            .execute("INSERT INTO t VALUES (?1)", [x as i64])
+            .execute("INSERT INTO t VALUES (?1)", [x.cast_signed()])
             .map_err(failed("add"))?;
         Ok(batch.next_sequence())
     }
@@ -382,7 +382,8 @@ mod tests {
     fn rows(index: &Connection) -> u64 {
         index
             .query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0))
-            .unwrap() as u64
+            .unwrap()
+            .cast_unsigned()
     }
 
     #[tokio::test]
