@@ -12,10 +12,13 @@
 //!   durable.
 //!
 //! A sync that fails behaves as Linux's: part of it may have reached the disk, all of it counts as clean. Readers see
-//! it until the power fails or [`forget_cached`](crate::File::forget_cached); no later sync makes it durable.
+//! it until the power fails or [`forget_cached`](crate::File::forget_cached); no later sync makes it durable. A
+//! folder's sync that fails has made nothing durable, and a later one may: file systems with a journal write it again or
+//! stop.
 //!
 //! Everything random follows from one seed, and everything is listed in order, so a run can be repeated. Calls are
-//! counted: let a test run once, then stop the machine at each of the calls it made.
+//! counted: let a test run once, then stop the machine at each of the calls it made ([`campaign`] does
+//! it).
 //!
 //! Paths begin at the root, with a slash or without. There are no symbolic links.
 
@@ -31,6 +34,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::{Disk, Entry, EntryKind, File, Mode};
 use crate::entropy::SeededEntropy;
 
+pub mod campaign;
 mod content;
 mod names;
 mod plan;
@@ -507,9 +511,6 @@ impl Disk for SimDisk {
         let id = state.found(dir)?;
         if !state.names.is_folder(id) {
             return Err(io::ErrorKind::NotADirectory.into());
-        }
-        if matches!(failure, Some(Failure::Io | Failure::NoSpace)) {
-            state.names.sync_fails(id);
         }
         state.end(failure, |state| {
             state.names.sync(id);

@@ -36,8 +36,6 @@ struct Step {
     changes: Vec<Change>,
     /// Whether it stays whole even when only one of its folders is synced: a folder has one name.
     whole: bool,
-    /// A sync that failed was to make it durable; no later one will.
-    lost: bool,
 }
 
 /// The tree of names.
@@ -120,30 +118,19 @@ impl Names {
                 set(&mut folder.now, change);
             }
         }
-        self.pending.push(Step {
-            changes,
-            whole,
-            lost: false,
-        });
+        self.pending.push(Step { changes, whole });
     }
 
     /// Makes the names of a folder durable.
     pub(super) fn sync(&mut self, id: Id) {
-        // A lost change stays lost, unless its name was changed again.
-        let mut again = BTreeSet::new();
         let mut commit = Vec::new();
-        for (at, step) in self.pending.iter().enumerate().rev() {
-            for change in &step.changes {
-                let ours = change.folder == id
-                    || (step.whole && step.changes.iter().any(|other| other.folder == id));
-                let name = (change.folder, change.name.clone());
-                if ours && (!step.lost || again.contains(&name)) {
-                    again.insert(name);
-                    commit.push((at, change.clone()));
-                }
-            }
+        for (at, step) in self.pending.iter().enumerate() {
+            let whole = step.whole && step.changes.iter().any(|change| change.folder == id);
+            let ours = step.changes.iter();
+            let ours = ours.filter(|change| whole || change.folder == id);
+            commit.extend(ours.map(|change| (at, change.clone())));
         }
-        for (at, change) in commit.into_iter().rev() {
+        for (at, change) in commit {
             if let Some(folder) = self.folders.get_mut(&change.folder) {
                 set(&mut folder.disk, &change);
             }
@@ -154,13 +141,6 @@ impl Names {
             }
         }
         self.pending.retain(|step| !step.changes.is_empty());
-    }
-
-    /// The names of a folder count as durable and are not.
-    pub(super) fn sync_fails(&mut self, id: Id) {
-        for step in &mut self.pending {
-            step.lost |= step.changes.iter().any(|change| change.folder == id);
-        }
     }
 
     /// Of the changes that were not synced, any are kept; of those of one name, the first ones.

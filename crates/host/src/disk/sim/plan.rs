@@ -30,8 +30,8 @@ pub enum Call {
 /// How a call goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// EIO. A write has written any of its first sectors; a sync has synced any part, and what it was to sync counts
-    /// as clean; anything else has done nothing.
+    /// EIO. A write has written any of its first sectors; a file's sync has synced any part, and what it was to sync
+    /// counts as clean; anything else has done nothing.
     Io,
     /// ENOSPC, else as [`Io`](Self::Io).
     NoSpace,
