@@ -31,10 +31,10 @@ fn a_database_written_through_it_is_read_by_sqlite_s_own_vfs() {
     connection
         .execute_batch("CREATE TABLE t (id INTEGER PRIMARY KEY, bytes BLOB)")
         .unwrap();
-    for round in 0..20 {
+    for round in 0..20_u8 {
         let transaction = connection.transaction().unwrap();
-        for id in 0..200 {
-            let row = (round * 200 + id, vec![round as u8; 500]);
+        for id in 0..200_i64 {
+            let row = (i64::from(round) * 200 + id, vec![round; 500]);
             transaction
                 .execute("INSERT INTO t VALUES (?1, ?2)", row)
                 .unwrap();

@@ -15,6 +15,10 @@ use std::{fmt, io, path::Path, sync::Arc};
 
 mod os;
 #[cfg(any(test, feature = "test-util"))]
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "for tests: what it holds fits memory"
+)]
 pub mod sim;
 
 pub use os::OsDisk;
