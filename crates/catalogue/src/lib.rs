@@ -20,6 +20,7 @@ pub mod limits;
 #[cfg(any(test, feature = "test-util"))]
 mod memory;
 mod record;
+pub mod sqlite;
 
 use async_trait::async_trait;
 pub use batch::{Batch, Expect, Write};

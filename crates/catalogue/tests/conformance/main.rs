@@ -1,9 +1,12 @@
 //! One suite of behaviour, run on every catalogue.
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
-use catalogue::{FaultyCatalogue, MemoryCatalogue};
+use catalogue::{
+    Catalogue, FaultyCatalogue, MemoryCatalogue,
+    sqlite::{Options, SqliteCatalogue},
+};
 use fixture::{CHANGES_KEPT, Pair, STORE};
 
 mod fixture;
@@ -28,6 +31,8 @@ macro_rules! conforms {
 
 conforms!(memory, crate::memory_pair);
 conforms!(faulty_without_a_fault, crate::faulty_pair);
+conforms!(sqlite, crate::sqlite_pair);
+conforms!(sqlite_exclusive, crate::sqlite_exclusive_pair);
 
 async fn memory_pair() -> Pair {
     let store = MemoryCatalogue::keeping(STORE, CHANGES_KEPT);
@@ -44,5 +49,40 @@ async fn faulty_pair() -> Pair {
         a: Arc::new(FaultyCatalogue::new(store.clone())),
         b: Arc::new(FaultyCatalogue::new(store)),
         _ground: Box::new(()),
+    }
+}
+
+/// How a test's catalogue is opened, and made if it is not there.
+fn options(path: &Path) -> Options {
+    let mut options = Options::new(path);
+    options.create = Some(STORE);
+    options.changes_kept = CHANGES_KEPT;
+    options
+}
+
+fn sqlite(options: Options) -> Arc<dyn Catalogue> {
+    Arc::new(SqliteCatalogue::open(options).unwrap())
+}
+
+async fn sqlite_pair() -> Pair {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("catalogue.db");
+    Pair {
+        a: sqlite(options(&path)),
+        b: sqlite(options(&path)),
+        _ground: Box::new(dir),
+    }
+}
+
+/// One handle for both: another is not let in.
+async fn sqlite_exclusive_pair() -> Pair {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(&dir.path().join("catalogue.db"));
+    options.exclusive = true;
+    let handle = sqlite(options);
+    Pair {
+        a: handle.clone(),
+        b: handle,
+        _ground: Box::new(dir),
     }
 }
