@@ -4,12 +4,13 @@
 use std::{path::Path, sync::Arc};
 
 use catalogue::{
-    Catalogue, FaultyCatalogue, MemoryCatalogue,
+    Catalogue, Expect, FaultyCatalogue, MemoryCatalogue,
     sqlite::{Options, SqliteCatalogue},
 };
 use fixture::{CHANGES_KEPT, Pair, STORE};
 
 mod fixture;
+mod process;
 mod suite;
 
 /// A module of tests, one a case, on the pairs that `$open` makes.
@@ -32,6 +33,7 @@ macro_rules! conforms {
 conforms!(memory, crate::memory_pair);
 conforms!(faulty_without_a_fault, crate::faulty_pair);
 conforms!(sqlite, crate::sqlite_pair);
+conforms!(sqlite_in_two_processes, crate::sqlite_process_pair);
 conforms!(sqlite_exclusive, crate::sqlite_exclusive_pair);
 
 async fn memory_pair() -> Pair {
@@ -85,4 +87,30 @@ async fn sqlite_exclusive_pair() -> Pair {
         b: handle,
         _ground: Box::new(dir),
     }
+}
+
+async fn sqlite_process_pair() -> Pair {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("catalogue.db");
+    Pair {
+        a: sqlite(options(&path)),
+        b: Arc::new(process::ProcessCatalogue::start(&path)),
+        _ground: Box::new(dir),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_killed_process_committed_is_there_for_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("catalogue.db");
+    let child = process::ProcessCatalogue::start(&path);
+    let k = fixture::key("k");
+    child
+        .commit(fixture::one(&k, Expect::Absent, b"k"))
+        .await
+        .unwrap();
+    child.kill();
+    let next = sqlite(options(&path));
+    assert_eq!(fixture::look(&*next, &k).await, Some((1, b"k".to_vec())));
+    assert_eq!(next.sequence().await.unwrap(), catalogue::Sequence(1));
 }
