@@ -223,6 +223,7 @@ fn no_files_of_a_crate_use_one_another_in_a_circle() {
 fn protocol_crates_know_nothing_of_http_servers_and_stores_nothing_of_protocols() {
     for (package, never) in [
         ("crypto", ["tokio", "hyper", "http", "rusqlite"].as_slice()),
+        ("root", &["hyper", "http", "rusqlite"]),
         ("iam", &["tokio", "hyper", "rusqlite", "reqwest"]),
         ("keyring", &["hyper", "http", "s3s"]),
         ("volume", &["hyper", "http", "s3s", "quick-xml"]),
@@ -337,7 +338,7 @@ fn every_test_is_run() {
 
 #[test]
 fn a_format_is_written_down_beside_its_codec() {
-    let formats: Vec<_> = ["crypto", "keyring", "s3", "volume"]
+    let formats: Vec<_> = ["crypto", "keyring", "root", "s3", "volume"]
         .into_iter()
         .filter(|name| {
             let mut open = vec![root().join("crates").join(name)];

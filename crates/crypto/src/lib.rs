@@ -2,7 +2,7 @@
 //!
 //! For the volume engine, the object gateway and the keyring: sectors
 //! ([`sector`], [`volume_key`]), chunk streams ([`chunk`]), keys under keys
-//! ([`wrap`]), small records ([`record`]), checksums ([`hash`], [`md5_lanes`]), and
+//! ([`wrap`]), small records ([`record`], [`store_key`]), checksums ([`hash`], [`md5_lanes`]), and
 //! the types that carry secrets ([`secret`]) and randomness ([`random`]).
 //!
 //! What the crate promises:
@@ -124,6 +124,7 @@ pub mod random;
 pub mod record;
 pub mod secret;
 pub mod sector;
+pub mod store_key;
 pub mod volume_key;
 pub mod wrap;
 

@@ -36,16 +36,7 @@ secret_key! {
 impl RootKey {
     /// The key for one kind of records. Equal labels give equal keys.
     pub fn record_key(&self, label: &str) -> RecordKey {
-        let mut info = Vec::new();
-        push_prefixed(&mut info, label.as_bytes());
-        RecordKey(SecretBytes::init_with(|key| {
-            hkdf_sha256(
-                b"",
-                self.0.expose(),
-                &[b"sealgate record key v1", &info],
-                key,
-            );
-        }))
+        RecordKey::derive(&self.0, label)
     }
 
     /// A value that says whether this is the right root key and nothing else.
@@ -67,6 +58,15 @@ impl RootKey {
 pub struct RecordKey(SecretBytes<32>);
 
 impl RecordKey {
+    /// The key that `key` gives for records of the kind `label`.
+    pub(crate) fn derive(key: &SecretBytes<32>, label: &str) -> Self {
+        let mut info = Vec::new();
+        push_prefixed(&mut info, label.as_bytes());
+        Self(SecretBytes::init_with(|out| {
+            hkdf_sha256(b"", key.expose(), &[b"sealgate record key v1", &info], out);
+        }))
+    }
+
     /// Seals `plaintext` for the row `id` of `table`. The result is
     /// [`RECORD_OVERHEAD`] bytes longer.
     pub fn seal(&self, table: &str, id: &[u8], plaintext: &[u8], random: &dyn Random) -> Vec<u8> {

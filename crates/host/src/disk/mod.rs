@@ -88,6 +88,11 @@ pub trait File: Send + Sync + fmt::Debug + 'static {
         Ok(self.len()? == 0)
     }
 
+    /// Permission bits of a regular file; `None` where the disk keeps none.
+    fn permissions(&self) -> io::Result<Option<u32>> {
+        Ok(None)
+    }
+
     /// Takes the lock that goes with the open file; `WouldBlock` if another process, or another opening in this
     /// one, has it. Dropped with the file.
     fn lock(&self) -> io::Result<()>;
