@@ -5,8 +5,9 @@
 //! audit log's or our own fault becomes `KMSInternalException` with a fixed message: the detail is
 //! in [`std::fmt::Display`] and belongs in our log.
 
+use audit::AuditError;
+
 use crate::{
-    audit::AuditError,
     key::{KeyArn, KeyState},
     root::{RootKeyError, RootKeyId},
     store::StoreError,

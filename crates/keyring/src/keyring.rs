@@ -6,6 +6,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use audit::AuditLog;
 use crypto::{
     random::Random,
     record::RootKey,
@@ -17,7 +18,6 @@ use parking_lot::RwLock;
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::{
-    audit::AuditLog,
     catalogue::{Catalogue, KeyEntry},
     clock::Clock,
     error::KeyringError,

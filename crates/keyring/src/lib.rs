@@ -17,7 +17,6 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod alias;
-pub mod audit;
 mod catalogue;
 mod change;
 mod clock;

@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
+use audit::Event;
 use crypto::context::EncryptionContext;
 use iam::{Action, Authorized, Caller, Via};
 
 use crate::{
-    audit::Event,
     error::KeyringError,
     key::{AliasName, KeyArn},
     keyring::Inner,

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use audit::{AuditSink, SegmentSink};
 use crypto::{
     context::EncryptionContext, random::SystemRandom, record::RootKey, secret::SecretVec,
 };
@@ -18,7 +19,6 @@ use iam::{Action, Authorized, Caller, Principal, Via};
 use keyring::{
     AuditLog, AuditOptions, Clock, CreateKey, KeyArgument, KeyArn, Keyring, KeyringError,
     NoObserver, Options,
-    audit::{AuditSink, SegmentSink},
     root::{FileProvider, load_or_create},
     store::{Batch, KeyStore, SqliteStore, StoreError, StoredRecord, Table},
 };

@@ -95,7 +95,7 @@ impl keyring::Observer for KmsCounts {
 /// The durable audit log has its own tests, and a disk to wait for.
 struct NoAudit;
 
-impl keyring::audit::AuditSink for NoAudit {
+impl audit::AuditSink for NoAudit {
     fn append(&mut self, _first: u64, _lines: &[u8]) -> std::io::Result<()> {
         Ok(())
     }

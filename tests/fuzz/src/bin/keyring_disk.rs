@@ -1,7 +1,8 @@
-//! What the keyring reads back from its directory, and key arguments. The first byte chooses which.
+//! What the keyring and the audit log read back from their folders, and key arguments. The first byte chooses which.
 #![no_main]
 
-use keyring::fuzzing::{audit_segment, key_argument, record_contents, root_key_file};
+use audit::fuzzing::audit_segment;
+use keyring::fuzzing::{key_argument, record_contents, root_key_file};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let [which, bytes @ ..] = data else { return };

@@ -13,9 +13,16 @@
 //! It does not promise to notice that somebody with the disk rewrote the log: there is no chain of
 //! hashes yet. `FORMAT.md` has the fields.
 
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod event;
 mod segment;
 mod writer;
+
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 
 use std::{
     path::PathBuf,
@@ -27,8 +34,6 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use event::Event;
 pub use segment::SegmentSink;
-#[cfg(fuzzing)]
-pub(crate) use segment::whole_records;
 
 /// Greatest length of one record, in bytes. Two encryption contexts of the greatest length, every
 /// byte escaped, fit three times.
