@@ -8,9 +8,8 @@
 //! | S3 | `<Error><Code/><Message/><RequestId/></Error>` | body and `x-amz-request-id` |
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
-use iam::sigv4::Protocol;
 
-use crate::xml::Xml;
+use crate::{Protocol, xml::Xml};
 
 pub(crate) const JSON: &str = "application/x-amz-json-1.1";
 pub(crate) const XML: &str = "text/xml;charset=UTF-8";

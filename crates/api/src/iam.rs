@@ -2,9 +2,9 @@
 //! until then every request is answered clearly instead of as an unknown service.
 use bytes::Bytes;
 use http::{StatusCode, request::Parts};
-use iam::{Caller, sigv4::Protocol};
+use iam::Caller;
 
-use crate::{Answer, error::refuse};
+use crate::{Answer, Protocol, error::refuse};
 
 /// Answers one request: `NotImplemented`.
 #[allow(clippy::unused_async)] // the other fronts wait, and the gateway treats them alike

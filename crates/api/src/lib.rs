@@ -8,6 +8,9 @@
 //! - [`ec2`]: Query and XML, 2016-11-15, the volume operations;
 //! - [`sts`]: Query and XML, 2011-06-15, GetCallerIdentity;
 //! - [`iam`]: Query and XML, 2010-05-08, nothing yet;
+//! - [`Service`]: the one table of them, with what each is called in a credential scope and in metrics;
+//! - [`Protocol`], [`Refusal`]: which protocol a request speaks, and each one's words for what goes
+//!   wrong before a front has the request;
 //! - [`error`]: every protocol's error body, in one place.
 //!
 //! What these fronts do not do: verify signatures, limit bodies, count requests. The gateway does,
@@ -22,12 +25,21 @@ pub mod error;
 pub mod fuzzing;
 pub mod iam;
 pub mod kms;
+mod protocol;
 mod query;
+mod refusal;
+mod service;
 pub mod sts;
 mod time;
 mod xml;
 
 use bytes::Bytes;
+
+pub use self::{
+    protocol::Protocol,
+    refusal::{Refusal, Words},
+    service::{Backends, Service},
+};
 
 /// An answer, and the name its operation has in metrics.
 #[derive(Debug)]

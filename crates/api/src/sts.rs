@@ -4,10 +4,10 @@
 //! may learn whose signature it was. Assuming roles comes with the policy language.
 use bytes::Bytes;
 use http::{StatusCode, request::Parts};
-use iam::{Caller, sigv4::Protocol};
+use iam::Caller;
 
 use crate::{
-    Answer,
+    Answer, Protocol,
     error::{refuse, respond},
     query::Form,
     xml::Xml,

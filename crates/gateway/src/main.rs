@@ -23,6 +23,7 @@ mod observers;
 mod output;
 mod parts;
 mod serve;
+mod small_body;
 
 use std::process::ExitCode;
 

@@ -17,37 +17,26 @@ const LATENCY_BUCKETS: &[f64] = &[
     1.0, 2.5, 10.0,
 ];
 
-/// Which protocol a request came by.
+/// Which protocol a request came by: the value of the label `front`, from a fixed set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Front {
-    /// Objects.
-    S3,
-    /// Keys.
-    Kms,
-    /// Who am I.
-    Sts,
-    /// Users and policies.
-    Iam,
-    /// Volumes, control side.
-    Ec2,
-    /// Volumes, data side.
-    Nbd,
-    /// A request whose service is unknown or that failed authentication.
-    Other,
-}
+pub(crate) struct Front(&'static str);
 
 impl Front {
+    /// Objects.
+    pub(crate) const S3: Self = Self("s3");
+    /// Volumes, data side.
+    pub(crate) const NBD: Self = Self("nbd");
+    /// A request whose service is unknown or that failed authentication.
+    pub(crate) const OTHER: Self = Self("other");
+
+    /// A service of the AWS endpoint.
+    pub(crate) fn of_service(service: &api::Service) -> Self {
+        Self(service.front())
+    }
+
     /// The label value.
     pub(crate) fn label(self) -> &'static str {
-        match self {
-            Self::S3 => "s3",
-            Self::Kms => "kms",
-            Self::Sts => "sts",
-            Self::Iam => "iam",
-            Self::Ec2 => "ec2",
-            Self::Nbd => "nbd",
-            Self::Other => "other",
-        }
+        self.0
     }
 }
 
@@ -326,7 +315,7 @@ mod tests {
             bytes_in: 7,
             bytes_out: 9,
         });
-        metrics.operation(Front::Nbd, "READ").finished(
+        metrics.operation(Front::NBD, "READ").finished(
             Outcome::Ok,
             Duration::from_micros(40),
             0,

@@ -51,7 +51,7 @@ pub(crate) struct BlockRequests {
 impl BlockRequests {
     pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
         let operations =
-            nbd::Command::ALL.map(|command| metrics.operation(Front::Nbd, command.name()));
+            nbd::Command::ALL.map(|command| metrics.operation(Front::NBD, command.name()));
         Self {
             metrics,
             operations,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use api::Backends;
 use crypto::random::{Random, SystemRandom};
 use iam::identity::SingleCredential;
 use iam::sigv4::{Options as SigV4Options, Verifier};
@@ -115,9 +116,11 @@ impl Parts {
         let aws = Arc::new(Aws {
             verifier: verifier(account, region, &credentials)?,
             s3,
-            keyring: Arc::clone(&keyring),
-            volumes,
-            authorizer: Arc::clone(&authorizer),
+            backends: Backends {
+                keyring: Arc::clone(&keyring),
+                volumes,
+                authorizer: Arc::clone(&authorizer),
+            },
             metrics: Arc::clone(metrics),
             clock,
             random,

@@ -11,7 +11,7 @@ use iam::{
     Credential, Principal, SecretAccessKey,
     chunked::{ChunkedError, Decoder, Options},
     identity::SingleCredential,
-    sigv4::{self, Body, Claim, Form, Payload, SigV4Error, Verifier, claim},
+    sigv4::{self, Body, Form, Payload, SigV4Error, Verifier, claimed_service},
 };
 
 /// Friday, 24 May 2013, 00:00:00 UTC.
@@ -158,7 +158,7 @@ fn the_presigned_example_verifies_for_its_day() {
         &[("host", "examplebucket.s3.amazonaws.com")],
     );
     let verifier = s3();
-    assert_eq!(claim(&request).unwrap(), Claim::Service("s3".into()));
+    assert_eq!(claimed_service(&request).as_deref(), Some("s3"));
     for now in [MAY_24, MAY_24 + 86_400, MAY_24 - 15 * 60] {
         let verified = verifier.verify(&request, Body::Unread, at(now)).unwrap();
         assert_eq!(verified.form, Form::Presigned);
@@ -210,10 +210,6 @@ fn a_presigned_request_with_anything_changed_is_refused() {
     ] {
         let error = replaced("Expires=86400", &format!("Expires={wrong}"));
         assert!(matches!(error, SigV4Error::Query(_)), "{wrong}: {error:?}");
-        assert_eq!(
-            error.code(sigv4::Protocol::S3),
-            "AuthorizationQueryParametersError"
-        );
     }
     for gone in [
         "X-Amz-Expires=86400&",

@@ -9,7 +9,7 @@ use aws_lc_rs::{digest, hmac};
 use http::request::Parts;
 use iam::{
     AccessKeyId, Credential, Credentials, Principal, SecretAccessKey,
-    sigv4::{self, Body, Claim, Payload, Protocol, SigV4Error, Verifier, claim},
+    sigv4::{self, Body, Form, Payload, SigV4Error, Verifier, claimed_service},
 };
 
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
@@ -168,7 +168,6 @@ fn the_clock_may_be_a_quarter_of_an_hour_off_and_no_more() {
                 signed_at: TIME.into()
             }
         );
-        assert_eq!(error.code(Protocol::S3), "RequestTimeTooSkewed");
     }
 }
 
@@ -204,10 +203,13 @@ fn the_scope_names_our_region_and_the_day_of_the_request() {
         .request(),
     )
     .unwrap_err();
-    assert_eq!(error.code(Protocol::S3), "AuthorizationHeaderMalformed");
     assert_eq!(
-        error.message(Protocol::S3),
-        "The authorization header is malformed; the region 'us-east-1' is wrong; expecting 'eu-west-1'"
+        error,
+        SigV4Error::WrongRegion {
+            form: Form::Header,
+            expected: "eu-west-1".parse().unwrap(),
+            found: "us-east-1".to_owned(),
+        }
     );
     // STS and IAM were global once.
     let sts = Signer {
@@ -231,7 +233,7 @@ fn the_scope_names_our_region_and_the_day_of_the_request() {
         .request(),
     )
     .unwrap_err();
-    assert_eq!(error.code(Protocol::S3), "AuthorizationHeaderMalformed");
+    assert!(matches!(error, SigV4Error::Header(_)), "{error:?}");
 }
 
 #[test]
@@ -254,8 +256,6 @@ fn host_and_every_amz_header_must_be_signed() {
         .insert("x-amz-copy-source", "/b/k".parse().unwrap());
     let error = verify(&request).unwrap_err();
     assert_eq!(error, SigV4Error::NotSigned("x-amz-copy-source".into()));
-    assert_eq!(error.code(Protocol::S3), "AccessDenied");
-    assert_eq!(error.code(Protocol::Json), "InvalidSignatureException");
 
     let mut request = Signer::default().request();
     request
@@ -279,11 +279,7 @@ fn a_header_that_counts_cannot_be_there_twice() {
         let value = request.headers[name].clone();
         request.headers.append(name, value);
         let error = verify(&request).unwrap_err();
-        assert_eq!(
-            error.code(Protocol::S3),
-            "AuthorizationHeaderMalformed",
-            "{name}"
-        );
+        assert!(matches!(error, SigV4Error::Header(_)), "{name}: {error:?}");
     }
 }
 
@@ -424,7 +420,7 @@ fn without_a_digest_in_the_head_the_body_is_hashed() {
     }
     .request();
     let (verifier, _) = setup();
-    assert_eq!(claim(&kms).unwrap(), Claim::Service("kms".into()));
+    assert_eq!(claimed_service(&kms).as_deref(), Some("kms"));
     let pending = verifier.begin(&kms, at(NOW)).unwrap();
     assert!(pending.needs_body());
     assert_eq!(pending.service(), "kms");
@@ -501,7 +497,7 @@ fn a_presigned_get_caller_identity_covers_its_empty_body() {
 fn an_unsigned_request_is_anonymous_and_not_verified() {
     let request = http::Request::get("/b/k?prefix=X-Amz-Signature").header("host", "h");
     let (request, ()) = request.body(()).unwrap().into_parts();
-    assert_eq!(claim(&request).unwrap(), Claim::Anonymous);
+    assert_eq!(claimed_service(&request), None);
     assert_eq!(verify(&request).unwrap_err(), SigV4Error::Missing);
 }
 
@@ -512,8 +508,4 @@ fn a_session_token_is_refused_while_nobody_issues_any() {
         .headers
         .insert("x-amz-security-token", "t".parse().unwrap());
     assert_eq!(verify(&request).unwrap_err(), SigV4Error::Token);
-    assert_eq!(
-        SigV4Error::Token.code(Protocol::Json),
-        "UnrecognizedClientException"
-    );
 }

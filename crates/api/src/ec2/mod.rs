@@ -17,12 +17,12 @@ mod volumes;
 
 use bytes::Bytes;
 use http::{Response, StatusCode, header, request::Parts};
-use iam::{Action, Arn, Authorized, Authorizer, Caller, sigv4::Protocol};
+use iam::{Action, Arn, Authorized, Authorizer, Caller};
 use volume::Volumes;
 
 use self::fault::Fault;
 use crate::{
-    Answer,
+    Answer, Protocol,
     error::{refuse, respond},
     query::Form,
     xml::Xml,

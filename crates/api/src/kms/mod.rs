@@ -26,14 +26,14 @@ mod validate;
 mod wire;
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode};
-use iam::{Caller, sigv4::Protocol};
+use http::{Response, StatusCode, request::Parts};
+use iam::Caller;
 use keyring::Keyring;
 use zeroize::Zeroize;
 
 use self::fault::Fault;
 use crate::{
-    Answer,
+    Answer, Protocol,
     error::{refuse, respond},
 };
 
@@ -80,8 +80,8 @@ struct Request<'a> {
 }
 
 /// Answers one request.
-pub async fn handle(keyring: &Keyring, caller: Caller, headers: &HeaderMap, body: Bytes) -> Answer {
-    let mut targets = headers.get_all("x-amz-target").iter();
+pub async fn handle(keyring: &Keyring, caller: Caller, head: &Parts, body: Bytes) -> Answer {
+    let mut targets = head.headers.get_all("x-amz-target").iter();
     let target = match (
         targets.next().and_then(|target| target.to_str().ok()),
         targets.next(),

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use api::Answer;
 use bytes::Bytes;
 use crypto::random::SystemRandom;
-use http::HeaderMap;
 use iam::{Authorizer, Caller, Principal, Via};
 use keyring::{
     AuditLog, AuditOptions, Keyring, NoObserver, Options, SystemClock,
@@ -83,9 +82,20 @@ impl Fixture {
 
     /// A KMS request as it came.
     pub(crate) async fn kms_raw(&self, target: &str, body: impl Into<Bytes>) -> Answer {
-        let mut headers = HeaderMap::new();
-        headers.insert("x-amz-target", target.parse().unwrap());
-        let answer = api::kms::handle(&self.keyring, self.caller(), &headers, body.into()).await;
+        let head = http::Request::post("/")
+            .header("x-amz-target", target)
+            .header("content-type", "application/x-amz-json-1.1");
+        self.kms_request(head, body).await
+    }
+
+    /// A KMS request with a head of its own.
+    pub(crate) async fn kms_request(
+        &self,
+        head: http::request::Builder,
+        body: impl Into<Bytes>,
+    ) -> Answer {
+        let (head, ()) = head.body(()).unwrap().into_parts();
+        let answer = api::kms::handle(&self.keyring, self.caller(), &head, body.into()).await;
         assert_eq!(
             answer.response.headers()["content-type"],
             "application/x-amz-json-1.1"

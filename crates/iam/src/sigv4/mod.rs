@@ -3,7 +3,8 @@
 //! [`Verifier::begin`] reads the head of a request and finds everything wrong with it that can be
 //! found without the body; [`Pending::finish`] compares the signature. In between the caller may
 //! dispatch on [`Pending::service`] and, where [`Pending::needs_body`], read the body.
-//! [`Verifier::verify`] does both.
+//! [`Verifier::verify`] does both. [`claimed_service`] reads what a request that was refused says it
+//! was for, so that the refusal can be told in that service's protocol.
 //!
 //! Promises:
 //! - the comparison is constant-time, and nothing of the request is believed before it;
@@ -23,6 +24,7 @@
 //! to `finish`; after a streaming payload it has to go through [`crate::chunked`].
 pub mod authorization;
 pub mod canonical;
+mod claim;
 pub mod error;
 pub mod payload;
 pub mod signing_key;
@@ -30,7 +32,8 @@ mod strip;
 mod timestamp;
 mod verifier;
 
-pub use error::{Protocol, SigV4Error};
+pub use claim::claimed_service;
+pub use error::SigV4Error;
 pub use payload::{Payload, StreamingSignature};
 pub use strip::strip;
-pub use verifier::{Body, Claim, Form, Options, Pending, Verified, Verifier, claim};
+pub use verifier::{Body, Form, Options, Pending, Verified, Verifier};

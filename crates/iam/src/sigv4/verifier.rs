@@ -64,32 +64,6 @@ pub enum Form {
     Presigned,
 }
 
-/// What a request claims about itself, before anything of it has been verified.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Claim {
-    /// No signature at all.
-    Anonymous,
-    /// A signature for this service, the third field of its credential scope.
-    Service(String),
-}
-
-/// Which service a request is for. Good for dispatch and for choosing the form of an error, not for
-/// anything else. A signature too malformed to tell is an error.
-pub fn claim(head: &Parts) -> Result<Claim, SigV4Error> {
-    match Found::find(head)? {
-        Found::Nothing => Ok(Claim::Anonymous),
-        Found::Header(parameters) => {
-            let authorization = Authorization::parse(parameters).map_err(in_header)?;
-            Ok(Claim::Service(authorization.credential.service.to_owned()))
-        }
-        Found::Query(pairs) => {
-            let parameters = QueryParameters::find(&pairs)?;
-            let credential = Credential::parse(parameters.credential).map_err(in_query)?;
-            Ok(Claim::Service(credential.service.to_owned()))
-        }
-    }
-}
-
 /// A request whose signature is right.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
