@@ -28,31 +28,6 @@ pub const RECORD_OVERHEAD: usize = 1 + committing::OVERHEAD;
 /// Length of a wrapped object key in bytes.
 pub const WRAPPED_OBJECT_KEY_LEN: usize = RECORD_OVERHEAD + ObjectKey::LEN;
 
-secret_key! {
-    /// The key at the root: everything the keyring stores hangs from it.
-    RootKey
-}
-
-impl RootKey {
-    /// The key for one kind of records. Equal labels give equal keys.
-    pub fn record_key(&self, label: &str) -> RecordKey {
-        RecordKey::derive(&self.0, label)
-    }
-
-    /// A value that says whether this is the right root key and nothing else.
-    /// `salt` is random and kept beside it.
-    pub fn verifier(&self, salt: &[u8; 32]) -> [u8; 32] {
-        let mut verifier = [0; 32];
-        hkdf_sha256(
-            salt,
-            self.0.expose(),
-            &[b"sealgate root verifier v1"],
-            &mut verifier,
-        );
-        verifier
-    }
-}
-
 /// Seals and opens the records of one kind.
 #[derive(Debug)]
 pub struct RecordKey(SecretBytes<32>);
@@ -320,9 +295,10 @@ impl std::fmt::Debug for MacKey {
 mod tests {
     use super::*;
     use crate::random::SeededRandom;
+    use crate::store_key::GenerationKey;
 
     fn key(label: &str) -> RecordKey {
-        RootKey::from_secret(SecretBytes::init_with(|k| k.fill(7))).record_key(label)
+        GenerationKey::from_secret(SecretBytes::init_with(|k| k.fill(7))).record_key(label)
     }
 
     #[test]

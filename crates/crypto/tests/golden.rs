@@ -4,9 +4,10 @@
 
 use crypto::chunk::{Algorithm, ChunkOpener, ChunkSealer, ObjectKey, StreamAad};
 use crypto::random::SeededRandom;
-use crypto::record::{BucketKey, RootKey, unwrap_object_key, wrap_object_key};
+use crypto::record::{BucketKey, unwrap_object_key, wrap_object_key};
 use crypto::secret::{SecretBytes, SecretVec};
 use crypto::sector::{PlainSectors, SectorIndex, SectorSize, StoredSectors};
+use crypto::store_key::GenerationKey;
 use crypto::volume_key::VolumeDataKey;
 use crypto::wrap::{BackingKey, BlobHeader, EncryptionContext, KeyBlob};
 
@@ -44,7 +45,7 @@ fn a_key_blob_is_what_it_was() {
 
 #[test]
 fn a_sealed_record_is_what_it_was() {
-    let key = RootKey::from_secret(secret(2)).record_key("keys");
+    let key = GenerationKey::from_secret(secret(2)).record_key("keys");
     let sealed = key.seal("material", b"row 7", b"a record", &SeededRandom::new(2));
     let stored = golden("record", include_str!("golden/sealed-record.hex"), &sealed);
     assert_eq!(

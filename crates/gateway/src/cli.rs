@@ -1,10 +1,11 @@
 //! The command line.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, ConfigError, LogFormat, Overrides};
+use crate::config::{Config, ConfigError, LogFormat, Overrides, PassphraseFrom};
 use crate::output::Format;
 
 /// Encrypting storage gateway: sealed NBD volumes and sealed S3 objects on one keyring
@@ -42,6 +43,9 @@ pub(crate) enum Command {
     /// Keys of the running server
     #[command(subcommand)]
     Key(KeyCommand),
+    /// The root key, under which everything is sealed
+    #[command(subcommand)]
+    Root(RootCommand),
     /// Whether the server runs, where, and what it holds
     Status,
     /// Print a completion script for a shell
@@ -76,6 +80,22 @@ pub(crate) struct Serve {
 pub(crate) enum ConfigCommand {
     /// Check the file, environment and arguments, and print what `serve` would use
     Check(Serve),
+}
+
+/// `sealgate root`
+#[derive(Debug, Subcommand)]
+pub(crate) enum RootCommand {
+    /// Which root key the store needs; needs no key, and the server may run
+    Status,
+    /// Replace the root key; no data is rewritten. The server must be stopped
+    Rotate {
+        /// Move the root key to a new file
+        #[arg(long, value_name = "PATH", conflicts_with = "to_passphrase")]
+        to_file: Option<PathBuf>,
+        /// Derive the root key from a passphrase, read from `prompt` or `fd:N`
+        #[arg(long, value_name = "WHERE")]
+        to_passphrase: Option<PassphraseFrom>,
+    },
 }
 
 /// `sealgate volume`

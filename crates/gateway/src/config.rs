@@ -21,6 +21,8 @@ pub(crate) struct Config {
     pub(crate) account_id: String,
     /// The AWS region this server is.
     pub(crate) region: String,
+    /// The root key.
+    pub(crate) root_key: RootKey,
     /// The endpoint for every AWS service.
     pub(crate) aws: Aws,
     /// The block server.
@@ -33,6 +35,58 @@ pub(crate) struct Config {
     pub(crate) log: Log,
     /// Starting and stopping.
     pub(crate) process: Process,
+}
+
+/// `[root_key]`: at most one of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct RootKey {
+    /// A file that holds the root key; `root.key` in the data directory unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) file: Option<PathBuf>,
+    /// Where a passphrase is read from that the root key is derived from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) passphrase: Option<PassphraseFrom>,
+}
+
+/// Where a passphrase is read from. Never an argument or the environment: other processes can read both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) enum PassphraseFrom {
+    /// The terminal, without echo.
+    Prompt,
+    /// An open file descriptor, to its end.
+    Fd(u32),
+}
+
+impl std::str::FromStr for PassphraseFrom {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let number = text.strip_prefix("fd:").map(str::parse);
+        match (text, number) {
+            ("prompt", _) => Ok(Self::Prompt),
+            (_, Some(Ok(number))) => Ok(Self::Fd(number)),
+            _ => Err("must be `prompt`, or `fd:` and the number of an open file descriptor"),
+        }
+    }
+}
+
+impl TryFrom<String> for PassphraseFrom {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<PassphraseFrom> for String {
+    fn from(from: PassphraseFrom) -> Self {
+        match from {
+            PassphraseFrom::Prompt => "prompt".into(),
+            PassphraseFrom::Fd(number) => format!("fd:{number}"),
+        }
+    }
 }
 
 /// `[aws]`
@@ -112,6 +166,7 @@ impl Default for Config {
             data_dir: PathBuf::from("./sealgate-data"),
             account_id: "123456789012".into(),
             region: "us-east-1".into(),
+            root_key: RootKey::default(),
             aws: Aws::default(),
             nbd: Nbd::default(),
             admin: Admin::default(),
@@ -295,6 +350,9 @@ impl Config {
                 "must be lower-case letters, digits and hyphens, such as us-east-1",
             );
         }
+        if self.root_key.file.is_some() && self.root_key.passphrase.is_some() {
+            return invalid("root_key", "set either `file` or `passphrase`, not both");
+        }
         if self.nbd.listen.is_some_and(|a| !a.ip().is_loopback()) {
             return invalid(
                 "nbd.listen",
@@ -340,7 +398,7 @@ fn known_keys() -> Vec<String> {
         flatten(&table, "", &mut keys);
     }
     // `None` does not serialize.
-    keys.push("nbd.listen".into());
+    keys.extend(["nbd.listen", "root_key.file", "root_key.passphrase"].map(String::from));
     keys
 }
 
@@ -440,5 +498,23 @@ mod tests {
         assert!(refused(|c| c.nbd.handshake_timeout_seconds = 0).contains("handshake_timeout"));
         assert!(refused(|c| c.log.filter = "a=b=c".into()).contains("log.filter"));
         assert!(refused(|c| c.s3.bucket_key_seconds = 0).contains("bucket_key_seconds"));
+        let both = |c: &mut Config| {
+            c.root_key.file = Some("k".into());
+            c.root_key.passphrase = Some(PassphraseFrom::Prompt);
+        };
+        assert!(refused(both).contains("root_key"));
+    }
+
+    #[test]
+    fn a_passphrase_comes_from_a_prompt_or_a_file_descriptor_and_nowhere_else() {
+        let from = |text: &str| {
+            let config = parse(&format!("[root_key]\npassphrase = \"{text}\"")).ok()?;
+            config.root_key.passphrase
+        };
+        assert_eq!(from("prompt"), Some(PassphraseFrom::Prompt));
+        assert_eq!(from("fd:3"), Some(PassphraseFrom::Fd(3)));
+        for wrong in ["", "fd:", "fd:-1", "fd:x", "secret words"] {
+            assert_eq!(from(wrong), None, "{wrong}");
+        }
     }
 }

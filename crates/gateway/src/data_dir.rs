@@ -28,6 +28,19 @@ impl Paths<'_> {
     pub(crate) fn root_key(&self) -> PathBuf {
         self.0.join("root.key")
     }
+    /// Whether anything was stored here that is sealed under a store key, or may be.
+    pub(crate) fn hold_data(&self) -> bool {
+        let database = self.keyring().join("keyring.db");
+        let parts = [
+            self.credentials(),
+            database,
+            self.audit(),
+            self.volumes(),
+            self.objects(),
+        ];
+        // What cannot be looked at counts as there: nothing is made beside it.
+        parts.iter().any(|part| part.try_exists().unwrap_or(true))
+    }
     pub(crate) fn keyring(&self) -> PathBuf {
         self.0.join("keyring")
     }

@@ -22,6 +22,8 @@ mod nbd_front;
 mod observers;
 mod output;
 mod parts;
+mod passphrase;
+mod root_key;
 mod serve;
 mod small_body;
 
@@ -64,6 +66,12 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Key(ref command) => {
             let data_dir = data_dir(&cli)?;
             block_on(commands::key(&data_dir, command, cli.output))
+        }
+        Command::Root(ref command) => {
+            let config = Config::load(&cli.overrides)?;
+            config.check()?;
+            harden::forbid_core_dumps()?;
+            block_on(root_key::run(&config, command, cli.output))
         }
         Command::Status => block_on(commands::status(&data_dir(&cli)?, cli.output)),
         Command::Completions { shell } => {

@@ -9,9 +9,9 @@ use crypto::random::{Random, SystemRandom};
 use iam::identity::SingleCredential;
 use iam::sigv4::{Options as SigV4Options, Verifier};
 use iam::{AccountId, Authorizer, Credential, Principal, Region, SecretAccessKey};
-use keyring::root::{FileProvider, load_or_create};
 use keyring::store::SqliteStore;
 use keyring::{AuditLog, AuditOptions, Clock, Keyring, SystemClock};
+use root::StoreKey;
 use s3::store::ObjectStore;
 use s3::store::local::LocalStore;
 use volume::Volumes;
@@ -44,6 +44,7 @@ impl Parts {
     pub(crate) fn open(
         config: &Config,
         data_dir: &DataDir,
+        store_key: &StoreKey,
         metrics: &Arc<Metrics>,
     ) -> anyhow::Result<Self> {
         let account: AccountId = config.account_id.parse().context("account_id")?;
@@ -55,14 +56,12 @@ impl Parts {
 
         data_dir.make("keyring")?;
         let store = Arc::new(SqliteStore::open(&paths.keyring().join("keyring.db"))?);
-        let root = load_or_create(&FileProvider::new(paths.root_key()), &*store, &*random)?;
-        // The root key moves into the keyring; what other parts seal their records with is derived before.
-        let object_records = root.record_key("s3-metadata");
-        let volume_records = root.record_key("volume-descriptors");
+        let records = |label| store_key.record_key_without_generation(label);
         let audit = AuditLog::open(AuditOptions::new(paths.audit())).context("audit log")?;
         let keyring = Keyring::open(keyring::Options {
             store,
-            root,
+            records: records(keyring::RECORD_LABEL),
+            part_of: store_key.store(),
             audit,
             clock: Arc::clone(&clock),
             random: Arc::clone(&random),
@@ -71,12 +70,12 @@ impl Parts {
             observer: Arc::new(KeyUses(Arc::clone(metrics))),
         })
         .context("keyring")?;
-        // After the keyring has accepted the root key: a refused start leaves nothing behind.
+        // After the keyring has accepted the store key: a refused start leaves nothing behind.
         let credentials = RootCredentials::load_or_create(&paths.credentials(), &*random)?;
         let volumes = Volumes::open(volume::Options {
             dir: paths.volumes(),
             keyring: Arc::clone(&keyring),
-            records: volume_records,
+            records: records("volume-descriptors"),
             clock: Arc::clone(&clock),
             random: Arc::clone(&random),
             account,
@@ -95,7 +94,7 @@ impl Parts {
             observer: Arc::new(ObjectRequests(Arc::clone(metrics))),
             account,
             region: region.clone(),
-            records: object_records,
+            records: records("s3-metadata"),
             bucket_keys: s3::BucketKeyPolicy {
                 lifetime: Duration::from_secs(config.s3.bucket_key_seconds),
                 ..s3::BucketKeyPolicy::default()

@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
-use keyring::Keyring;
+use keyring::{Keyring, SecretVec};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -28,6 +28,7 @@ use crate::listener::{self, Limits};
 use crate::logging;
 use crate::metrics::Metrics;
 use crate::parts::Parts;
+use crate::root_key;
 
 /// Metrics are asked for by a few scrapers; more connections than this are a mistake or an attack.
 const ADMIN_CONNECTIONS_MAX: usize = 64;
@@ -45,10 +46,12 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
             "memory cannot be locked (ulimit -l), and process.require_locked_memory is set"
         )
     }
+    // Asked for before signals are caught, so that the prompt can be left with Ctrl-C.
+    let passphrase = root_key::passphrase(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let result = runtime.block_on(serve(config, memory));
+    let result = runtime.block_on(serve(config, passphrase, memory));
     // Blocking work that is still stuck in the kernel must not hold up the exit.
     runtime.shutdown_timeout(Duration::from_millis(500));
     result
@@ -79,7 +82,11 @@ impl Listeners {
     }
 }
 
-async fn serve(config: Config, memory: LockedMemory) -> anyhow::Result<()> {
+async fn serve(
+    config: Config,
+    passphrase: Option<SecretVec>,
+    memory: LockedMemory,
+) -> anyhow::Result<()> {
     // Registered first: a signal during the start is acted on as soon as the stores are open, not lost.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -127,7 +134,9 @@ async fn serve(config: Config, memory: LockedMemory) -> anyhow::Result<()> {
         move |request, _| Arc::clone(&admin).handle(request),
     ));
 
-    let parts = Parts::open(&config, &data_dir, &metrics)?;
+    let root_key = root_key::provider(&config.root_key, data_dir.paths(), passphrase)?;
+    let store_key = root_key::open(&data_dir, Arc::clone(&root_key)).await?;
+    let parts = Parts::open(&config, &data_dir, &store_key, &metrics)?;
     let nbd_unix = bind_nbd_socket(&data_dir)?;
     let Parts {
         keyring,
@@ -166,9 +175,10 @@ async fn serve(config: Config, memory: LockedMemory) -> anyhow::Result<()> {
             "memory is not locked (ulimit -l is not unlimited): keys may reach the swap, if there is one"
         );
     }
+    root_key::warn_if_beside_data(&config.root_key, &data_dir);
     readiness.set(State::Ready);
     tracing::info!(aws = runtime.aws, admin = runtime.admin, data_dir = %data_dir.path().display(), "ready");
-    greet(&data_dir, &runtime);
+    greet(&data_dir, &runtime, &root_key.describe());
 
     let failure = tokio::select! {
         _ = terminate.recv() => None,
@@ -255,7 +265,7 @@ async fn sweep_keys(keyring: Arc<Keyring>) {
 }
 
 /// Says on standard output where everything is, with commands to paste.
-fn greet(data_dir: &DataDir, runtime: &Runtime) {
+fn greet(data_dir: &DataDir, runtime: &Runtime, root_key: &str) {
     let dir = data_dir.path().display();
     let quoted = commands::quote(&dir.to_string());
     let uri = commands::quote(&format!("nbd+unix:///first?socket={dir}/nbd.sock"));
@@ -269,7 +279,7 @@ fn greet(data_dir: &DataDir, runtime: &Runtime) {
 Sealgate is ready.
 
   data         {dir}
-  root key     {dir}/root.key        back it up apart from the data
+  root key     {root_key}        back it up apart from the data
   credentials  {dir}/credentials     the account's root user
   AWS          {}   S3, KMS, STS, EC2 volumes
   NBD          {dir}/nbd.sock{nbd}

@@ -6,10 +6,10 @@
 //! in [`std::fmt::Display`] and belongs in our log.
 
 use audit::AuditError;
+use root::StoreId;
 
 use crate::{
     key::{KeyArn, KeyState},
-    root::{RootKeyError, RootKeyId},
     store::StoreError,
 };
 
@@ -72,13 +72,15 @@ pub enum KeyringError {
     /// Caller asked for a dry run, and the request would have succeeded.
     #[error("The request would have succeeded, but the DryRun option is set.")]
     DryRun,
-    /// Ours: the store belongs to another root key. Refused at open, nothing changed.
-    #[error("root key {found} does not open this store: it was made with root key {needed}")]
-    WrongRootKey {
-        /// Public id of the root key the store was made with.
-        needed: RootKeyId,
-        /// Public id of the root key given.
-        found: RootKeyId,
+    /// Ours: the records are those of another store than the root header's. Refused at open, nothing changed.
+    #[error(
+        "the keyring belongs to store {keyring}, and the root header to store {header}: they are of two backups"
+    )]
+    WrongStore {
+        /// The store that the keyring was made in.
+        keyring: StoreId,
+        /// The store whose key was given.
+        header: StoreId,
     },
     /// Ours: the store was made for another account or region.
     #[error("the store belongs to account {account}, region {region}")]
@@ -88,9 +90,6 @@ pub enum KeyringError {
         /// The store's region.
         region: String,
     },
-    /// The root key file's fault.
-    #[error(transparent)]
-    Root(#[from] RootKeyError),
     /// The store's fault: a record was changed, moved, cut or lost.
     #[error("record {id} of table {table} is damaged or does not belong there: {why}")]
     Damaged {
@@ -135,9 +134,8 @@ impl KeyringError {
             Self::Validation(_) => "ValidationException",
             Self::AccessDenied(_) => "AccessDeniedException",
             Self::DryRun => "DryRunOperationException",
-            Self::WrongRootKey { .. }
+            Self::WrongStore { .. }
             | Self::WrongAccount { .. }
-            | Self::Root(_)
             | Self::Damaged { .. }
             | Self::Store(_)
             | Self::Audit(_)

@@ -1,10 +1,5 @@
 //! Private decoders, for the fuzz targets alone.
 
-/// A root key file: what is read is written the same.
-pub fn root_key_file(data: &[u8]) {
-    crate::root::FileProvider::check_text(data);
-}
-
 /// The contents of store records, after their seal was opened.
 pub fn record_contents(data: &[u8]) {
     crate::vault::decode_any(data);

@@ -9,12 +9,13 @@ use arc_swap::ArcSwap;
 use audit::AuditLog;
 use crypto::{
     random::Random,
-    record::RootKey,
+    record::RecordKey,
     wrap::{BackingKey, KeyBlob},
 };
 use iam::{AccountId, Action, Arn, Authorized, Authorizer, Caller, Region, Via};
 use moka::sync::Cache;
 use parking_lot::RwLock;
+use root::StoreId;
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::{
@@ -28,7 +29,7 @@ use crate::{
     state,
     store::{Change, Expect, KeyStore, Table},
     trail::{Trail, operation},
-    vault::{HEADER_ID, HeaderRecord, Vault, root_key_needed},
+    vault::{HEADER_ID, HeaderRecord, Vault, belongs_to},
 };
 
 /// Opened backing keys kept in memory: 32 bytes of key each, and what the cache adds.
@@ -38,12 +39,17 @@ const COLD_READS_MAX: usize = 2;
 /// Bounds of a ciphertext blob, in bytes (API, `CiphertextType`).
 pub(crate) const BLOB_LEN_MAX: usize = 6144;
 
+/// The label of the keyring's records.
+pub const RECORD_LABEL: &str = "keyring";
+
 /// What a keyring is made of.
 pub struct Options {
     /// Where records are kept.
     pub store: Arc<dyn KeyStore>,
-    /// What they are sealed under.
-    pub root: RootKey,
+    /// What they are sealed under: the store key's record key for the label [`RECORD_LABEL`].
+    pub records: RecordKey,
+    /// The store that this is a part of.
+    pub part_of: StoreId,
     /// Where every use is written.
     pub audit: AuditLog,
     /// The wall clock.
@@ -96,13 +102,14 @@ impl Keyring {
     /// Opens the keyring in `options.store`, or makes one if the store is empty.
     ///
     /// Blocking: reads and opens every record, and destroys keys whose deletion date has passed.
-    /// A wrong root key, a wrong account or region, and a record that was changed or moved are
+    /// The header of another store, a wrong account or region, and a record that was changed or moved are
     /// errors, with nothing changed; so are a lost key and a lost material. A lost alias is not
     /// noticed, nor is an old copy of a record in its own row, unless a rotation lies between.
     pub fn open(options: Options) -> Result<Arc<Self>, KeyringError> {
         let Options {
             store,
-            root,
+            records,
+            part_of,
             audit,
             clock,
             random,
@@ -110,8 +117,7 @@ impl Keyring {
             region,
             observer,
         } = options;
-        let vault = Arc::new(Vault::new(&root, Arc::clone(&random)));
-        drop(root);
+        let vault = Arc::new(Vault::new(records, part_of, Arc::clone(&random)));
         let header = HeaderRecord {
             account: account.to_string(),
             region: region.to_string(),
@@ -266,7 +272,7 @@ fn open_header(
     vault: &Vault,
     ours: HeaderRecord,
 ) -> Result<(), KeyringError> {
-    if root_key_needed(store)?.is_none() {
+    if belongs_to(store)?.is_none() {
         store.commit(&vec![Change::Put {
             table: Table::Header,
             id: HEADER_ID.to_vec(),

@@ -7,7 +7,7 @@
 //! What it promises:
 //! - Every operation takes an [`iam::Authorized`] made for that key and that action, and its audit
 //!   record is durable before the answer; if it cannot be made durable, the answer is an error.
-//! - Every record at rest is sealed under the root key and bound to its table and id.
+//! - Every record at rest is sealed under the store key and bound to its table and id.
 //! - A key that was disabled or scheduled for deletion opens nothing from the moment the change is
 //!   answered, and listeners ([`Keyring::on_change`]) were called before that.
 //! - A crash leaves the state before or after an operation, never between.
@@ -29,7 +29,6 @@ mod lifecycle;
 mod list;
 mod metadata;
 mod observer;
-pub mod root;
 mod rotation;
 mod state;
 pub mod store;
@@ -41,8 +40,9 @@ mod vault;
 #[doc(hidden)]
 pub mod fuzzing;
 
-// What the signatures here name of `crypto`, for crates that do not use it themselves.
+// What the signatures here name of `crypto` and `root`, for crates that do not use them themselves.
 pub use crypto::{context::EncryptionContext, secret::SecretVec};
+pub use root::StoreId;
 
 pub use audit::{AuditError, AuditLog, AuditOptions};
 pub use clock::{Clock, SystemClock};
@@ -50,7 +50,7 @@ pub use cryptographic::{DataKey, Decrypted, Encrypted, ReEncrypted, WrappedDataK
 pub use error::KeyringError;
 pub use event::{KeyChange, KeyEvent};
 pub use key::{AliasName, KeyArgument, KeyArn, KeyId, KeyState};
-pub use keyring::{Keyring, Options};
+pub use keyring::{Keyring, Options, RECORD_LABEL};
 pub use lifecycle::Swept;
 pub use metadata::{
     Alias, CreateKey, DataKeyLen, KeyMetadata, Listed, MaterialId, Page, PendingWindow, Rotation,

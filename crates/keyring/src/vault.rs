@@ -11,22 +11,20 @@ use std::{
 
 use crypto::{
     random::Random,
-    record::{RecordKey, RootKey},
+    record::RecordKey,
     secret::{SecretBytes, SecretVec},
     wrap::BackingKey,
 };
+use root::StoreId;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     error::KeyringError,
     key::{AliasName, KeyId, KeyState},
     metadata::{RotationKind, Tag, Tier},
-    root::RootKeyId,
     store::{KeyStore, SealedRecord, StoredRecord, Table},
 };
 
-/// The label under which the root key gives the key of all records here.
-const RECORD_LABEL: &str = "keyring";
 /// The one id in the table `header`.
 pub(crate) const HEADER_ID: &[u8] = b"store";
 /// The first byte of every record's contents.
@@ -118,22 +116,18 @@ impl From<Instant> for SystemTime {
 /// Seals and opens records.
 pub(crate) struct Vault {
     key: RecordKey,
-    root: RootKeyId,
+    of: StoreId,
     random: Arc<dyn Random>,
 }
 
 impl Vault {
-    pub(crate) fn new(root: &RootKey, random: Arc<dyn Random>) -> Self {
-        Self {
-            key: root.record_key(RECORD_LABEL),
-            root: RootKeyId::of(root),
-            random,
-        }
+    pub(crate) fn new(key: RecordKey, of: StoreId, random: Arc<dyn Random>) -> Self {
+        Self { key, of, random }
     }
 
-    /// The root key's id in clear, then the sealed record.
+    /// The store's id in clear, then the sealed record.
     pub(crate) fn seal_header(&self, header: &HeaderRecord) -> SealedRecord {
-        let mut bytes = self.root.as_bytes().to_vec();
+        let mut bytes = self.of.as_bytes().to_vec();
         bytes.extend_from_slice(
             self.seal(Table::Header, HEADER_ID, &encode(header))
                 .as_bytes(),
@@ -141,13 +135,13 @@ impl Vault {
         SealedRecord::new(bytes)
     }
 
-    /// Fails with `WrongRootKey` if the header names another root key than ours.
+    /// Fails with `WrongStore` if the header names another store than ours.
     pub(crate) fn open_header(&self, stored: &StoredRecord) -> Result<HeaderRecord, KeyringError> {
-        let (needed, sealed) = split_header(stored)?;
-        if needed != self.root {
-            return Err(KeyringError::WrongRootKey {
-                needed,
-                found: self.root,
+        let (keyring, sealed) = split_header(stored)?;
+        if keyring != self.of {
+            return Err(KeyringError::WrongStore {
+                keyring,
+                header: self.of,
             });
         }
         let contents = self.open(Table::Header, &stored.id, sealed)?;
@@ -245,8 +239,8 @@ impl Vault {
     }
 }
 
-/// Which root key `store` was made with; `None` if it is empty. Needs no key.
-pub(crate) fn root_key_needed(store: &dyn KeyStore) -> Result<Option<RootKeyId>, KeyringError> {
+/// Which store `store` is a part of; `None` if it is empty. Needs no key.
+pub(crate) fn belongs_to(store: &dyn KeyStore) -> Result<Option<StoreId>, KeyringError> {
     match store.get(Table::Header, HEADER_ID)? {
         Some(stored) => Ok(Some(split_header(&stored)?.0)),
         None => {
@@ -260,12 +254,12 @@ pub(crate) fn root_key_needed(store: &dyn KeyStore) -> Result<Option<RootKeyId>,
     }
 }
 
-fn split_header(stored: &StoredRecord) -> Result<(RootKeyId, &[u8]), KeyringError> {
+fn split_header(stored: &StoredRecord) -> Result<(StoreId, &[u8]), KeyringError> {
     let (id, sealed) = stored
         .sealed
-        .split_first_chunk::<{ RootKeyId::LEN }>()
+        .split_first_chunk::<{ StoreId::LEN }>()
         .ok_or_else(|| damaged(Table::Header, &stored.id, "it is cut short"))?;
-    Ok((RootKeyId::from_bytes(*id), sealed))
+    Ok((StoreId::from_bytes(*id), sealed))
 }
 
 /// The id of a material: the key's 16 bytes and the number, u32 big endian.
@@ -322,19 +316,24 @@ fn decode<T: DeserializeOwned>(
 
 #[cfg(test)]
 mod tests {
-    use crypto::random::SeededRandom;
+    use crypto::{random::SeededRandom, store_key::GenerationKey};
 
     use super::*;
 
     const GOLDEN: &str = include_str!("../tests/golden/records.json");
 
     fn vault() -> Vault {
-        let root = RootKey::from_secret(SecretBytes::init_with(|key| {
+        let key = GenerationKey::from_secret(SecretBytes::init_with(|key| {
             for (byte, value) in key.iter_mut().zip(0..) {
                 *byte = value;
             }
         }));
-        Vault::new(&root, Arc::new(SeededRandom::new(7)))
+        let of = StoreId::from_bytes(0xf7ab_becf_598f_eb72_1a76_b1f7_c6cd_ba6d_u128.to_be_bytes());
+        Vault::new(
+            key.record_key("keyring"),
+            of,
+            Arc::new(SeededRandom::new(7)),
+        )
     }
 
     fn id() -> KeyId {

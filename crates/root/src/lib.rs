@@ -41,4 +41,4 @@ pub use id::{RootKeyId, StoreId};
 pub use passphrase::{Argon2Cost, PassphraseProvider};
 pub use provider::{Kind, RootKeyProvider, Wrapped};
 pub use reseal::{Page, Reseal, ResealError};
-pub use store_key::{Options, Rotation, Status, StoreKey};
+pub use store_key::{Options, Rotation, Status, StoreKey, inspect};

@@ -59,6 +59,31 @@ pub struct Status {
     pub previous: Option<u32>,
 }
 
+/// What the header in `dir` says, read without any key and so not authenticated: for people, while the store may be in
+/// use. `None` if there is none. `root_key_at` is empty.
+pub async fn inspect(disk: Arc<dyn Disk>, dir: PathBuf) -> Result<Option<Status>, RootError> {
+    let file = HeaderFile::new(disk, dir);
+    match blocking(move || file.read()).await? {
+        Found::Nothing => Ok(None),
+        Found::Header { read, .. } => Ok(Some(Status::of(&read.header, String::new()))),
+    }
+}
+
+impl Status {
+    fn of(header: &Header, root_key_at: String) -> Self {
+        let wrapped = &header.wraps[0].wrapped;
+        Self {
+            store: header.store,
+            sequence: header.sequence,
+            kind: wrapped.kind,
+            root_key_at,
+            root_key: wrapped.root_key,
+            generation: header.current,
+            previous: header.previous,
+        }
+    }
+}
+
 /// The header and who may change it.
 struct Keeper {
     file: HeaderFile,
@@ -180,17 +205,7 @@ impl StoreKey {
     /// What is known of the store key and its root key.
     pub async fn status(&self) -> Status {
         let keeper = self.header.lock().await;
-        let header = &keeper.header;
-        let wrapped = &header.wraps[0].wrapped;
-        Status {
-            store: header.store,
-            sequence: header.sequence,
-            kind: wrapped.kind,
-            root_key_at: keeper.provider.describe(),
-            root_key: wrapped.root_key,
-            generation: header.current,
-            previous: header.previous,
-        }
+        Status::of(&keeper.header, keeper.provider.describe())
     }
 
     /// Replaces the root key by that of `new`, which is made if there is none there. One record is rewritten; no other

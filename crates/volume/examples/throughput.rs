@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crypto::{random::SystemRandom, record::RootKey, secret::SecretBytes};
+use crypto::{random::SystemRandom, secret::SecretBytes, store_key::GenerationKey};
 use iam::{Authorizer, Caller, Principal, Via};
 use keyring::{Keyring, SystemClock};
 use volume::{AttachedVolume, CreateVolume, Encryption, Options, VolumeSize, VolumeType, Volumes};
@@ -122,10 +122,11 @@ fn measure(store: &dyn Store) -> [f64; 6] {
 fn registry(dir: &Path) -> Arc<Volumes> {
     let account = "123456789012".parse().unwrap();
     let region: iam::Region = "us-east-1".parse().unwrap();
-    let root = || RootKey::from_secret(SecretBytes::init_with(|key| key.fill(1)));
+    let root = || GenerationKey::from_secret(SecretBytes::init_with(|key| key.fill(1)));
     let keyring = Keyring::open(keyring::Options {
         store: Arc::new(keyring::store::SqliteStore::open(&dir.join("keyring.db")).unwrap()),
-        root: root(),
+        records: root().record_key(keyring::RECORD_LABEL),
+        part_of: keyring::StoreId::from_bytes([1; 16]),
         audit: keyring::AuditLog::open(keyring::AuditOptions::new(dir.join("audit"))).unwrap(),
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),

@@ -274,10 +274,10 @@ impl Descriptor {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crypto::{random::SeededRandom, record::RootKey, secret::SecretBytes};
+    use crypto::{random::SeededRandom, secret::SecretBytes, store_key::GenerationKey};
 
     pub(crate) fn records() -> RecordKey {
-        RootKey::from_secret(SecretBytes::init_with(|key| key.fill(1)))
+        GenerationKey::from_secret(SecretBytes::init_with(|key| key.fill(1)))
             .record_key("volume-descriptors")
     }
 
@@ -349,7 +349,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_descriptor_does_not_pass_for_another_volumes_or_under_another_root_key() {
+    fn a_descriptor_does_not_pass_for_another_volumes_or_under_another_store_key() {
         let file = descriptor().seal(&records(), &SeededRandom::new(1));
         let other: VolumeId = "vol-0123456789abcdef1".parse().unwrap();
         assert!(Descriptor::open(&file, other, &records()).is_err());
@@ -358,7 +358,7 @@ pub(crate) mod tests {
             .replace(&id().to_string(), &other.to_string());
         assert!(Descriptor::open(renamed.as_bytes(), other, &records()).is_err());
         assert!(Descriptor::open(renamed.as_bytes(), id(), &records()).is_err());
-        let other_root = RootKey::from_secret(SecretBytes::init_with(|key| key.fill(2)))
+        let other_root = GenerationKey::from_secret(SecretBytes::init_with(|key| key.fill(2)))
             .record_key("volume-descriptors");
         assert!(Descriptor::open(&file, id(), &other_root).is_err());
     }

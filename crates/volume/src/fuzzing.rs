@@ -3,8 +3,9 @@
 use std::{io, sync::Arc};
 
 use crypto::{
-    record::{MacKey, RecordKey, RootKey},
+    record::{MacKey, RecordKey},
     secret::SecretBytes,
+    store_key::GenerationKey,
 };
 
 use crate::{
@@ -92,7 +93,7 @@ pub fn record(data: &[u8]) {
 /// A volume's descriptor, as it is and as the content of one that authenticates.
 pub fn descriptor(data: &[u8]) {
     let records: RecordKey =
-        RootKey::from_secret(SecretBytes::init_with(|key| key.fill(1))).record_key("fuzz");
+        GenerationKey::from_secret(SecretBytes::init_with(|key| key.fill(1))).record_key("fuzz");
     let _ = Descriptor::open(data, id(), &records);
     let _ = Descriptor::open_body(data, id());
 }

@@ -49,7 +49,7 @@ pub struct Options {
     /// Wraps and unwraps data keys.
     pub keyring: Arc<Keyring>,
     /// Seals the volumes' descriptors, so that a sealed volume cannot be passed off as a plain one. From the root key:
-    /// `root.record_key("volume-descriptors")`.
+    /// the store key's record key for `volume-descriptors`.
     pub records: RecordKey,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,

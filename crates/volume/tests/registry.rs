@@ -3,7 +3,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use crypto::{random::SystemRandom, record::RootKey, secret::SecretBytes};
+use crypto::{random::SystemRandom, secret::SecretBytes, store_key::GenerationKey};
 use iam::{AccountId, Action, Authorized, Authorizer, Caller, Principal, Region, Via};
 use keyring::{Keyring, SystemClock};
 use volume::{
@@ -28,8 +28,8 @@ fn region() -> Region {
     "us-east-1".parse().unwrap()
 }
 
-fn root() -> RootKey {
-    RootKey::from_secret(SecretBytes::init_with(|key| key.fill(42)))
+fn root() -> GenerationKey {
+    GenerationKey::from_secret(SecretBytes::init_with(|key| key.fill(42)))
 }
 
 impl World {
@@ -38,7 +38,8 @@ impl World {
         let path = dir.path();
         let keyring = Keyring::open(keyring::Options {
             store: Arc::new(keyring::store::SqliteStore::open(&path.join("keyring.db")).unwrap()),
-            root: root(),
+            records: root().record_key(keyring::RECORD_LABEL),
+            part_of: keyring::StoreId::from_bytes([1; 16]),
             audit: keyring::AuditLog::open(keyring::AuditOptions::new(path.join("audit"))).unwrap(),
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),

@@ -3,12 +3,10 @@ use std::sync::Arc;
 
 use api::Answer;
 use bytes::Bytes;
-use crypto::random::SystemRandom;
+use crypto::{random::SystemRandom, store_key::GenerationKey};
 use iam::{Authorizer, Caller, Principal, Via};
 use keyring::{
-    AuditLog, AuditOptions, Keyring, NoObserver, Options, SystemClock,
-    root::{FileProvider, load_or_create},
-    store::SqliteStore,
+    AuditLog, AuditOptions, Keyring, NoObserver, Options, SystemClock, store::SqliteStore,
 };
 use serde_json::Value;
 use volume::Volumes;
@@ -37,12 +35,12 @@ impl Fixture {
     fn open(with_volumes: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(SqliteStore::open(&dir.path().join("keyring.db")).unwrap());
-        let provider = FileProvider::new(dir.path().join("root.key"));
-        let root = load_or_create(&provider, &*store, &SystemRandom).unwrap();
-        let records = root.record_key("volume-descriptors");
+        let key = GenerationKey::generate(&SystemRandom);
+        let records = key.record_key("volume-descriptors");
         let keyring = Keyring::open(Options {
             store,
-            root,
+            records: key.record_key(keyring::RECORD_LABEL),
+            part_of: keyring::StoreId::from_bytes([1; 16]),
             audit: AuditLog::open(AuditOptions::new(dir.path().join("audit"))).unwrap(),
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),

@@ -13,13 +13,15 @@ use std::{
 
 use audit::{AuditSink, SegmentSink};
 use crypto::{
-    context::EncryptionContext, random::SystemRandom, record::RootKey, secret::SecretVec,
+    context::EncryptionContext,
+    random::SystemRandom,
+    secret::{SecretBytes, SecretVec},
+    store_key::GenerationKey,
 };
 use iam::{Action, Authorized, Caller, Principal, Via};
 use keyring::{
     AuditLog, AuditOptions, Clock, CreateKey, KeyArgument, KeyArn, Keyring, KeyringError,
     NoObserver, Options,
-    root::{FileProvider, load_or_create},
     store::{Batch, KeyStore, SqliteStore, StoreError, StoredRecord, Table},
 };
 
@@ -232,17 +234,16 @@ impl Closed {
         self.dir.path().join("keyring.db")
     }
 
-    pub(crate) fn root_key(&self) -> PathBuf {
-        self.dir.path().join("root.key")
-    }
-
     pub(crate) fn open(self) -> Fixture {
         self.try_open(None).map_err(|(_, error)| error).unwrap()
     }
 
     #[allow(clippy::result_large_err)]
-    pub(crate) fn try_open(self, root: Option<RootKey>) -> Result<Fixture, (Self, KeyringError)> {
-        match self.open_parts(root) {
+    pub(crate) fn try_open(
+        self,
+        of: Option<keyring::StoreId>,
+    ) -> Result<Fixture, (Self, KeyringError)> {
+        match self.open_parts(of) {
             Ok((store, disk_full, gate, keyring)) => Ok(Fixture {
                 dir: self.dir,
                 clock: self.clock,
@@ -258,7 +259,7 @@ impl Closed {
     #[allow(clippy::type_complexity)]
     fn open_parts(
         &self,
-        root: Option<RootKey>,
+        of: Option<keyring::StoreId>,
     ) -> Result<
         (
             Arc<FaultStore>,
@@ -272,14 +273,7 @@ impl Closed {
             inner: SqliteStore::open(&self.database())?,
             fault: AtomicU8::new(0),
         });
-        let root = match root {
-            Some(root) => root,
-            None => load_or_create(
-                &FileProvider::new(self.root_key()),
-                store.as_ref(),
-                &SystemRandom,
-            )?,
-        };
+        let key = GenerationKey::from_secret(SecretBytes::init_with(|key| key.fill(7)));
         let options = AuditOptions::new(self.dir.path().join("audit"));
         let (inner, next) = SegmentSink::open(&options.dir, options.segment_len)?;
         let (full, gate) = (Arc::new(AtomicU8::new(0)), Arc::default());
@@ -290,7 +284,8 @@ impl Closed {
         };
         let keyring = Keyring::open(Options {
             store: Arc::clone(&store) as Arc<dyn KeyStore>,
-            root,
+            records: key.record_key(keyring::RECORD_LABEL),
+            part_of: of.unwrap_or(keyring::StoreId::from_bytes([1; 16])),
             audit: AuditLog::with_sink(Box::new(sink), next, options.queue_len)?,
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             random: Arc::new(SystemRandom),

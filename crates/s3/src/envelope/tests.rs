@@ -2,11 +2,11 @@
 
 use super::*;
 use crypto::random::SeededRandom;
-use crypto::record::RootKey;
 use crypto::secret::SecretBytes;
+use crypto::store_key::GenerationKey;
 
 fn envelopes() -> Envelopes {
-    let root = RootKey::from_secret(SecretBytes::init_with(|key| key.fill(9)));
+    let root = GenerationKey::from_secret(SecretBytes::init_with(|key| key.fill(9)));
     Envelopes::new(root.record_key("s3-metadata"))
 }
 

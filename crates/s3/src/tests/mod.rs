@@ -22,8 +22,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use crypto::random::{Random, SeededRandom};
-use crypto::record::RootKey;
 use crypto::secret::SecretBytes;
+use crypto::store_key::GenerationKey;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use iam::sigv4::Payload;
@@ -122,11 +122,12 @@ async fn world_over(store: Arc<dyn ObjectStore>, bucket_keys: BucketKeyPolicy) -
     let counts = Arc::new(Counts::default());
     let clock = Arc::new(TestClock(AtomicU64::new(1_800_000_000)));
     // Fixed, so that a world over the same store reads what an earlier one wrote.
-    let root = || RootKey::from_secret(SecretBytes::init_with(|key| key.fill(42)));
+    let root = || GenerationKey::from_secret(SecretBytes::init_with(|key| key.fill(42)));
     let random: Arc<dyn Random> = Arc::new(crypto::random::SystemRandom);
     let keyring = Keyring::open(keyring::Options {
         store: Arc::new(keyring::store::SqliteStore::open(&dir.path().join("keyring.db")).unwrap()),
-        root: root(),
+        records: root().record_key(keyring::RECORD_LABEL),
+        part_of: keyring::StoreId::from_bytes([1; 16]),
         audit: keyring::AuditLog::with_sink(Box::new(NoAudit), 1, 64).unwrap(),
         clock: clock.clone(),
         random: Arc::clone(&random),

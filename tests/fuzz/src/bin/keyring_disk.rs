@@ -2,14 +2,13 @@
 #![no_main]
 
 use audit::fuzzing::audit_segment;
-use keyring::fuzzing::{key_argument, record_contents, root_key_file};
+use keyring::fuzzing::{key_argument, record_contents};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let [which, bytes @ ..] = data else { return };
-    match which % 4 {
+    match which % 3 {
         0 => audit_segment(bytes),
-        1 => root_key_file(bytes),
-        2 => record_contents(bytes),
+        1 => record_contents(bytes),
         _ => key_argument(bytes),
     }
 });

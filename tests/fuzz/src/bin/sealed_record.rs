@@ -2,12 +2,12 @@
 #![no_main]
 
 use crypto::random::SeededRandom;
-use crypto::record::RootKey;
+use crypto::store_key::GenerationKey;
 use crypto::secret::SecretBytes;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let key = RootKey::from_secret(SecretBytes::init_with(|k| k.fill(3))).record_key("fuzz");
+    let key = GenerationKey::from_secret(SecretBytes::init_with(|k| k.fill(3))).record_key("fuzz");
     assert!(
         key.open("table", b"id", data).is_err(),
         "opened what was never sealed"
