@@ -73,6 +73,7 @@ impl Parts {
         // After the keyring has accepted the store key: a refused start leaves nothing behind.
         let credentials = RootCredentials::load_or_create(&paths.credentials(), &*random)?;
         let volumes = Volumes::open(volume::Options {
+            disk: Arc::new(host::OsDisk),
             dir: paths.volumes(),
             keyring: Arc::clone(&keyring),
             records: records("volume-descriptors"),

@@ -13,6 +13,7 @@ use std::{
 };
 
 use crypto::{random::SystemRandom, secret::SecretBytes, store_key::GenerationKey};
+use host::OsDisk;
 use iam::{Authorizer, Caller, Principal, Via};
 use keyring::{Keyring, SystemClock};
 use volume::{AttachedVolume, CreateVolume, Encryption, Options, VolumeSize, VolumeType, Volumes};
@@ -136,6 +137,7 @@ fn registry(dir: &Path) -> Arc<Volumes> {
     })
     .unwrap();
     Volumes::open(Options {
+        disk: Arc::new(OsDisk),
         dir: dir.join("volumes"),
         keyring,
         records: root().record_key("volume-descriptors"),

@@ -156,7 +156,8 @@ impl AttachedVolume {
     }
 
     /// Writes `buf` at `offset`; with `fua` it is durable on return. **Destroys the content of `buf`**: sectors are
-    /// sealed in place. After an error, each sector of the range holds its old or its new content.
+    /// sealed in place. After an error, each sector of the range holds its old or
+    /// its new content.
     pub fn write(&self, offset: u64, buf: &mut [u8], fua: bool) -> Result<(), VolumeError> {
         self.engine.write(offset, buf, fua)
     }

@@ -7,27 +7,24 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    io,
     path::Path,
     time::{Duration, SystemTime},
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use crypto::{random::Random, record::RecordKey};
+use host::{Disk, private};
 use keyring::KeyArn;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Tag, VolumeError, VolumeId, VolumeSize, VolumeType,
-    device::disk::sync_dir,
     engine::{BASE_GENERATION, BASE_LAYER},
 };
 
 /// Name of the file in a volume's folder.
 const NAME: &str = "volume.json";
-const NEW_NAME: &str = "volume.json.new";
 /// Version of the format.
 const FORMAT: u32 = 1;
 /// The table that descriptors are bound to.
@@ -229,37 +226,23 @@ impl Descriptor {
     /// Writes the descriptor into a volume's folder, durably: the old one or the new one, whole.
     pub(crate) fn write(
         &self,
+        disk: &dyn Disk,
         dir: &Path,
         records: &RecordKey,
         random: &dyn Random,
     ) -> io::Result<()> {
-        let new = dir.join(NEW_NAME);
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&new)?;
-        file.write_all(&self.seal(records, random))?;
-        file.sync_all()?;
-        fs::rename(&new, dir.join(NAME))?;
-        sync_dir(dir)
+        private::replace(disk, &dir.join(NAME), &self.seal(records, random))
     }
 
     /// Reads the descriptor in a volume's folder.
-    pub(crate) fn read(dir: &Path, id: VolumeId, records: &RecordKey) -> Result<Self, VolumeError> {
+    pub(crate) fn read(
+        disk: &dyn Disk,
+        dir: &Path,
+        id: VolumeId,
+        records: &RecordKey,
+    ) -> Result<Self, VolumeError> {
         let path = dir.join(NAME);
-        let read = || {
-            let len = fs::metadata(&path)?.len();
-            if len > LEN_MAX {
-                return Err(io::ErrorKind::FileTooLarge.into());
-            }
-            fs::read(&path)
-        };
-        let file = read().map_err(|error| VolumeError::Io {
+        let file = private::read(disk, &path, LEN_MAX).map_err(|error| VolumeError::Io {
             what: "reading a volume's descriptor",
             source: error.into(),
         })?;
@@ -313,9 +296,9 @@ pub(crate) mod tests {
             .join("golden")
             .join(name);
         if std::env::var_os("BLESS").is_some() {
-            fs::write(&path, written).unwrap();
+            std::fs::write(&path, written).unwrap();
         }
-        let golden = fs::read(&path).unwrap();
+        let golden = std::fs::read(&path).unwrap();
         assert!(golden == written, "the format of {name} has changed");
         golden
     }

@@ -4,20 +4,19 @@
 //! `.deleted-` and emptied. What has such a name when the registry opens is removed.
 
 use std::{
-    fs::{self, DirBuilder},
     io,
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use crypto::{random::Random, record::RecordKey};
+use host::{Disk, Mode, disk::remove_tree};
 
 use crate::{
     VolumeError, VolumeId,
     descriptor::Descriptor,
-    device::disk::{DiskFile, DiskLogDir, LOG_NAME, sync_dir},
     engine::{self, Engine, Media, Shape},
+    log::folder::{LOG_NAME, LogFolder},
     protection::Protection,
 };
 
@@ -33,16 +32,9 @@ fn io_error(what: &'static str) -> impl Fn(io::Error) -> VolumeError {
     move |error| VolumeError::from_io(what, error)
 }
 
-/// Makes a folder that only the owner may enter; one that is there already is all right.
-pub(crate) fn make_private_dir(dir: &Path) -> io::Result<()> {
-    match DirBuilder::new().mode(0o700).create(dir) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
-        other => other,
-    }
-}
-
 /// Makes the folder and the files of a new volume, durably. Blocks.
 pub(crate) fn create<P: Protection>(
+    disk: &Arc<dyn Disk>,
     volumes: &Path,
     descriptor: &Descriptor,
     protection: &P,
@@ -52,15 +44,14 @@ pub(crate) fn create<P: Protection>(
     let id = descriptor.id;
     let creating = volumes.join(format!("{CREATING}{id}"));
     let make = || {
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&creating)
+        disk.create_dir(&creating)
             .map_err(io_error("making a volume's folder"))?;
-        let slots = DiskFile::create_new(&creating.join(SLOTS_NAME))
+        let slots = disk
+            .open(&creating.join(SLOTS_NAME), Mode::New)
             .map_err(io_error("making a volume's slot file"))?;
         let media = Media {
-            slots: Arc::new(slots),
-            log: Box::new(DiskLogDir::new(&creating)),
+            slots,
+            log: LogFolder::new(Arc::clone(disk), &creating),
             on_failed: Box::new(|| ()),
         };
         let shape = Shape {
@@ -69,18 +60,19 @@ pub(crate) fn create<P: Protection>(
         };
         engine::create(&media, shape, protection)?;
         descriptor
-            .write(&creating, records, random)
-            .and_then(|()| fs::rename(&creating, volumes.join(id.to_string())))
-            .and_then(|()| sync_dir(volumes))
+            .write(&**disk, &creating, records, random)
+            .and_then(|()| disk.rename(&creating, &volumes.join(id.to_string())))
+            .and_then(|()| disk.sync_dir(volumes))
             .map_err(io_error("making a volume's folder"))
     };
     make().inspect_err(|_| {
-        let _ = fs::remove_dir_all(&creating);
+        let _ = remove_tree(&**disk, &creating);
     })
 }
 
 /// Opens a volume's files and reads its map. Blocks.
 pub(crate) fn open<P: Protection>(
+    disk: &Arc<dyn Disk>,
     volumes: &Path,
     descriptor: &Descriptor,
     protection: P,
@@ -88,30 +80,35 @@ pub(crate) fn open<P: Protection>(
     let id = descriptor.id;
     let dir = volumes.join(id.to_string());
     let opening = io_error("opening a volume's slot file");
-    let slots = DiskFile::open(&dir.join(SLOTS_NAME)).map_err(&opening)?;
+    let slots = disk
+        .open(&dir.join(SLOTS_NAME), Mode::Write)
+        .map_err(&opening)?;
     slots.lock().map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => VolumeError::Locked(id),
         _ => opening(error),
     })?;
     let marker = dir.join(FAILED_NAME);
-    let failed_before = marker
-        .try_exists()
-        .map_err(io_error("looking at a volume's folder"))?;
+    let failed_before = disk
+        .kind(&marker)
+        .map_err(io_error("looking at a volume's folder"))?
+        .is_some();
     if failed_before {
         tracing::warn!(volume = %id, "the volume had failed; what is read is what the disk has");
-        let log = DiskFile::open(&dir.join(LOG_NAME)).map_err(&opening)?;
+        let log = disk
+            .open(&dir.join(LOG_NAME), Mode::Write)
+            .map_err(&opening)?;
         slots
             .forget_cached()
             .and_then(|()| log.forget_cached())
             .map_err(io_error("reading again what a volume's files hold"))?;
     }
     let media = Media {
-        slots: Arc::new(slots),
-        log: Box::new(DiskLogDir::new(&dir)),
+        slots,
+        log: LogFolder::new(Arc::clone(disk), &dir),
         on_failed: Box::new({
-            let marker = marker.clone();
+            let (disk, marker) = (Arc::clone(disk), marker.clone());
             move || {
-                if let Err(error) = DiskFile::create_new(&marker)
+                if let Err(error) = disk.open(&marker, Mode::New)
                     && error.kind() != io::ErrorKind::AlreadyExists
                 {
                     tracing::error!(%error, "a failed volume could not be marked");
@@ -132,36 +129,35 @@ pub(crate) fn open<P: Protection>(
         other => other,
     })?;
     if failed_before {
-        fs::remove_file(&marker).map_err(io_error("taking off a failed volume's mark"))?;
+        disk.remove(&marker)
+            .map_err(io_error("taking off a failed volume's mark"))?;
     }
     Ok(engine)
 }
 
 /// Takes a volume's folder out of sight, durably; gives its new name, to be emptied. Blocks.
-pub(crate) fn hide(volumes: &Path, id: VolumeId) -> Result<PathBuf, VolumeError> {
+pub(crate) fn hide(disk: &dyn Disk, volumes: &Path, id: VolumeId) -> Result<PathBuf, VolumeError> {
     let hidden = volumes.join(format!("{DELETED}{id}"));
-    fs::rename(volumes.join(id.to_string()), &hidden)
-        .and_then(|()| sync_dir(volumes))
+    disk.rename(&volumes.join(id.to_string()), &hidden)
+        .and_then(|()| disk.sync_dir(volumes))
         .map_err(io_error("deleting a volume"))?;
     Ok(hidden)
 }
 
 /// Empties and removes what was hidden. Blocks. What is left is removed when the registry opens.
-pub(crate) fn remove(hidden: &Path) {
-    if let Err(error) = fs::remove_dir_all(hidden) {
+pub(crate) fn remove(disk: &dyn Disk, hidden: &Path) {
+    if let Err(error) = remove_tree(disk, hidden) {
         tracing::warn!(folder = %hidden.display(), %error, "a deleted volume's folder could not be removed");
     }
 }
 
 /// The volumes that have a folder; removes what a crash left of others. Blocks.
-pub(crate) fn sweep(volumes: &Path) -> io::Result<Vec<VolumeId>> {
+pub(crate) fn sweep(disk: &dyn Disk, volumes: &Path) -> io::Result<Vec<VolumeId>> {
     let mut ids = Vec::new();
-    for entry in fs::read_dir(volumes)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
+    for entry in disk.list(volumes)? {
+        let name = entry.name.to_string_lossy();
         if name.starts_with(CREATING) || name.starts_with(DELETED) {
-            remove(&entry.path());
+            remove(disk, &volumes.join(&entry.name));
         } else if let Ok(id) = name.parse() {
             ids.push(id);
         } else {

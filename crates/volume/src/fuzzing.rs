@@ -1,21 +1,22 @@
 //! Entry points for the fuzz targets in `tests/fuzz`: decoders of what the disk gives back, which are private.
 
-use std::{io, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use crypto::{
     record::{MacKey, RecordKey},
     secret::SecretBytes,
     store_key::GenerationKey,
 };
+use host::{Disk as _, Mode, disk::sim::SimDisk};
 
 use crate::{
     VolumeId,
     descriptor::Descriptor,
-    device::{Device, LogDir},
     engine::{Engine, Media, Shape},
-    geometry::{CHUNK_LEN, CHUNK_SECTORS, SECTOR_LEN},
+    geometry::CHUNK_LEN,
     log::{
         Record,
+        folder::{LOG_NAME, LogFolder},
         frame::{self, FileHeader, FramePlace, PAGE_LEN, PAYLOAD_LEN_MAX},
         record::Payload,
     },
@@ -38,9 +39,9 @@ pub fn log(data: &[u8]) {
         checkpoint_end: 0,
     };
     let _ = frame::decode(&key, data);
-    open(data.to_vec());
+    open(data);
     let page = header.encode(&key);
-    open([&page[..], data].concat());
+    open(&[&page[..], data].concat());
     let Some((count, records)) = data.split_first() else {
         return;
     };
@@ -58,15 +59,22 @@ pub fn log(data: &[u8]) {
     };
     let mut file = page.to_vec();
     frame::encode(&key, &place, &payload, &mut file);
-    open(file);
+    open(&file);
 }
 
 /// Opens a volume with that log.
-fn open(log: Vec<u8>) {
-    let file = Bytes(log.into());
+fn open(log: &[u8]) {
+    let disk = SimDisk::new(0);
+    let made = |name| disk.open(&Path::new("/").join(name), Mode::New);
+    let (slots, file) = (made("slots"), made(LOG_NAME));
+    let (slots, file) = slots
+        .and_then(|slots| Ok((slots, file?)))
+        .expect("the disk is new");
+    slots.set_len(CHUNK_LEN).expect("the disk is well");
+    file.write_at(0, log).expect("the disk is well");
     let media = Media {
-        slots: Arc::new(Bytes(vec![0; SECTOR_LEN * CHUNK_SECTORS as usize].into())),
-        log: Box::new(file),
+        slots,
+        log: LogFolder::new(Arc::new(disk), Path::new("/")),
         on_failed: Box::new(|| ()),
     };
     let shape = Shape {
@@ -98,73 +106,21 @@ pub fn descriptor(data: &[u8]) {
     let _ = Descriptor::open_body(data, id());
 }
 
-/// A file that swallows what is written.
-#[derive(Clone)]
-struct Bytes(Arc<[u8]>);
-
-impl LogDir for Bytes {
-    fn open_current(&self) -> io::Result<Box<dyn Device>> {
-        Ok(Box::new(self.clone()))
-    }
-
-    fn create_next(&self) -> io::Result<Box<dyn Device>> {
-        Ok(Box::new(self.clone()))
-    }
-
-    fn publish_next(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn discard_next(&self) {}
-}
-
-impl Device for Bytes {
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        let at = usize::try_from(offset).map_err(io::Error::other)?;
-        let bytes = self
-            .0
-            .get(at..at + buf.len())
-            .ok_or(io::ErrorKind::UnexpectedEof)?;
-        buf.copy_from_slice(bytes);
-        Ok(())
-    }
-
-    fn write_at(&self, _: u64, _: &[u8]) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn allocate(&self, _: u64, _: u64) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn punch(&self, _: u64, _: u64) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.0.len() as u64)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::sim::Rng;
+    use host::{Entropy as _, entropy::SeededEntropy};
 
     #[test]
     #[allow(clippy::cast_possible_truncation)]
     fn nothing_a_disk_gives_back_makes_a_decoder_panic() {
-        let mut rng = Rng(1);
+        let rng = SeededEntropy::new(1);
         let golden = include_bytes!("../golden/map.log");
         for _ in 0..100 {
             let mut bytes = golden.to_vec();
             for _ in 0..rng.below(4) {
                 let at = rng.below(bytes.len() as u64) as usize;
-                bytes[at] = rng.next() as u8;
+                bytes[at] = rng.number() as u8;
             }
             bytes.truncate(rng.below(bytes.len() as u64 + 1) as usize);
             log(&bytes);
@@ -175,8 +131,8 @@ mod tests {
             descriptor(some);
             let kinds: Vec<u8> = (0..80)
                 .map(|n| match n % 4 {
-                    0 => (rng.next() % 7) as u8,
-                    _ => (rng.next() % 3) as u8 * (rng.next() % 2) as u8,
+                    0 => (rng.number() % 7) as u8,
+                    _ => (rng.number() % 3) as u8 * (rng.number() % 2) as u8,
                 })
                 .collect();
             record(&kinds);

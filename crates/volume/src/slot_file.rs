@@ -4,8 +4,9 @@
 
 use std::{io, marker::PhantomData, sync::Arc};
 
+use host::File;
+
 use crate::{
-    device::Device,
     geometry::{CHUNK_SECTORS, Chunk, SECTOR_LEN, Slot, SlotRun},
     protection::Protection,
 };
@@ -26,14 +27,14 @@ impl Place {
 
 /// The slot file of a volume under protection `P`.
 pub(crate) struct SlotFile<P> {
-    device: Arc<dyn Device>,
+    file: Arc<dyn File>,
     protection: PhantomData<fn(P)>,
 }
 
 impl<P: Protection> SlotFile<P> {
-    pub(crate) fn new(device: Arc<dyn Device>) -> Self {
+    pub(crate) fn new(file: Arc<dyn File>) -> Self {
         Self {
-            device,
+            file,
             protection: PhantomData,
         }
     }
@@ -51,33 +52,33 @@ impl<P: Protection> SlotFile<P> {
             chunk.first_sector() + u64::from(place.sector),
             "sectors are written where they were sealed for"
         );
-        self.device.write_at(place.offset(), P::bytes(sectors))
+        self.file.write_at(place.offset(), P::bytes(sectors))
     }
 
     /// Reads whole sectors, to be opened; they may run on through neighbouring slots.
     pub(crate) fn read(&self, place: Place, buf: &mut [u8]) -> io::Result<()> {
         debug_assert!(place.sector < CHUNK_SECTORS && buf.len().is_multiple_of(SECTOR_LEN));
-        self.device.read_at(place.offset(), buf)
+        self.file.read_at(place.offset(), buf)
     }
 
     /// Makes durable what was written before.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        self.device.sync()
+        self.file.sync_data()
     }
 
     /// Takes space, by offset and length in the file.
     pub(crate) fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.device.allocate(offset, len)
+        self.file.allocate(offset, len)
     }
 
     /// Gives the space of slots back.
     pub(crate) fn punch(&self, run: SlotRun) -> io::Result<()> {
         let len = u64::from(run.count) * Slot(1).start();
-        self.device.punch(run.first.start(), len)
+        self.file.punch(run.first.start(), len)
     }
 
     /// Length of the file.
     pub(crate) fn len(&self) -> io::Result<u64> {
-        self.device.len()
+        self.file.len()
     }
 }

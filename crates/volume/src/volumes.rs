@@ -17,6 +17,7 @@ use crypto::{
     context::EncryptionContext, hash::Sha256, random::Random, record::RecordKey, secret::SecretVec,
     volume_key::VolumeDataKey,
 };
+use host::{Disk, private};
 use iam::{AccountId, Arn, Authorized, Caller, Region, Via};
 use keyring::{Clock, DataKeyLen, KeyArgument, Keyring};
 use parking_lot::{Mutex, RwLock};
@@ -26,7 +27,6 @@ use crate::{
     AttachedVolume, CreateVolume, Encryption, Protection, Tag, VolumeError, VolumeId, VolumeInfo,
     VolumeState,
     descriptor::{Descriptor, Protected, Request},
-    device::disk::sync_dir,
     engine::BASE_GENERATION,
     files,
     model::check_tags,
@@ -44,6 +44,8 @@ const ZONE_LEN_MAX: usize = 64;
 
 /// What a registry is made of.
 pub struct Options {
+    /// Where files are.
+    pub disk: Arc<dyn Disk>,
     /// Where volumes live, a folder each. Made if it is not there.
     pub dir: PathBuf,
     /// Wraps and unwraps data keys.
@@ -138,15 +140,16 @@ impl Volumes {
     ///
     /// A volume whose descriptor does not open is kept from use; the others are served.
     pub fn open(options: Options) -> Result<Arc<Self>, VolumeError> {
-        let ids = files::make_private_dir(&options.dir)
-            .and_then(|()| files::sweep(&options.dir))
-            .and_then(|ids| sync_dir(&options.dir).map(|()| ids))
+        let disk = &*options.disk;
+        let ids = private::create_dirs(disk, &options.dir)
+            .and_then(|()| files::sweep(disk, &options.dir))
+            .and_then(|ids| disk.sync_dir(&options.dir).map(|()| ids))
             .map_err(|error| VolumeError::from_io("opening the folder of volumes", error))?;
         let entries = ids
             .into_iter()
             .map(|id| {
                 let dir = options.dir.join(id.to_string());
-                let descriptor = Descriptor::read(&dir, id, &options.records);
+                let descriptor = Descriptor::read(disk, &dir, id, &options.records);
                 if let Err(error) = &descriptor {
                     tracing::error!(volume = %id, %error, "the volume is not served");
                 }
@@ -235,6 +238,7 @@ impl Volumes {
         let info = blocking(move || {
             let _one = one;
             let Options {
+                disk,
                 dir,
                 records,
                 random,
@@ -243,10 +247,17 @@ impl Volumes {
             match data_key {
                 Some(data_key) => {
                     let sealed = Sealed::new(id, data_key, BASE_GENERATION);
-                    files::create(dir, &descriptor, &sealed, records, &**random)?;
+                    files::create(disk, dir, &descriptor, &sealed, records, &**random)?;
                 }
                 None => {
-                    files::create(dir, &descriptor, &Unencrypted::new(), records, &**random)?;
+                    files::create(
+                        disk,
+                        dir,
+                        &descriptor,
+                        &Unencrypted::new(),
+                        records,
+                        &**random,
+                    )?;
                 }
             }
             let entry = Entry::new(Ok(descriptor));
@@ -370,7 +381,7 @@ impl Volumes {
         let id = *id;
         let hidden = blocking(move || {
             let _one = one;
-            let hidden = files::hide(&options.dir, id)
+            let hidden = files::hide(&*options.disk, &options.dir, id)
                 .inspect_err(|_| *entry.state.lock() = VolumeState::Available)?;
             entries.write().remove(&id);
             // Whoever still has the entry will not get a permit any more.
@@ -378,7 +389,8 @@ impl Volumes {
             Ok(hidden)
         })
         .await?;
-        tokio::task::spawn_blocking(move || files::remove(&hidden));
+        let disk = Arc::clone(&self.options.disk);
+        tokio::task::spawn_blocking(move || files::remove(&*disk, &hidden));
         tracing::info!(volume = %id, "deleted");
         Ok(())
     }
@@ -437,7 +449,7 @@ impl Volumes {
             let _one = one;
             let dir = options.dir.join(descriptor.id.to_string());
             descriptor
-                .write(&dir, &options.records, &*options.random)
+                .write(&*options.disk, &dir, &options.records, &*options.random)
                 .map_err(|error| VolumeError::from_io("writing a volume's descriptor", error))?;
             *entry.descriptor.write() = Ok(descriptor);
             Ok(())
@@ -539,11 +551,11 @@ fn open_files(
     match data_key {
         Some(data_key) => {
             let sealed = Sealed::new(id, data_key, BASE_GENERATION);
-            let engine = files::open(&options.dir, descriptor, sealed)?;
+            let engine = files::open(&options.disk, &options.dir, descriptor, sealed)?;
             AttachedVolume::new(id, engine, only)
         }
         None => {
-            let engine = files::open(&options.dir, descriptor, Unencrypted::new())?;
+            let engine = files::open(&options.disk, &options.dir, descriptor, Unencrypted::new())?;
             AttachedVolume::new(id, engine, only)
         }
     }

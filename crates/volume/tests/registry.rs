@@ -4,6 +4,7 @@
 use std::{path::Path, sync::Arc};
 
 use crypto::{random::SystemRandom, secret::SecretBytes, store_key::GenerationKey};
+use host::OsDisk;
 use iam::{AccountId, Action, Authorized, Authorizer, Caller, Principal, Region, Via};
 use keyring::{Keyring, SystemClock};
 use volume::{
@@ -62,6 +63,7 @@ impl World {
 
     fn volumes(&self) -> Arc<Volumes> {
         Volumes::open(Options {
+            disk: Arc::new(OsDisk),
             dir: self.path(),
             keyring: Arc::clone(&self.keyring),
             records: root().record_key("volume-descriptors"),

@@ -51,6 +51,7 @@ impl Fixture {
         .unwrap();
         let volumes = with_volumes.then(|| {
             Volumes::open(volume::Options {
+                disk: Arc::new(host::OsDisk),
                 dir: dir.path().join("volumes"),
                 keyring: Arc::clone(&keyring),
                 records,

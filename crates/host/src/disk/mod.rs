@@ -130,3 +130,22 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// Makes the names in a folder durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 }
+
+/// Removes a folder and all that is in it, or whatever else has that name; nothing there is all right. Blocks. Nothing is
+/// synced; what a failure leaves is removed by another try.
+pub fn remove_tree(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    let gone = |outcome: io::Result<()>| match outcome {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    };
+    match disk.kind(path)? {
+        None => Ok(()),
+        Some(EntryKind::Folder) => {
+            for entry in disk.list(path)? {
+                remove_tree(disk, &path.join(entry.name))?;
+            }
+            gone(disk.remove_dir(path))
+        }
+        Some(_) => gone(disk.remove(path)),
+    }
+}

@@ -210,7 +210,7 @@ impl<P: Protection> Engine<P> {
             Ok(new) => new,
             Err(error) => {
                 // The old log is as good as before. It may grow as much again before the next try.
-                self.log_dir.discard_next();
+                self.log_folder.discard_next();
                 self.put_back(collected);
                 self.commit.state.lock().checkpoint_at = log.end().saturating_mul(2);
                 return Err(VolumeError::from_io("writing a new metadata log", error));
@@ -221,7 +221,7 @@ impl<P: Protection> Engine<P> {
             .sync()
             .map_err(|error| self.fail("syncing the slot file", &error))?;
         new.finish(self.protection.log_key())
-            .and_then(|()| self.log_dir.publish_next())
+            .and_then(|()| self.log_folder.publish_next())
             .map_err(|error| self.fail("putting a new metadata log in its place", &error))?;
         self.commit.state.lock().checkpoint_at = checkpoint_at(new.end());
         *log = new;
@@ -237,7 +237,7 @@ impl<P: Protection> Engine<P> {
             checkpoint_end: 0,
             ..*old.header()
         };
-        let mut new = LogFile::create(self.log_dir.create_next()?, key, header);
+        let mut new = LogFile::create(self.log_folder.create_next()?, key, header);
         let mut batch = Batch::default();
         batch.push(first_record());
         let end = Chunk(self.map.chunks());

@@ -22,13 +22,13 @@ use std::{
     },
 };
 
+use host::File;
 use parking_lot::Mutex;
 
 use crate::{
     VolumeError, VolumeId,
-    device::{Device, LogDir},
     geometry::{Generation, LayerId, SECTOR_LEN, Slot},
-    log::writer::LogFile,
+    log::{folder::LogFolder, writer::LogFile},
     map::Map,
     protection::Protection,
     ranges::Ranges,
@@ -56,9 +56,9 @@ pub(crate) const BASE_GENERATION: Generation = Generation(1);
 /// Where a volume's bytes go.
 pub(crate) struct Media {
     /// The slot file.
-    pub(crate) slots: Arc<dyn Device>,
+    pub(crate) slots: Arc<dyn File>,
     /// The metadata log.
-    pub(crate) log: Box<dyn LogDir>,
+    pub(crate) log: LogFolder,
     /// Called once, when the volume fails.
     pub(crate) on_failed: Box<dyn Fn() + Send + Sync>,
 }
@@ -83,7 +83,7 @@ pub(crate) struct Engine<P: Protection> {
     /// a finished write is not covered.
     unsynced: AtomicBool,
     log: Mutex<LogFile>,
-    log_dir: Box<dyn LogDir>,
+    log_folder: LogFolder,
     commit: commit::Commit,
     housekeeping: housekeeping::Housekeeping,
     failed: OnceLock<VolumeError>,

@@ -5,12 +5,12 @@ use std::path::Path;
 use super::{BASE_GENERATION, BASE_LAYER, Engine, Media, Shape, commit, housekeeping};
 use crate::{
     VolumeError,
-    device::disk::LOG_NAME,
     geometry::{
         CHUNK_LEN, CHUNKS_MAX, Chunk, Generation, LayerId, SECTOR_LEN, Sectors, Slot, SlotRun,
     },
     log::{
         Batch, Record,
+        folder::LOG_NAME,
         frame::{FileHeader, PAGE_LEN},
         replay::{ReplayError, replay},
         writer::LogFile,
@@ -97,7 +97,7 @@ impl<P: Protection> Engine<P> {
             // A process that died may have left answered writes in the page cache; the first flush covers them too.
             unsynced: true.into(),
             log: replayed.log.into(),
-            log_dir: media.log,
+            log_folder: media.log,
             commit: commit::Commit::new(checkpoint_len),
             housekeeping: housekeeping::Housekeeping::new(),
             failed: std::sync::OnceLock::new(),

@@ -3,13 +3,17 @@
 //! `VOLUME_SEED=n` runs one seed, `VOLUME_SEEDS=n` that many.
 #![allow(clippy::cast_possible_truncation)]
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use crypto::{secret::SecretVec, volume_key::VolumeDataKey};
+use host::{
+    Disk as _, Entropy as _, Mode,
+    disk::sim::{Call, Crash, Failure, Fault, SimDisk},
+    entropy::SeededEntropy,
+};
 
 use super::*;
 use crate::{
-    device::sim::{Crash, Fault, Rng, SimDisk},
     geometry::CHUNK_LEN,
     protection::{Sealed, Unencrypted},
 };
@@ -18,7 +22,8 @@ const SECTOR: u64 = SECTOR_LEN as u64;
 /// More than a window.
 const CHUNKS: u64 = 18;
 const SIZE: u64 = CHUNKS * CHUNK_LEN;
-const PLENTY: u64 = 1 << 40;
+const SLOTS: &str = "/slots";
+const LOG: &str = "/map.log";
 
 pub(super) fn shape() -> Shape {
     Shape {
@@ -33,11 +38,15 @@ pub(super) fn sealed() -> Sealed {
 }
 
 pub(super) fn media(disk: &SimDisk) -> Media {
-    Media {
-        slots: disk.slots(),
-        log: disk.log_dir(),
+    try_media(disk).unwrap()
+}
+
+fn try_media(disk: &SimDisk) -> io::Result<Media> {
+    Ok(Media {
+        slots: disk.open(Path::new(SLOTS), Mode::Create)?,
+        log: LogFolder::new(Arc::new(disk.clone()), Path::new("/")),
         on_failed: Box::new(|| ()),
-    }
+    })
 }
 
 fn new_volume<P: Protection>(disk: &SimDisk, protection: impl Fn() -> P) -> Engine<P> {
@@ -48,16 +57,20 @@ fn new_volume<P: Protection>(disk: &SimDisk, protection: impl Fn() -> P) -> Engi
 /// What a sector holds.
 type Content = Arc<[u8]>;
 
-/// What a sector may hold after a crash, oldest first; the last is what it holds now.
+/// What each unit that the disk writes whole may hold after a crash, oldest first; the last is what it holds now.
 struct Model {
+    unit: usize,
     sectors: Vec<Vec<Content>>,
 }
 
 impl Model {
-    fn new() -> Self {
-        let zero: Content = vec![0; SECTOR_LEN].into();
+    fn new(unit: usize) -> Self {
+        let zero: Content = vec![0; unit].into();
         Self {
-            sectors: (0..SIZE / SECTOR).map(|_| vec![zero.clone()]).collect(),
+            unit,
+            sectors: (0..SIZE / unit as u64)
+                .map(|_| vec![zero.clone()])
+                .collect(),
         }
     }
 
@@ -66,9 +79,9 @@ impl Model {
         let mut at = 0;
         while at < bytes.len() {
             let position = offset + at as u64;
-            let within = (position % SECTOR) as usize;
-            let len = (SECTOR_LEN - within).min(bytes.len() - at);
-            let sector = &mut self.sectors[(position / SECTOR) as usize];
+            let within = (position % self.unit as u64) as usize;
+            let len = (self.unit - within).min(bytes.len() - at);
+            let sector = &mut self.sectors[(position / self.unit as u64) as usize];
             let mut content = sector.last().unwrap().to_vec();
             content[within..within + len].copy_from_slice(&bytes[at..at + len]);
             sector.push(content.into());
@@ -78,7 +91,10 @@ impl Model {
 
     /// What the range holds is durable.
     fn flushed(&mut self, offset: u64, len: u64) {
-        let (first, end) = (offset / SECTOR, (offset + len).div_ceil(SECTOR));
+        let (first, end) = (
+            offset / self.unit as u64,
+            (offset + len).div_ceil(self.unit as u64),
+        );
         for sector in &mut self.sectors[first as usize..end as usize] {
             sector.drain(..sector.len() - 1);
         }
@@ -86,11 +102,11 @@ impl Model {
 
     fn bytes(&self, offset: u64, len: u64) -> Vec<u8> {
         let mut out = Vec::new();
-        let first = offset / SECTOR;
-        for sector in first..(offset + len).div_ceil(SECTOR) {
+        let first = offset / self.unit as u64;
+        for sector in first..(offset + len).div_ceil(self.unit as u64) {
             out.extend_from_slice(self.sectors[sector as usize].last().unwrap());
         }
-        let skip = (offset - first * SECTOR) as usize;
+        let skip = (offset - first * self.unit as u64) as usize;
         out[skip..skip + len as usize].to_vec()
     }
 
@@ -101,12 +117,12 @@ impl Model {
         for (number, (sector, found)) in self
             .sectors
             .iter_mut()
-            .zip(all.chunks(SECTOR_LEN))
+            .zip(all.chunks(self.unit))
             .enumerate()
         {
             let Some(content) = sector.iter().rev().find(|content| ***content == *found) else {
                 panic!(
-                    "sector {number} holds none of the {} contents it may: {:?}… {story}",
+                    "unit {number} holds none of the {} contents it may: {:?}… {story}",
                     sector.len(),
                     &found[..16]
                 );
@@ -121,7 +137,7 @@ impl Model {
 }
 
 /// A range that is likely to meet others.
-fn range(rng: &mut Rng) -> (u64, u64) {
+fn range(rng: &SeededEntropy) -> (u64, u64) {
     let len = match rng.below(10) {
         0 => rng.below(3 * CHUNK_LEN) + 1,
         1..4 => rng.below(3 * SECTOR) + 1,
@@ -142,8 +158,8 @@ fn range(rng: &mut Rng) -> (u64, u64) {
 }
 
 /// Content that is not met twice: a byte throughout, and a number in every 512 bytes.
-fn fill(rng: &mut Rng, len: u64) -> Vec<u8> {
-    let mark = rng.next();
+fn fill(rng: &SeededEntropy, len: u64) -> Vec<u8> {
+    let mark = rng.number();
     let mut bytes = vec![mark as u8; len as usize];
     for (n, block) in (0..).zip(bytes.chunks_mut(512)) {
         let stamp = (mark.wrapping_add(n)).to_le_bytes();
@@ -155,23 +171,28 @@ fn fill(rng: &mut Rng, len: u64) -> Vec<u8> {
 
 /// Random requests, crashes, faults and full disks.
 fn life<P: Protection>(seed: u64, protection: impl Fn() -> P) {
-    let mut rng = Rng(seed);
-    let disk = SimDisk::new(rng.next(), PLENTY);
+    let rng = SeededEntropy::new(seed);
+    let disk = SimDisk::new(rng.number());
+    // A disk may tear a sector of 4096 bytes, or not.
+    let (disk, unit) = match seed % 2 {
+        0 => (disk, 512),
+        _ => (disk.with_whole_pages(), SECTOR_LEN),
+    };
     let mut volume = new_volume(&disk, &protection);
-    let mut model = Model::new();
+    let mut model = Model::new(unit);
     let mut crashes = 0;
     while crashes < 4 {
         if rng.one_in(25) {
             disk.stop_after(rng.below(12));
         }
-        let (mut offset, mut len) = range(&mut rng);
+        let (mut offset, mut len) = range(&rng);
         let fua = rng.one_in(12);
         // What is known of the range if the request fails: old or new, sector by sector.
         let choice = rng.below(20);
         let changes = choice < 12;
         let outcome = match choice {
             0..9 => {
-                let mut bytes = fill(&mut rng, len);
+                let mut bytes = fill(&rng, len);
                 let plain = bytes.clone();
                 let outcome = volume.write(offset, &mut bytes, fua);
                 model.write(offset, &plain);
@@ -226,9 +247,11 @@ fn life<P: Protection>(seed: u64, protection: impl Fn() -> P) {
             if rng.one_in(4) {
                 // It goes down again while it comes back.
                 disk.stop_after(rng.below(20));
-                let _ = Engine::open(media(&disk), shape(), protection()).map(|volume| {
-                    volume.tidy();
-                });
+                if let Ok(media) = try_media(&disk) {
+                    let _ = Engine::open(media, shape(), protection()).map(|volume| {
+                        volume.tidy();
+                    });
+                }
                 disk.restart(crash);
             }
             volume = Engine::open(media(&disk), shape(), protection())
@@ -263,7 +286,7 @@ fn an_unencrypted_volume_keeps_its_promises_through_crashes() {
 
 #[test]
 fn no_plaintext_reaches_the_disk_of_a_sealed_volume() {
-    let disk = SimDisk::new(1, PLENTY);
+    let disk = SimDisk::new(1);
     let volume = new_volume(&disk, sealed);
     let needle = b"the quick brown fox jumps over the lazy dog, again and again.";
     let text = needle.repeat(10_000);
@@ -274,18 +297,18 @@ fn no_plaintext_reaches_the_disk_of_a_sealed_volume() {
         assert!(back == text);
     }
     volume.checkpoint().unwrap();
-    let contents = disk.contents();
+    let contents = disk.everything();
     assert!(contents.len() > text.len());
     assert!(!contents.windows(16).any(|bytes| bytes == &needle[..16]));
 }
 
 #[test]
 fn a_failed_sync_is_final() {
-    for fault in [Fault::SyncSlots, Fault::SyncLog] {
-        let disk = SimDisk::new(2, PLENTY);
+    for file in [SLOTS, LOG] {
+        let disk = SimDisk::new(2);
         let volume = new_volume(&disk, sealed);
         volume.write(0, &mut [1; 4096], true).unwrap();
-        disk.fail_once(fault);
+        disk.fail(Fault::new(Failure::Io).on(&[Call::SyncData]).at(file));
         volume.write(CHUNK_LEN, &mut [2; 4096], false).unwrap();
         assert!(matches!(volume.flush(), Err(VolumeError::Failed(_))));
         // The next sync would succeed, but nothing asks for it.
@@ -297,7 +320,7 @@ fn a_failed_sync_is_final() {
             volume.extents(0, SIZE, 1).map(|_| ()),
             volume.checkpoint(),
         ] {
-            assert!(matches!(outcome, Err(VolumeError::Failed(_))), "{fault:?}");
+            assert!(matches!(outcome, Err(VolumeError::Failed(_))), "{file}");
         }
         drop(volume);
         disk.restart(Crash::Power);
@@ -310,10 +333,10 @@ fn a_failed_sync_is_final() {
 
 #[test]
 fn a_full_disk_fails_the_write_that_meets_it_and_nothing_else() {
-    let disk = SimDisk::new(3, PLENTY);
+    let disk = SimDisk::new(3);
     let volume = new_volume(&disk, sealed);
     volume.write(0, &mut [1; 4096], true).unwrap();
-    disk.set_space(0);
+    disk.set_free(0);
     let mut full = 0;
     for chunk in 0..CHUNKS {
         match volume.write(chunk * CHUNK_LEN, &mut [2; 8192], false) {
@@ -329,7 +352,7 @@ fn a_full_disk_fails_the_write_that_meets_it_and_nothing_else() {
     assert_eq!(bytes, [2; 8192]);
     volume.trim(0, CHUNK_LEN, true).unwrap();
     volume.tidy();
-    assert_eq!(disk.space(), CHUNK_LEN);
+    assert_eq!(disk.free(), CHUNK_LEN);
     volume
         .write((CHUNKS - 1) * CHUNK_LEN, &mut [4; 4096], true)
         .unwrap();
@@ -337,15 +360,15 @@ fn a_full_disk_fails_the_write_that_meets_it_and_nothing_else() {
 
 #[test]
 fn a_flush_without_space_for_the_log_can_be_repeated() {
-    let disk = SimDisk::new(4, PLENTY);
+    let disk = SimDisk::new(4);
     let volume = new_volume(&disk, sealed);
     volume.write(0, &mut [1; 4096], false).unwrap();
     volume.trim(0, CHUNK_LEN, false).unwrap();
     volume.write(0, &mut [2; 4096], false).unwrap();
-    disk.set_space(0);
+    disk.set_free(0);
     assert!(matches!(volume.flush(), Err(VolumeError::NoSpace)));
     assert!(matches!(volume.checkpoint(), Err(VolumeError::NoSpace)));
-    disk.set_space(PLENTY);
+    disk.set_free(u64::MAX);
     volume.flush().unwrap();
     drop(volume);
     disk.restart(Crash::Power);
@@ -357,20 +380,20 @@ fn a_flush_without_space_for_the_log_can_be_repeated() {
 
 #[test]
 fn a_failed_read_or_write_is_an_error_of_that_request_alone() {
-    let disk = SimDisk::new(5, PLENTY);
+    let disk = SimDisk::new(5);
     let volume = new_volume(&disk, sealed);
-    disk.fail_once(Fault::Write);
+    disk.fail(Fault::new(Failure::Io).on(&[Call::Write]));
     assert!(matches!(
         volume.write(0, &mut [1; 4096], false),
         Err(VolumeError::Io { .. })
     ));
     volume.write(0, &mut [1; 4096], true).unwrap();
-    disk.fail_once(Fault::Read);
+    disk.fail(Fault::new(Failure::Io).on(&[Call::Read]));
     assert!(volume.read(0, &mut [0; 4096]).is_err());
     let mut bytes = [0; 4096];
     volume.read(0, &mut bytes).unwrap();
     assert_eq!(bytes, [1; 4096]);
-    assert!(!disk.take_fault());
+    assert_eq!(disk.faults_left(), 0);
 }
 
 /// Three flushes, and where each one's frame begins.
@@ -393,55 +416,55 @@ fn damage_before_the_last_durable_point_refuses_to_open_and_says_where() {
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("opened"),
     };
-    let starts = three_flushes(&SimDisk::new(6, PLENTY));
+    let starts = three_flushes(&SimDisk::new(6));
     for start in &starts {
         // A changed bit anywhere in a frame, also in the last one: it is no hole.
         for at in (0..156).step_by(5) {
-            let disk = SimDisk::new(6, PLENTY);
+            let disk = SimDisk::new(6);
             three_flushes(&disk);
-            disk.damage_log(start + at, |byte| byte ^ 4);
+            disk.damage(LOG, start + at, |byte| byte ^ 4);
             assert_eq!(open(&disk), *start);
         }
     }
     // A lost block in the middle is no torn tail.
     for start in &starts[..2] {
-        let disk = SimDisk::new(6, PLENTY);
+        let disk = SimDisk::new(6);
         three_flushes(&disk);
         for at in 0..512 {
-            disk.damage_log(start + at, |_| 0);
+            disk.damage(LOG, start + at, |_| 0);
         }
         assert_eq!(open(&disk), *start);
     }
     // A lost block of the checkpoint neither, though nothing follows it.
-    let disk = SimDisk::new(6, PLENTY);
+    let disk = SimDisk::new(6);
     new_volume(&disk, sealed);
     for at in 0..512 {
-        disk.damage_log(4096 + at, |_| 0);
+        disk.damage(LOG, 4096 + at, |_| 0);
     }
     assert_eq!(open(&disk), 4096);
 }
 
 #[test]
 fn a_torn_tail_is_dropped_and_does_not_come_back() {
-    let disk = SimDisk::new(7, PLENTY);
+    let disk = SimDisk::new(7);
     let starts = three_flushes(&disk);
     for at in 0..512 {
-        disk.damage_log(starts[2] + at, |_| 0);
+        disk.damage(LOG, starts[2] + at, |_| 0);
     }
-    disk.damage_log(starts[2] + 600, |_| 9);
+    disk.damage(LOG, starts[2] + 600, |_| 9);
     let volume = Engine::open(media(&disk), shape(), sealed()).unwrap();
     let mut bytes = [0; 4096];
     volume.read(CHUNK_LEN, &mut bytes).unwrap();
     assert_eq!(bytes, [2; 4096]);
     volume.read(2 * CHUNK_LEN, &mut bytes).unwrap();
     assert_eq!(bytes, [0; 4096]);
-    assert!(disk.log_bytes()[4096 * 2..].iter().all(|byte| *byte == 0));
+    assert!(disk.bytes(LOG)[4096 * 2..].iter().all(|byte| *byte == 0));
 }
 
 #[test]
 fn a_flush_covers_what_was_answered_before_the_process_died() {
     for seed in 0..20 {
-        let disk = SimDisk::new(seed, PLENTY);
+        let disk = SimDisk::new(seed);
         let volume = new_volume(&disk, sealed);
         volume.write(0, &mut [1; 4096], true).unwrap();
         volume.write(0, &mut [2; 4096], false).unwrap();
@@ -461,7 +484,7 @@ fn a_flush_covers_what_was_answered_before_the_process_died() {
 #[test]
 fn a_slot_is_not_used_again_before_the_record_that_frees_it_is_durable() {
     for seed in 0..100 {
-        let disk = SimDisk::new(seed, PLENTY);
+        let disk = SimDisk::new(seed);
         let volume = new_volume(&disk, sealed);
         volume.write(0, &mut [1; 4096], true).unwrap();
         volume.trim(0, CHUNK_LEN, false).unwrap();
@@ -488,7 +511,7 @@ fn a_slot_is_not_used_again_before_the_record_that_frees_it_is_durable() {
 
 #[test]
 fn the_log_of_another_volume_key_or_size_is_refused() {
-    let disk = SimDisk::new(8, PLENTY);
+    let disk = SimDisk::new(8);
     new_volume(&disk, sealed);
     let other_key = || {
         let data_key = VolumeDataKey::from_secret(SecretVec::from_slice(&[6; 64])).unwrap();
@@ -506,7 +529,7 @@ fn the_log_of_another_volume_key_or_size_is_refused() {
 
 #[test]
 fn the_log_stays_bounded() {
-    let disk = SimDisk::new(9, PLENTY);
+    let disk = SimDisk::new(9);
     let volume = new_volume(&disk, sealed);
     let mut longest = 0;
     for n in 0..100_u64 {
@@ -524,7 +547,7 @@ fn the_log_stays_bounded() {
 
 #[test]
 fn sequential_writes_lie_together() {
-    let disk = SimDisk::new(10, PLENTY);
+    let disk = SimDisk::new(10);
     let volume = new_volume(&disk, sealed);
     for n in 0..SIZE / 65536 {
         volume.write(n * 65536, &mut [1; 65536], false).unwrap();
@@ -538,7 +561,7 @@ fn sequential_writes_lie_together() {
 #[test]
 fn extents_say_what_is_there() {
     use crate::ExtentKind::{Data, Hole, Zero};
-    let disk = SimDisk::new(11, PLENTY);
+    let disk = SimDisk::new(11);
     let volume = new_volume(&disk, sealed);
     let extents = |offset, len, max| -> Vec<_> {
         let extents = volume.extents(offset, len, max).unwrap();
@@ -578,7 +601,7 @@ fn extents_say_what_is_there() {
 
 #[test]
 fn requests_outside_the_volume_are_refused() {
-    let disk = SimDisk::new(12, PLENTY);
+    let disk = SimDisk::new(12);
     let volume = new_volume(&disk, sealed);
     for (offset, len) in [
         (SIZE, 1),
@@ -606,7 +629,7 @@ fn requests_outside_the_volume_are_refused() {
 
 #[test]
 fn a_trim_of_64_tib_is_quick_and_its_record_short() {
-    let disk = SimDisk::new(13, PLENTY);
+    let disk = SimDisk::new(13);
     let shape = Shape {
         size: 64 << 40,
         ..shape()

@@ -13,6 +13,7 @@
 //! - For a sealed volume, frames are authentic: nobody without the data key can make, change, move or mix them. What an
 //!   attacker with the disk can do is put back an earlier state of the whole log, or cut its tail.
 
+pub(crate) mod folder;
 pub(crate) mod frame;
 pub(crate) mod record;
 pub(crate) mod replay;

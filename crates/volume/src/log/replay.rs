@@ -1,16 +1,14 @@
 //! Reading the metadata log back: what was durable, and where a crash or something worse cut it.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use crypto::record::MacKey;
+use host::File;
 
-use crate::{
-    device::Device,
-    log::{
-        frame::{self, FRAME_LEN_MAX, FileHeader, NoFrame, PAGE_LEN},
-        record::Record,
-        writer::LogFile,
-    },
+use crate::log::{
+    frame::{self, FRAME_LEN_MAX, FileHeader, NoFrame, PAGE_LEN},
+    record::Record,
+    writer::LogFile,
 };
 
 /// Read at a time.
@@ -46,18 +44,18 @@ pub(crate) struct Replayed {
 
 /// Reads a log and calls `each` with every record in order. `each` says what is wrong with a record, if anything.
 pub(crate) fn replay(
-    device: Box<dyn Device>,
+    file: Arc<dyn File>,
     key: &MacKey,
     expected: &FileHeader,
     mut each: impl FnMut(Record) -> Result<(), &'static str>,
 ) -> Result<Replayed, ReplayError> {
     let damaged = |at, why| ReplayError::Damaged { at, why };
-    let len = device.len()?;
+    let len = file.len()?;
     let mut page = [0; PAGE_LEN];
     if len < PAGE_LEN as u64 {
         return Err(damaged(len, "the file ends within its header"));
     }
-    device.read_at(0, &mut page)?;
+    file.read_at(0, &mut page)?;
     let header = FileHeader::decode(&page, key).map_err(|why| damaged(0, why))?;
     if (header.volume, header.sealed, header.size)
         != (expected.volume, expected.sealed, expected.size)
@@ -66,7 +64,7 @@ pub(crate) fn replay(
     }
     let mut previous = header.seed(key);
 
-    let mut window = Window::new(&*device, len);
+    let mut window = Window::new(&*file, len);
     let mut at = PAGE_LEN as u64;
     let mut sequence = 1;
     loop {
@@ -99,9 +97,9 @@ pub(crate) fn replay(
     let torn = tail(&mut window, key, at)?;
     // What was read may be in the page cache alone, if the process and not the machine went down in the middle of a
     // flush. Slots that it frees are about to be used again, so it must be on disk.
-    device.sync()?;
+    file.sync_data()?;
     Ok(Replayed {
-        log: LogFile::resume(device, header, sequence, previous, at, len),
+        log: LogFile::resume(file, header, sequence, previous, at, len),
         torn,
     })
 }
@@ -132,16 +130,16 @@ fn tail(window: &mut Window<'_>, key: &MacKey, end: u64) -> Result<bool, ReplayE
 
 /// A part of a file, read ahead.
 struct Window<'a> {
-    device: &'a dyn Device,
+    file: &'a dyn File,
     len: u64,
     start: u64,
     buf: Vec<u8>,
 }
 
 impl<'a> Window<'a> {
-    fn new(device: &'a dyn Device, len: u64) -> Self {
+    fn new(file: &'a dyn File, len: u64) -> Self {
         Self {
-            device,
+            file,
             len,
             start: 0,
             buf: Vec::new(),
@@ -156,7 +154,7 @@ impl<'a> Window<'a> {
         let has = self.start + self.buf.len() as u64;
         if at < self.start || at + need as u64 > has {
             self.buf.resize(left.min(WINDOW_LEN), 0);
-            self.device.read_at(at, &mut self.buf)?;
+            self.file.read_at(at, &mut self.buf)?;
             self.buf
                 .resize(self.buf.len().next_multiple_of(PAGE_LEN), 0);
             self.start = at;
@@ -172,9 +170,14 @@ mod tests {
     use super::*;
     use crate::{
         descriptor::tests::golden,
-        device::sim::SimDisk,
-        log::{Batch, record::tests::one_of_each},
+        log::{
+            Batch,
+            folder::{LOG_NAME, LogFolder},
+            record::tests::one_of_each,
+        },
     };
+    use host::disk::sim::SimDisk;
+    use std::path::{Path, PathBuf};
 
     fn key() -> MacKey {
         MacKey::public("test")
@@ -190,9 +193,17 @@ mod tests {
         }
     }
 
+    fn folder(disk: &SimDisk) -> LogFolder {
+        LogFolder::new(Arc::new(disk.clone()), Path::new("/"))
+    }
+
+    fn path() -> PathBuf {
+        Path::new("/").join(LOG_NAME)
+    }
+
     /// A checkpoint of all kinds of records, and two flushes of one.
     fn written(disk: &SimDisk) {
-        let dir = disk.log_dir();
+        let dir = folder(disk);
         let mut log = LogFile::create(dir.create_next().unwrap(), &key(), header());
         let payloads = |records: &[Record]| {
             let mut batch = Batch::default();
@@ -213,8 +224,8 @@ mod tests {
 
     fn read(disk: &SimDisk) -> Result<(Vec<Record>, bool), ReplayError> {
         let mut records = Vec::new();
-        let device = disk.log_dir().open_current().unwrap();
-        let replayed = replay(device, &key(), &header(), |record| {
+        let file = folder(disk).open_current().unwrap();
+        let replayed = replay(file, &key(), &header(), |record| {
             records.push(record);
             Ok(())
         })?;
@@ -224,9 +235,9 @@ mod tests {
 
     #[test]
     fn the_golden_log_reads_and_is_written_the_same() {
-        let disk = SimDisk::new(1, 1 << 30);
+        let disk = SimDisk::new(1);
         written(&disk);
-        golden("map.log", &disk.log_bytes());
+        golden("map.log", &disk.bytes(path()));
         let all = one_of_each();
         let expected: Vec<_> = all.iter().chain(&all[1..3]).copied().collect();
         assert_eq!(read(&disk).unwrap(), (expected, false));
@@ -235,11 +246,13 @@ mod tests {
     #[test]
     fn frames_out_of_order_or_of_another_file_are_refused() {
         for (from, to) in [(2, 3), (3, 2), (1, 2)] {
-            let disk = SimDisk::new(1, 1 << 30);
+            let disk = SimDisk::new(1);
             written(&disk);
-            let bytes = disk.log_bytes();
+            let bytes = disk.bytes(path());
             for at in 0..PAGE_LEN {
-                disk.damage_log((to * PAGE_LEN + at) as u64, |_| bytes[from * PAGE_LEN + at]);
+                disk.damage(path(), (to * PAGE_LEN + at) as u64, |_| {
+                    bytes[from * PAGE_LEN + at]
+                });
             }
             let refused = read(&disk).unwrap_err();
             assert!(
@@ -251,14 +264,14 @@ mod tests {
 
     #[test]
     fn a_cut_file_loses_its_tail_and_never_its_checkpoint() {
-        let whole = SimDisk::new(1, 1 << 30);
+        let whole = SimDisk::new(1);
         written(&whole);
-        let len = whole.log_bytes().len();
+        let len = whole.bytes(path()).len();
         for keep in (0..=len).step_by(512) {
-            let disk = SimDisk::new(1, 1 << 30);
+            let disk = SimDisk::new(1);
             written(&disk);
             for at in keep..len {
-                disk.damage_log(at as u64, |_| 0);
+                disk.damage(path(), at as u64, |_| 0);
             }
             match read(&disk) {
                 Ok((records, _)) => assert!(keep >= PAGE_LEN + 512 && records.len() >= 5),

@@ -1,15 +1,13 @@
 //! Appending to the metadata log, and making a new one.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use crypto::record::MacKey;
+use host::File;
 
-use crate::{
-    device::Device,
-    log::{
-        frame::{self, FileHeader, FramePlace, PAGE_LEN, Tag},
-        record::Payload,
-    },
+use crate::log::{
+    frame::{self, FileHeader, FramePlace, PAGE_LEN, Tag},
+    record::Payload,
 };
 
 /// Zeroes are written this far ahead, and synced, so that a flush overwrites blocks that exist: half the time of a sync
@@ -31,7 +29,7 @@ const RESERVE_LEN: u64 = AHEAD_LEN / 2;
 
 /// A log file, open for appending. Whoever has it is the only writer.
 pub(crate) struct LogFile {
-    device: Box<dyn Device>,
+    file: Arc<dyn File>,
     header: FileHeader,
     /// Of the next frame.
     sequence: u64,
@@ -47,9 +45,9 @@ pub(crate) struct LogFile {
 
 impl LogFile {
     /// Begins a new file: append a checkpoint, [`finish`](Self::finish) it, and the file may take its place.
-    pub(crate) fn create(device: Box<dyn Device>, key: &MacKey, header: FileHeader) -> Self {
+    pub(crate) fn create(file: Arc<dyn File>, key: &MacKey, header: FileHeader) -> Self {
         Self {
-            device,
+            file,
             previous: header.seed(key),
             header,
             sequence: 1,
@@ -62,13 +60,13 @@ impl LogFile {
     /// Writes the header, which says that everything appended so far is the checkpoint, and makes the file durable.
     pub(crate) fn finish(&mut self, key: &MacKey) -> io::Result<()> {
         self.header.checkpoint_end = self.end;
-        self.device.write_at(0, &self.header.encode(key))?;
-        self.device.sync()
+        self.file.write_at(0, &self.header.encode(key))?;
+        self.file.sync_data()
     }
 
     /// Goes on with a file of length `len` that was read to its `end`.
     pub(crate) fn resume(
-        device: Box<dyn Device>,
+        file: Arc<dyn File>,
         header: FileHeader,
         sequence: u64,
         previous: Tag,
@@ -76,7 +74,7 @@ impl LogFile {
         len: u64,
     ) -> Self {
         Self {
-            device,
+            file,
             header,
             sequence,
             previous,
@@ -107,12 +105,12 @@ impl LogFile {
         }
         let to = (need + RESERVE_LEN).next_multiple_of(AHEAD_LEN);
         let zeroes = vec![0; usize::try_from(to - self.prepared).expect("a batch fits memory")];
-        match self.device.write_at(self.prepared, &zeroes) {
+        match self.file.write_at(self.prepared, &zeroes) {
             Ok(()) => {}
             Err(_) if need <= self.prepared => return Ok(()),
             Err(error) => return Err(PrepareError::Write(error)),
         }
-        self.device.sync().map_err(PrepareError::Sync)?;
+        self.file.sync_data().map_err(PrepareError::Sync)?;
         self.prepared = to;
         Ok(())
     }
@@ -135,7 +133,7 @@ impl LogFile {
             self.previous = frame::encode(key, &place, payload, &mut self.buf);
             self.sequence += 1;
         }
-        self.device.write_at(self.end, &self.buf)?;
+        self.file.write_at(self.end, &self.buf)?;
         self.end += self.buf.len() as u64;
         self.prepared = self.prepared.max(self.end);
         Ok(())
@@ -143,6 +141,6 @@ impl LogFile {
 
     /// Makes durable what was appended.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        self.device.sync()
+        self.file.sync_data()
     }
 }

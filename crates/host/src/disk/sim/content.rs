@@ -49,7 +49,11 @@ impl Keep {
         }
     }
 
-    fn mask(self, rng: &SeededEntropy) -> u8 {
+    /// Which sectors of a page it keeps; all or none if a page is `whole`.
+    fn mask(self, whole: bool, rng: &SeededEntropy) -> u8 {
+        if whole {
+            return if self.one(rng) { 0xff } else { 0 };
+        }
         let [a, b, ..] = rng.number().to_le_bytes();
         match self.0 {
             0 => 0,
@@ -124,9 +128,24 @@ pub(super) struct Content {
     len_disk: u64,
     /// Whether the length changed since the last sync.
     len_dirty: bool,
+    /// Whether the disk writes pages whole, not sectors.
+    whole: bool,
 }
 
 impl Content {
+    /// An empty file on a disk that writes pages whole, or sectors.
+    pub(super) fn new(whole: bool) -> Self {
+        Self {
+            whole,
+            ..Self::default()
+        }
+    }
+
+    /// What the disk writes whole, in bytes.
+    pub(super) fn unit(&self) -> usize {
+        if self.whole { PAGE_LEN } else { SECTOR_LEN }
+    }
+
     /// How much space it has.
     pub(super) fn taken(&self) -> u64 {
         (self.taken.len() * PAGE_LEN) as u64
@@ -223,7 +242,11 @@ impl Content {
         if again != 0 {
             // What was there before may have been written back by the kernel itself.
             let [a, b, ..] = rng.number().to_le_bytes();
-            page.write_back(again & a & b);
+            page.write_back(match self.whole {
+                true if a < 64 => page.dirty,
+                true => 0,
+                false => again & a & b,
+            });
         }
         page.dirty |= mask;
         page.lost &= !mask;
@@ -246,7 +269,7 @@ impl Content {
     pub(super) fn sync_fails(&mut self, rng: &SeededEntropy) {
         let keep = Keep::draw(rng);
         for page in self.pages.values_mut().filter(|page| page.dirty != 0) {
-            page.write_back(page.dirty & keep.mask(rng));
+            page.write_back(page.dirty & keep.mask(self.whole, rng));
             page.lost |= std::mem::take(&mut page.dirty);
         }
         self.len_dirty = false;
@@ -265,7 +288,7 @@ impl Content {
         let keep = Keep::draw(rng);
         for page in self.pages.values_mut() {
             if page.dirty != 0 {
-                page.write_back(page.dirty & keep.mask(rng));
+                page.write_back(page.dirty & keep.mask(self.whole, rng));
             }
             (page.dirty, page.lost) = (0, 0);
             page.now = page.disk.clone();

@@ -41,7 +41,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-use content::{Content, SECTOR_LEN};
+use content::Content;
 use names::{Id, Names};
 pub use plan::{Call, Failure, Fault};
 
@@ -72,6 +72,8 @@ struct State {
     epoch: u64,
     calls: u64,
     next_handle: u64,
+    /// Whether the disk writes pages whole.
+    whole: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -109,6 +111,7 @@ impl SimDisk {
             epoch: 0,
             calls: 0,
             next_handle: 0,
+            whole: false,
         })))
     }
 
@@ -131,7 +134,15 @@ impl SimDisk {
             epoch: 0,
             calls: 0,
             next_handle: 0,
+            whole: state.whole,
         })))
+    }
+
+    /// Such a disk, but one that tears nothing smaller than 4096 aligned bytes, as most do and none has to. Of files made
+    /// from now on.
+    pub fn with_whole_pages(self) -> Self {
+        self.0.lock().whole = true;
+        self
     }
 
     /// Plans a failure.
@@ -361,7 +372,11 @@ impl Disk for SimDisk {
                 (None, Mode::Read | Mode::Write) => return Err(io::ErrorKind::NotFound.into()),
                 (None, Mode::Create | Mode::New) => {
                     let id = state.new_id();
-                    state.files.insert(id, Inode::default());
+                    let inode = Inode {
+                        content: Content::new(state.whole),
+                        ..Inode::default()
+                    };
+                    state.files.insert(id, inode);
                     state.names.change(&[(folder, name, Some(id))], false);
                     state.linked(id, path);
                     id
@@ -598,10 +613,11 @@ impl File for SimFile {
             None => bytes.len(),
             Some(_) => {
                 // Some of the first sectors, as far as there is space for them.
-                let sectors = bytes.len().div_ceil(SECTOR_LEN) as u64;
+                let unit = file.content.unit();
+                let sectors = bytes.len().div_ceil(unit) as u64;
                 let mut len = bytes
                     .len()
-                    .min(state.rng.below(sectors + 1) as usize * SECTOR_LEN);
+                    .min(state.rng.below(sectors + 1) as usize * unit);
                 if file.content.lacks(offset..offset + len as u64) > free {
                     len = 0;
                 }

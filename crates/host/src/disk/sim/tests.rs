@@ -534,3 +534,44 @@ fn what_was_synced_is_always_there_and_a_seed_replays() {
         assert!(life(seed) == life(seed), "seed {seed}");
     }
 }
+
+#[test]
+fn a_tree_is_removed_whole_and_links_in_it_are_not_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let kept = dir.path().join("kept");
+    super::super::OsDisk.open(&kept, Mode::New).unwrap();
+    let disks: [(&dyn Disk, &Path); 2] = [
+        (&super::super::OsDisk, dir.path()),
+        (&SimDisk::new(1), Path::new("/")),
+    ];
+    for (disk, root) in disks {
+        let tree = root.join("tree");
+        private::create_dirs(disk, &tree.join("a/b")).unwrap();
+        disk.open(&tree.join("a/f"), Mode::New).unwrap();
+        if disk.kind(&kept).unwrap().is_some() {
+            std::os::unix::fs::symlink(&kept, tree.join("link")).unwrap();
+        }
+        crate::disk::remove_tree(disk, &tree).unwrap();
+        assert_eq!(disk.kind(&tree).unwrap(), None);
+        crate::disk::remove_tree(disk, &tree).unwrap();
+    }
+    assert!(kept.exists());
+}
+
+#[test]
+fn a_disk_that_writes_pages_whole_tears_none() {
+    for seed in 0..200 {
+        let disk = SimDisk::new(seed).with_whole_pages();
+        let file = synced(&disk, "/f", &[1; 8192]);
+        file.write_at(512, &[2; 1024]).unwrap();
+        file.write_at(4096, &[3; 4096]).unwrap();
+        file.write_at(4096, &[4; 4096]).unwrap();
+        disk.restart(Crash::Power);
+        let bytes = disk.bytes("/f");
+        assert_eq!(bytes[512], bytes[1535], "seed {seed}");
+        assert!(
+            bytes[4096..].iter().all(|byte| *byte == bytes[4096]),
+            "seed {seed}"
+        );
+    }
+}
