@@ -23,8 +23,9 @@ def test_the_service_is_the_one_that_was_signed_for(server):
     assert Signed(server, "POST", "/", headers=FORM, body=WHO, service="sts").send()[0] == 200
     assert Signed(server, "POST", "/", headers=JSON, body=b"{}", service="kms").send()[0] == 200
     assert Signed(server, "GET", "/", service="s3").send()[0] == 200
-    # Signed for KMS, asking STS: it reaches KMS, which knows no such thing.
-    assert Signed(server, "POST", "/", headers=FORM, body=WHO, service="kms").send()[0] == 400
+    # Signed for KMS, asking STS: it reaches KMS, which takes no form.
+    status, _, answer = Signed(server, "POST", "/", headers=FORM, body=WHO, service="kms").send()
+    assert status == 404 and b"UnknownOperationException" in answer
     status, _, answer = Signed(server, "POST", "/", headers=FORM, body=WHO, service="dynamodb").send()
     assert 400 <= status < 500 or status == 501, answer
 
@@ -55,6 +56,32 @@ def test_what_is_not_signed_right_is_refused(server, service, headers, body):
     assert request.send()[0] in NO
     if body:
         assert ask().send(body=body + b" ")[0] in NO
+
+
+def test_a_refusal_is_told_in_the_protocol_of_the_request(server):
+    def said(headers, service=None, bend=lambda authorization: authorization, unsigned=False):
+        request = Signed(server, "POST", "/", headers=headers, body=b"{}", service=service or "kms", secret="x" * 40)
+        request.headers["authorization"] = bend(request.headers["authorization"])
+        if unsigned:
+            del request.headers["authorization"]
+        status, answer_headers, answer = request.send()
+        assert status in NO, answer
+        return answer
+
+    def cut(authorization):
+        """The scope can be read, and nothing after it."""
+        return authorization.split(",")[0]
+
+    plain = {"content-type": "text/plain"}
+    for bend in (str, cut):
+        assert b'"__type"' in said(plain, "kms", bend)
+        assert b"<ErrorResponse>" in said(plain, "sts", bend)
+        assert b"<Response><Errors>" in said(JSON, "ec2", bend)
+        assert b"<Error><Code>" in said(JSON, "s3", bend) and b"<ErrorResponse>" not in said(JSON, "s3", bend)
+    assert b'"__type"' in said({"x-amz-target": "TrentService.ListKeys"}, unsigned=True)
+    assert b'"__type"' in said({"content-type": "application/x-amz-json-1.1"}, unsigned=True)
+    assert b"<ErrorResponse>" in said(FORM, unsigned=True)
+    assert b"<Error><Code>AccessDenied" in said(plain, unsigned=True)
 
 
 def test_s3_says_why(server):

@@ -25,6 +25,7 @@ pub mod error;
 pub mod fuzzing;
 pub mod iam;
 pub mod kms;
+mod model;
 mod protocol;
 mod query;
 mod refusal;

@@ -12,14 +12,14 @@ use super::{
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Target {
-    alias_name: Option<String>,
-    target_key_id: Option<String>,
+    alias_name: String,
+    target_key_id: String,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Delete {
-    alias_name: Option<String>,
+    alias_name: String,
 }
 
 #[derive(Deserialize)]
@@ -52,8 +52,8 @@ struct Listed {
 impl Request<'_> {
     pub(super) async fn create_alias(self) -> Result<Bytes, Fault> {
         let request: Target = self.parse()?;
-        let name = alias(request.alias_name.as_deref())?;
-        let target = key_itself(request.target_key_id.as_deref(), "targetKeyId")?;
+        let name = alias(&request.alias_name)?;
+        let target = key_itself(&request.target_key_id)?;
         let authorized = self.keyring.authorize(self.caller, &target).await?;
         self.keyring.create_alias(authorized, name).await?;
         empty()
@@ -61,8 +61,8 @@ impl Request<'_> {
 
     pub(super) async fn update_alias(self) -> Result<Bytes, Fault> {
         let request: Target = self.parse()?;
-        let name = alias(request.alias_name.as_deref())?;
-        let target = key_itself(request.target_key_id.as_deref(), "targetKeyId")?;
+        let name = alias(&request.alias_name)?;
+        let target = key_itself(&request.target_key_id)?;
         let authorized = self.keyring.authorize(self.caller, &target).await?;
         self.keyring.update_alias(authorized, name).await?;
         empty()
@@ -70,7 +70,7 @@ impl Request<'_> {
 
     pub(super) async fn delete_alias(self) -> Result<Bytes, Fault> {
         let request: Delete = self.parse()?;
-        let name = alias(request.alias_name.as_deref())?;
+        let name = alias(&request.alias_name)?;
         let authorized = self
             .keyring
             .authorize_delete_alias(self.caller, &name)
@@ -81,11 +81,7 @@ impl Request<'_> {
 
     pub(super) async fn list_aliases(self) -> Result<Bytes, Fault> {
         let request: List = self.parse()?;
-        let key = request
-            .key_id
-            .as_deref()
-            .map(|key| key_itself(Some(key), "keyId"))
-            .transpose()?;
+        let key = request.key_id.as_deref().map(key_itself).transpose()?;
         let page = page(request.limit, 100, request.marker)?;
         let authorized = self.keyring.authorize_account(self.caller).await?;
         let listed = self.keyring.list_aliases(authorized, key, page).await?;

@@ -6,13 +6,11 @@ use serde::{Deserialize, Serialize, de::IgnoredAny};
 use super::{
     Request,
     fault::Fault,
-    validate::{algorithm, grant_tokens, key, length, number, optional_key, required, word},
+    validate::{algorithm, grant_tokens, key, needed, optional_key},
     wire::{Base64, Blob, Context, answer, context, secret_answer},
 };
 
 const ALGORITHM: &str = "SYMMETRIC_DEFAULT";
-const PLAINTEXT_LEN: std::ops::RangeInclusive<usize> = 1..=4096;
-const CIPHERTEXT_LEN: std::ops::RangeInclusive<usize> = 1..=6144;
 
 /// A Nitro enclave's attestation: its answer would be sealed to the enclave, which we do not do.
 fn no_recipient(recipient: Option<&IgnoredAny>) -> Result<(), Fault> {
@@ -25,8 +23,8 @@ fn no_recipient(recipient: Option<&IgnoredAny>) -> Result<(), Fault> {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Encrypt {
-    key_id: Option<String>,
-    plaintext: Option<Blob>,
+    key_id: String,
+    plaintext: Blob,
     encryption_context: Option<Context>,
     grant_tokens: Option<Vec<String>>,
     encryption_algorithm: Option<String>,
@@ -52,7 +50,7 @@ struct ReEncrypt {
     source_key_id: Option<String>,
     source_encryption_context: Option<Context>,
     source_encryption_algorithm: Option<String>,
-    destination_key_id: Option<String>,
+    destination_key_id: String,
     destination_encryption_context: Option<Context>,
     destination_encryption_algorithm: Option<String>,
     grant_tokens: Option<Vec<String>>,
@@ -62,7 +60,7 @@ struct ReEncrypt {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct GenerateDataKey {
-    key_id: Option<String>,
+    key_id: String,
     encryption_context: Option<Context>,
     number_of_bytes: Option<i64>,
     key_spec: Option<String>,
@@ -75,10 +73,8 @@ impl GenerateDataKey {
     fn len(&self) -> Result<DataKeyLen, Fault> {
         match (self.number_of_bytes, self.key_spec.as_deref()) {
             (Some(bytes), None) => data_key_len(bytes),
-            (None, Some(spec)) => match word(spec, &["AES_256", "AES_128"], "keySpec")? {
-                "AES_128" => Ok(DataKeyLen::AES_128),
-                _ => Ok(DataKeyLen::AES_256),
-            },
+            (None, Some("AES_128")) => Ok(DataKeyLen::AES_128),
+            (None, Some(_)) => Ok(DataKeyLen::AES_256),
             _ => Err(Fault::Validation(
                 "Please specify either number of bytes or key spec.".to_owned(),
             )),
@@ -94,11 +90,9 @@ struct GenerateRandom {
     recipient: Option<IgnoredAny>,
 }
 
+/// The keyring knows the bounds, which are the model's.
 fn data_key_len(bytes: i64) -> Result<DataKeyLen, Fault> {
-    let bytes = number(bytes, 1..=1024, "numberOfBytes")?;
-    Ok(DataKeyLen::new(
-        u64::try_from(bytes).expect("at least one"),
-    )?)
+    Ok(DataKeyLen::new(u64::try_from(bytes).unwrap_or(0))?)
 }
 
 #[derive(Serialize)]
@@ -149,13 +143,9 @@ struct Random<'a> {
 impl Request<'_> {
     pub(super) async fn encrypt(self) -> Result<Bytes, Fault> {
         let request: Encrypt = self.parse()?;
-        let key = key(request.key_id.as_deref(), "keyId")?;
-        let plaintext = required(request.plaintext, "plaintext")?.0;
-        length(plaintext.len(), PLAINTEXT_LEN, "plaintext")?;
-        algorithm(
-            request.encryption_algorithm.as_deref(),
-            "encryptionAlgorithm",
-        )?;
+        let key = key(&request.key_id)?;
+        let plaintext = request.plaintext.0;
+        algorithm(request.encryption_algorithm.as_deref())?;
         grant_tokens(request.grant_tokens.as_deref())?;
         let context = context(request.encryption_context, "encryptionContext")?;
 
@@ -177,13 +167,9 @@ impl Request<'_> {
 
     pub(super) async fn decrypt(self) -> Result<Bytes, Fault> {
         let request: Decrypt = self.parse()?;
-        let blob = required(request.ciphertext_blob, "ciphertextBlob")?.0;
-        length(blob.len(), CIPHERTEXT_LEN, "ciphertextBlob")?;
-        let key = optional_key(request.key_id.as_deref(), "keyId")?;
-        algorithm(
-            request.encryption_algorithm.as_deref(),
-            "encryptionAlgorithm",
-        )?;
+        let blob = needed(request.ciphertext_blob, "ciphertextBlob")?.0;
+        let key = optional_key(request.key_id.as_deref())?;
+        algorithm(request.encryption_algorithm.as_deref())?;
         grant_tokens(request.grant_tokens.as_deref())?;
         no_recipient(request.recipient.as_ref())?;
         let context = context(request.encryption_context, "encryptionContext")?;
@@ -209,16 +195,15 @@ impl Request<'_> {
 
     pub(super) async fn re_encrypt(self) -> Result<Bytes, Fault> {
         let request: ReEncrypt = self.parse()?;
-        let blob = required(request.ciphertext_blob, "ciphertextBlob")?.0;
-        length(blob.len(), CIPHERTEXT_LEN, "ciphertextBlob")?;
-        let source = optional_key(request.source_key_id.as_deref(), "sourceKeyId")?;
-        let destination = key(request.destination_key_id.as_deref(), "destinationKeyId")?;
+        let blob = needed(request.ciphertext_blob, "ciphertextBlob")?.0;
+        let source = optional_key(request.source_key_id.as_deref())?;
+        let destination = key(&request.destination_key_id)?;
         let (from, to) = (
             request.source_encryption_algorithm.as_deref(),
             request.destination_encryption_algorithm.as_deref(),
         );
-        algorithm(from, "sourceEncryptionAlgorithm")?;
-        algorithm(to, "destinationEncryptionAlgorithm")?;
+        algorithm(from)?;
+        algorithm(to)?;
         grant_tokens(request.grant_tokens.as_deref())?;
         let source_context = context(request.source_encryption_context, "sourceEncryptionContext")?;
         let destination_context = context(
@@ -257,7 +242,7 @@ impl Request<'_> {
 
     pub(super) async fn generate_data_key(self) -> Result<Bytes, Fault> {
         let request: GenerateDataKey = self.parse()?;
-        let key = key(request.key_id.as_deref(), "keyId")?;
+        let key = key(&request.key_id)?;
         let len = request.len()?;
         grant_tokens(request.grant_tokens.as_deref())?;
         no_recipient(request.recipient.as_ref())?;
@@ -285,7 +270,7 @@ impl Request<'_> {
 
     pub(super) async fn generate_data_key_without_plaintext(self) -> Result<Bytes, Fault> {
         let request: GenerateDataKey = self.parse()?;
-        let key = key(request.key_id.as_deref(), "keyId")?;
+        let key = key(&request.key_id)?;
         let len = request.len()?;
         grant_tokens(request.grant_tokens.as_deref())?;
         let context = context(request.encryption_context, "encryptionContext")?;
@@ -312,7 +297,10 @@ impl Request<'_> {
 
     pub(super) async fn generate_random(self) -> Result<Bytes, Fault> {
         let request: GenerateRandom = self.parse()?;
-        let len = data_key_len(required(request.number_of_bytes, "numberOfBytes")?)?;
+        let len = match request.number_of_bytes {
+            Some(bytes) => data_key_len(bytes)?,
+            None => return Err(Fault::Validation("NumberOfBytes is required.".to_owned())),
+        };
         no_recipient(request.recipient.as_ref())?;
         if request.custom_key_store_id.is_some() {
             return Err(Fault::Unsupported("There are no custom key stores."));

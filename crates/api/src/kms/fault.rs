@@ -2,6 +2,8 @@
 use http::StatusCode;
 use keyring::KeyringError;
 
+use crate::model::Wrong;
+
 /// Why a request is not answered.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Fault {
@@ -16,10 +18,13 @@ pub(super) enum Fault {
     Unsupported(&'static str),
     /// Client: the key is of another kind than the algorithm asked for.
     #[error("The key does not do {0}: it encrypts and decrypts with SYMMETRIC_DEFAULT.")]
-    InvalidKeyUsage(&'static str),
+    InvalidKeyUsage(String),
     /// Client: a grant token, where there are no grants.
     #[error("There are no grants here yet, so no grant token is valid.")]
     InvalidGrantToken,
+    /// Client: not a request of KMS's protocol: another method, path or media type.
+    #[error("KMS takes POST / with the content type application/x-amz-json-1.1.")]
+    NotOfProtocol,
     /// Client: an operation KMS does not have.
     #[error("The operation is not known.")]
     UnknownOperation,
@@ -31,26 +36,24 @@ pub(super) enum Fault {
     Keyring(#[from] KeyringError),
 }
 
+impl From<Wrong> for Fault {
+    fn from(wrong: Wrong) -> Self {
+        match wrong {
+            Wrong::Malformed(said) => Self::Malformed(said),
+            Wrong::Invalid(said) => Self::Validation(said),
+        }
+    }
+}
+
 impl Fault {
-    /// What serde_json says, without the text of the request where it could be a secret.
+    /// What the model's check let through and serde_json does not: base64 with bits that belong to
+    /// nothing. Nothing of the request is repeated, since it could be a secret.
     pub(super) fn malformed(error: &serde_json::Error) -> Self {
-        let said = error.to_string();
-        let what = match error.classify() {
-            serde_json::error::Category::Data if said.starts_with("duplicate") => said,
-            serde_json::error::Category::Data if !said.contains('"') => said,
-            serde_json::error::Category::Data => {
-                format!(
-                    "a value is not of the type it should be, at column {}",
-                    error.column()
-                )
-            }
-            _ => format!(
-                "it is not JSON at line {} column {}",
-                error.line(),
-                error.column()
-            ),
-        };
-        Self::Malformed(format!("The request does not parse: {what}"))
+        Self::Malformed(format!(
+            "A value is not well-formed, at line {} column {}",
+            error.line(),
+            error.column()
+        ))
     }
 
     pub(super) fn code(&self) -> &'static str {
@@ -60,7 +63,7 @@ impl Fault {
             Self::Unsupported(_) => "UnsupportedOperationException",
             Self::InvalidKeyUsage(_) => "InvalidKeyUsageException",
             Self::InvalidGrantToken => "InvalidGrantTokenException",
-            Self::UnknownOperation => "UnknownOperationException",
+            Self::NotOfProtocol | Self::UnknownOperation => "UnknownOperationException",
             Self::NotImplemented(_) => "NotImplementedException",
             Self::Keyring(error) => error.code(),
         }
@@ -68,6 +71,7 @@ impl Fault {
 
     pub(super) fn status(&self) -> StatusCode {
         match self {
+            Self::NotOfProtocol => StatusCode::NOT_FOUND,
             Self::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
             _ if self.is_internal() => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::BAD_REQUEST,

@@ -7,11 +7,9 @@ use super::{
     Request,
     fault::Fault,
     tags::{Tag, read_tags},
-    validate::{grant_tokens, key, key_itself, length, number, page, required, word},
+    validate::{grant_tokens, key, key_itself, number, page},
     wire::{Time, answer, empty},
 };
-
-const DESCRIPTION_LEN: std::ops::RangeInclusive<usize> = 0..=8192;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -31,18 +29,7 @@ struct Create {
 impl Create {
     /// Refuses what would make another kind of key than the one we make.
     fn check_kind(&self) -> Result<(), Fault> {
-        const USAGES: &[&str] = &[
-            "ENCRYPT_DECRYPT",
-            "SIGN_VERIFY",
-            "GENERATE_VERIFY_MAC",
-            "KEY_AGREEMENT",
-        ];
-        const ORIGINS: &[&str] = &["AWS_KMS", "EXTERNAL", "AWS_CLOUDHSM", "EXTERNAL_KEY_STORE"];
-        let usage = self
-            .key_usage
-            .as_deref()
-            .map(|usage| word(usage, USAGES, "keyUsage"));
-        if !matches!(usage.transpose()?, None | Some("ENCRYPT_DECRYPT")) {
+        if !matches!(self.key_usage.as_deref(), None | Some("ENCRYPT_DECRYPT")) {
             return Err(Fault::Unsupported(
                 "Only keys of usage ENCRYPT_DECRYPT are supported.",
             ));
@@ -63,11 +50,7 @@ impl Create {
                 "Only keys of spec SYMMETRIC_DEFAULT are supported.",
             ));
         }
-        let origin = self
-            .origin
-            .as_deref()
-            .map(|origin| word(origin, ORIGINS, "origin"));
-        if !matches!(origin.transpose()?, None | Some("AWS_KMS"))
+        if !matches!(self.origin.as_deref(), None | Some("AWS_KMS"))
             || self.custom_key_store_id.is_some()
             || self.xks_key_id.is_some()
         {
@@ -90,7 +73,7 @@ impl Create {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct OneKey {
-    pub(super) key_id: Option<String>,
+    pub(super) key_id: String,
     grant_tokens: Option<Vec<String>>,
 }
 
@@ -104,21 +87,21 @@ struct List {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Describe {
-    key_id: Option<String>,
-    description: Option<String>,
+    key_id: String,
+    description: String,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct ScheduleDeletion {
-    key_id: Option<String>,
+    key_id: String,
     pending_window_in_days: Option<i64>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct GetPolicy {
-    key_id: Option<String>,
+    key_id: String,
     policy_name: Option<String>,
 }
 
@@ -220,7 +203,6 @@ impl Request<'_> {
         let request: Create = self.parse()?;
         request.check_kind()?;
         let description = request.description.unwrap_or_default();
-        length(description.chars().count(), DESCRIPTION_LEN, "description")?;
         let tags = read_tags(request.tags.unwrap_or_default());
 
         let authorized = self.keyring.authorize_account(self.caller).await?;
@@ -235,7 +217,7 @@ impl Request<'_> {
 
     pub(super) async fn describe_key(self) -> Result<Bytes, Fault> {
         let request: OneKey = self.parse()?;
-        let key = key(request.key_id.as_deref(), "keyId")?;
+        let key = key(&request.key_id)?;
         grant_tokens(request.grant_tokens.as_deref())?;
         let authorized = self.keyring.authorize(self.caller, &key).await?;
         let key = self.keyring.describe_key(authorized).await?;
@@ -262,19 +244,17 @@ impl Request<'_> {
 
     pub(super) async fn update_key_description(self) -> Result<Bytes, Fault> {
         let request: Describe = self.parse()?;
-        let key = key_itself(request.key_id.as_deref(), "keyId")?;
-        let description = required(request.description, "description")?;
-        length(description.chars().count(), DESCRIPTION_LEN, "description")?;
+        let key = key_itself(&request.key_id)?;
         let authorized = self.keyring.authorize(self.caller, &key).await?;
         self.keyring
-            .update_key_description(authorized, description)
+            .update_key_description(authorized, request.description)
             .await?;
         empty()
     }
 
     pub(super) async fn enable_key(self) -> Result<Bytes, Fault> {
         let request: OneKey = self.parse()?;
-        let key = key_itself(request.key_id.as_deref(), "keyId")?;
+        let key = key_itself(&request.key_id)?;
         let authorized = self.keyring.authorize(self.caller, &key).await?;
         self.keyring.enable_key(authorized).await?;
         empty()
@@ -282,7 +262,7 @@ impl Request<'_> {
 
     pub(super) async fn disable_key(self) -> Result<Bytes, Fault> {
         let request: OneKey = self.parse()?;
-        let key = key_itself(request.key_id.as_deref(), "keyId")?;
+        let key = key_itself(&request.key_id)?;
         let authorized = self.keyring.authorize(self.caller, &key).await?;
         self.keyring.disable_key(authorized).await?;
         empty()
@@ -290,7 +270,7 @@ impl Request<'_> {
 
     pub(super) async fn schedule_key_deletion(self) -> Result<Bytes, Fault> {
         let request: ScheduleDeletion = self.parse()?;
-        let key = key_itself(request.key_id.as_deref(), "keyId")?;
+        let key = key_itself(&request.key_id)?;
         let window = match request.pending_window_in_days {
             Some(days) => PendingWindow::from_days(number(days, 7..=30, "pendingWindowInDays")?)?,
             None => PendingWindow::default(),
@@ -310,7 +290,7 @@ impl Request<'_> {
 
     pub(super) async fn cancel_key_deletion(self) -> Result<Bytes, Fault> {
         let request: OneKey = self.parse()?;
-        let key = key_itself(request.key_id.as_deref(), "keyId")?;
+        let key = key_itself(&request.key_id)?;
         let authorized = self.keyring.authorize(self.caller, &key).await?;
         let key = self.keyring.cancel_key_deletion(authorized).await?;
         answer(&Done {
@@ -320,7 +300,7 @@ impl Request<'_> {
 
     pub(super) async fn get_key_policy(self) -> Result<Bytes, Fault> {
         let request: GetPolicy = self.parse()?;
-        let key = key_itself(request.key_id.as_deref(), "keyId")?;
+        let key = key_itself(&request.key_id)?;
         if !matches!(request.policy_name.as_deref(), None | Some("default")) {
             return Err(keyring::KeyringError::NotFound("No such policy exists".to_owned()).into());
         }

@@ -1,32 +1,37 @@
 //! KMS, JSON 1.1, `TrentService`, 2014-11-01.
 //!
-//! [`handle`] takes a verified request and answers it: it reads the operation from `X-Amz-Target`,
-//! parses the body strictly (a name given twice is refused, also inside an encryption context; a
-//! name we do not know is ignored, as AWS does), checks the bounds the service model states, asks
-//! the keyring for the permission and then for the operation.
+//! [`handle`] takes a verified request and answers it: it takes `POST /` with the protocol's media type
+//! alone, reads the operation from `X-Amz-Target`, checks the body against the public service model
+//! (types first, then all bounds; a name given twice is refused, also inside an encryption context; a
+//! name the model does not have is ignored, as AWS does), checks what the service has narrower than
+//! its model, asks the keyring for the permission and then for the operation.
 //!
 //! Promises:
 //! - no operation without its [`iam::Authorized`];
 //! - a parameter that would change what an answer means and that we do not do (a key policy, a
 //!   Nitro recipient, another key spec, a grant token) is refused, never ignored;
-//! - plaintext is decoded straight into a [`keyring::SecretVec`], the request body is wiped once it
-//!   is parsed if nobody else holds it, and an answer that holds plaintext is wiped when its last
+//! - plaintext is decoded straight into a [`keyring::SecretVec`]: the check counts its bytes without
+//!   decoding them, and a text with escapes is unescaped into memory that is wiped. The request body
+//!   is wiped once it is parsed if nobody else holds it, and an answer that holds plaintext is wiped when its last
 //!   handle goes. What stays in hyper's read buffer and what it copies into its write buffer is
 //!   beyond that.
 //!
 //! Operations of KMS that are not here are answered 501 `NotImplementedException`; names KMS does
-//! not have, 400 `UnknownOperationException`.
+//! not have, 400 `UnknownOperationException`; what is not `POST /` with the media type, the same with
+//! 404.
 mod aliases;
 mod cryptographic;
 mod fault;
 mod keys;
+#[rustfmt::skip] // generated, a shape a line
+mod model;
 mod rotation;
 mod tags;
 mod validate;
 mod wire;
 
 use bytes::Bytes;
-use http::{Response, StatusCode, request::Parts};
+use http::{Method, Response, StatusCode, request::Parts};
 use iam::Caller;
 use keyring::Keyring;
 use zeroize::Zeroize;
@@ -35,66 +40,35 @@ use self::fault::Fault;
 use crate::{
     Answer, Protocol,
     error::{refuse, respond},
+    model::Operation,
+    protocol::media_type,
 };
 
-const SERVICE: &str = "TrentService.";
-
-/// What KMS has and we do not yet.
-const NOT_YET: [&str; 29] = [
-    "ConnectCustomKeyStore",
-    "CreateCustomKeyStore",
-    "CreateGrant",
-    "Decapsulate",
-    "DeleteCustomKeyStore",
-    "DeleteImportedKeyMaterial",
-    "DeriveSharedSecret",
-    "DescribeCustomKeyStores",
-    "DisconnectCustomKeyStore",
-    "Encapsulate",
-    "GenerateDataKeyPair",
-    "GenerateDataKeyPairWithoutPlaintext",
-    "GenerateMac",
-    "GetKeyLastUsage",
-    "GetParametersForImport",
-    "GetPublicKey",
-    "ImportKeyMaterial",
-    "ListGrants",
-    "ListKeyPolicies",
-    "ListRetirableGrants",
-    "PutKeyPolicy",
-    "ReplicateKey",
-    "RetireGrant",
-    "RevokeGrant",
-    "Sign",
-    "UpdateCustomKeyStore",
-    "UpdatePrimaryRegion",
-    "Verify",
-    "VerifyMac",
-];
+/// The media type of a request: with parameters behind it or without.
+const MEDIA_TYPE: &str = "application/x-amz-json-1.1";
 
 /// One request on its way.
 struct Request<'a> {
     keyring: &'a Keyring,
     caller: &'a Caller,
+    operation: &'static Operation,
     body: &'a [u8],
 }
 
 /// Answers one request.
 pub async fn handle(keyring: &Keyring, caller: Caller, head: &Parts, body: Bytes) -> Answer {
-    let mut targets = head.headers.get_all("x-amz-target").iter();
-    let target = match (
-        targets.next().and_then(|target| target.to_str().ok()),
-        targets.next(),
-    ) {
-        (Some(target), None) => target.strip_prefix(SERVICE).unwrap_or_default(),
-        _ => "",
+    let (operation, result) = match operation(head) {
+        Ok(operation) => {
+            let request = Request {
+                keyring,
+                caller: &caller,
+                operation,
+                body: &body,
+            };
+            (operation.name, request.dispatch().await)
+        }
+        Err(fault) => ("unknown", Err(fault)),
     };
-    let request = Request {
-        keyring,
-        caller: &caller,
-        body: &body,
-    };
-    let (operation, result) = request.dispatch(target).await;
     wipe(body);
     let response = match result {
         Ok(body) => respond(Protocol::Json, StatusCode::OK, &caller.request_id, body),
@@ -106,18 +80,38 @@ pub async fn handle(keyring: &Keyring, caller: Caller, head: &Parts, body: Bytes
     }
 }
 
+/// The operation that a request's head asks for.
+fn operation(head: &Parts) -> Result<&'static Operation, Fault> {
+    let of_protocol = head.method == Method::POST
+        && head.uri.path() == "/"
+        && media_type(&head.headers).as_deref() == Some(MEDIA_TYPE);
+    if !of_protocol {
+        return Err(Fault::NotOfProtocol);
+    }
+    let mut targets = head.headers.get_all("x-amz-target").iter();
+    let (Some(target), None) = (targets.next(), targets.next()) else {
+        return Err(Fault::UnknownOperation);
+    };
+    let (prefix, name) = target
+        .to_str()
+        .ok()
+        .and_then(|target| target.split_once('.'))
+        .ok_or(Fault::UnknownOperation)?;
+    if prefix != model::SERVICE.target_prefix {
+        return Err(Fault::UnknownOperation);
+    }
+    model::SERVICE
+        .operation(name)
+        .ok_or(Fault::UnknownOperation)
+}
+
 impl Request<'_> {
-    async fn dispatch(self, target: &str) -> (&'static str, Result<Bytes, Fault>) {
+    async fn dispatch(self) -> Result<Bytes, Fault> {
         macro_rules! operations {
             ($($name:literal => $method:ident,)*) => {
-                match target {
-                    $($name => ($name, self.$method().await),)*
-                    _ => {
-                        match NOT_YET.into_iter().find(|name| *name == target) {
-                            Some(name) => (name, Err(Fault::NotImplemented(name))),
-                            None => ("unknown", Err(Fault::UnknownOperation)),
-                        }
-                    }
+                match self.operation.name {
+                    $($name => self.$method().await,)*
+                    other => Err(Fault::NotImplemented(other)),
                 }
             };
         }
@@ -152,23 +146,22 @@ impl Request<'_> {
         }
     }
 
-    /// The parameters.
+    /// The parameters, checked against the model: what it requires is there, and within its bounds.
     fn parse<T: serde::de::DeserializeOwned>(&self) -> Result<T, Fault> {
+        self.operation.check(self.body)?;
         // An empty body is how some clients write "no parameters".
-        let text = if self.body.trim_ascii().is_empty() {
-            b"{}"
-        } else {
-            self.body
+        let text = match self.body.trim_ascii() {
+            b"" => b"{}",
+            text => text,
         };
-        // serde reads an array as a structure too, its fields by position: no client of ours writes that,
-        // and what is checked by name is not then checked.
-        if text.trim_ascii_start().first() != Some(&b'{') {
-            return Err(Fault::Malformed(
-                "The request does not parse: it is not a JSON object".to_owned(),
-            ));
-        }
         serde_json::from_slice(text).map_err(|error| Fault::malformed(&error))
     }
+}
+
+/// The requests of KMS.
+#[cfg(test)]
+pub(crate) fn model() -> &'static crate::model::Service {
+    &model::SERVICE
 }
 
 /// Overwrites a request body that nobody else holds.
@@ -194,6 +187,9 @@ fn explain(fault: &Fault, operation: &'static str, caller: &Caller) -> Response<
 /// Reads a body as each kind of request with something to it.
 #[cfg(fuzzing)]
 pub(crate) fn fuzz(data: &[u8]) {
+    for operation in model::SERVICE.operations {
+        let _ = operation.check(data);
+    }
     cryptographic::fuzz(data);
     if let Ok(wire::Context(Some(context))) = serde_json::from_slice(data) {
         let _ = context.canonical();

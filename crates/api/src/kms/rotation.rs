@@ -7,21 +7,21 @@ use super::{
     Request,
     fault::Fault,
     keys::{Done, OneKey},
-    validate::{key_itself, number, page, word},
+    validate::{key_itself, page},
     wire::{Time, answer, empty},
 };
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Enable {
-    key_id: Option<String>,
+    key_id: String,
     rotation_period_in_days: Option<i64>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct List {
-    key_id: Option<String>,
+    key_id: String,
     include_key_material: Option<String>,
     limit: Option<i64>,
     marker: Option<String>,
@@ -61,7 +61,7 @@ struct Listed<'a> {
 impl Request<'_> {
     pub(super) async fn rotate_key_on_demand(self) -> Result<Bytes, Fault> {
         let request: OneKey = self.parse()?;
-        let key = key_itself(request.key_id.as_deref(), "keyId")?;
+        let key = key_itself(&request.key_id)?;
         let authorized = self.keyring.authorize(self.caller, &key).await?;
         let key = self.keyring.rotate_key_on_demand(authorized).await?;
         answer(&Done {
@@ -71,19 +71,16 @@ impl Request<'_> {
 
     pub(super) async fn enable_key_rotation(self) -> Result<Bytes, Fault> {
         let request: Enable = self.parse()?;
-        let key = key_itself(request.key_id.as_deref(), "keyId")?;
-        let period = request
-            .rotation_period_in_days
-            .map(|days| number(days, 90..=2560, "rotationPeriodInDays"))
-            .transpose()?;
+        let key = key_itself(&request.key_id)?;
         let authorized = self.keyring.authorize(self.caller, &key).await?;
+        let period = request.rotation_period_in_days;
         self.keyring.enable_key_rotation(authorized, period).await?;
         empty()
     }
 
     pub(super) async fn disable_key_rotation(self) -> Result<Bytes, Fault> {
         let request: OneKey = self.parse()?;
-        let key = key_itself(request.key_id.as_deref(), "keyId")?;
+        let key = key_itself(&request.key_id)?;
         let authorized = self.keyring.authorize(self.caller, &key).await?;
         self.keyring.disable_key_rotation(authorized).await?;
         empty()
@@ -91,7 +88,7 @@ impl Request<'_> {
 
     pub(super) async fn get_key_rotation_status(self) -> Result<Bytes, Fault> {
         let request: OneKey = self.parse()?;
-        let key = key_itself(request.key_id.as_deref(), "keyId")?;
+        let key = key_itself(&request.key_id)?;
         let authorized = self.keyring.authorize(self.caller, &key).await?;
         let status = self.keyring.get_key_rotation_status(authorized).await?;
         answer(&Status {
@@ -103,14 +100,9 @@ impl Request<'_> {
     }
 
     pub(super) async fn list_key_rotations(self) -> Result<Bytes, Fault> {
-        const INCLUDE: &[&str] = &["ALL_KEY_MATERIAL", "ROTATIONS_ONLY"];
         let request: List = self.parse()?;
-        let key = key_itself(request.key_id.as_deref(), "keyId")?;
-        let include = request
-            .include_key_material
-            .as_deref()
-            .unwrap_or("ROTATIONS_ONLY");
-        let all = word(include, INCLUDE, "includeKeyMaterial")? == "ALL_KEY_MATERIAL";
+        let key = key_itself(&request.key_id)?;
+        let all = request.include_key_material.as_deref() == Some("ALL_KEY_MATERIAL");
         let page = page(request.limit, 1000, request.marker)?;
         let authorized: iam::Authorized<iam::ListKeyRotations> =
             self.keyring.authorize(self.caller, &key).await?;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Request,
     fault::Fault,
-    validate::{key_itself, page, required},
+    validate::{key_itself, page},
     wire::{answer, empty},
 };
 
@@ -30,21 +30,21 @@ pub(super) fn read_tags(tags: Vec<Tag>) -> Vec<keyring::Tag> {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Put {
-    key_id: Option<String>,
-    tags: Option<Vec<Tag>>,
+    key_id: String,
+    tags: Vec<Tag>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Remove {
-    key_id: Option<String>,
-    tag_keys: Option<Vec<String>>,
+    key_id: String,
+    tag_keys: Vec<String>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct List {
-    key_id: Option<String>,
+    key_id: String,
     limit: Option<i64>,
     marker: Option<String>,
 }
@@ -61,8 +61,8 @@ struct Listed {
 impl Request<'_> {
     pub(super) async fn tag_resource(self) -> Result<Bytes, Fault> {
         let request: Put = self.parse()?;
-        let key = key_itself(request.key_id.as_deref(), "keyId")?;
-        let tags = read_tags(required(request.tags, "tags")?);
+        let key = key_itself(&request.key_id)?;
+        let tags = read_tags(request.tags);
         let authorized = self.keyring.authorize(self.caller, &key).await?;
         self.keyring.tag_resource(authorized, tags).await?;
         empty()
@@ -70,16 +70,17 @@ impl Request<'_> {
 
     pub(super) async fn untag_resource(self) -> Result<Bytes, Fault> {
         let request: Remove = self.parse()?;
-        let key = key_itself(request.key_id.as_deref(), "keyId")?;
-        let keys = required(request.tag_keys, "tagKeys")?;
+        let key = key_itself(&request.key_id)?;
         let authorized = self.keyring.authorize(self.caller, &key).await?;
-        self.keyring.untag_resource(authorized, keys).await?;
+        self.keyring
+            .untag_resource(authorized, request.tag_keys)
+            .await?;
         empty()
     }
 
     pub(super) async fn list_resource_tags(self) -> Result<Bytes, Fault> {
         let request: List = self.parse()?;
-        let key = key_itself(request.key_id.as_deref(), "keyId")?;
+        let key = key_itself(&request.key_id)?;
         let page = page(request.limit, 50, request.marker)?;
         let authorized = self.keyring.authorize(self.caller, &key).await?;
         let listed = self.keyring.list_resource_tags(authorized, page).await?;

@@ -12,9 +12,10 @@ use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{Error, MapAccess, Visitor},
 };
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::fault::Fault;
+use crate::model::SecretText;
 
 /// Largest blob a request may hold, before its own bound is looked at: an import of key material is
 /// 6144 bytes, everything else is smaller.
@@ -65,29 +66,14 @@ pub(super) struct Blob(pub(super) SecretVec);
 
 impl<'de> Deserialize<'de> for Blob {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visit;
-        impl Visitor<'_> for Visit {
-            type Value = Blob;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a blob in base64")
-            }
-            fn visit_str<E: Error>(self, text: &str) -> Result<Blob, E> {
-                let mut bytes = Zeroizing::new([0; BLOB_LEN_MAX]);
-                if text.len() > BLOB_LEN_MAX / 3 * 4 {
-                    return Err(E::custom("a blob is too long"));
-                }
-                let len = base64::Engine::decode_slice(&STANDARD, text, &mut bytes[..])
-                    .map_err(|_| E::custom("a blob is not in base64"))?;
-                Ok(Blob(SecretVec::from_slice(&bytes[..len])))
-            }
-            // What had to be unescaped is in a buffer of its own, which is ours to wipe.
-            fn visit_string<E: Error>(self, mut text: String) -> Result<Blob, E> {
-                let blob = self.visit_str(&text);
-                text.zeroize();
-                blob
-            }
+        let text = SecretText::deserialize(deserializer)?;
+        if text.expose().len() > BLOB_LEN_MAX / 3 * 4 {
+            return Err(D::Error::custom("a blob is too long"));
         }
-        deserializer.deserialize_str(Visit)
+        let mut bytes = Zeroizing::new([0; BLOB_LEN_MAX]);
+        let len = base64::Engine::decode_slice(&STANDARD, text.expose(), &mut bytes[..])
+            .map_err(|_| D::Error::custom("a blob is not in base64"))?;
+        Ok(Blob(SecretVec::from_slice(&bytes[..len])))
     }
 }
 

@@ -379,7 +379,37 @@ async fn bounds_are_kept_and_said_as_aws_says_them() {
             json!({"NumberOfBytes": 1025}),
             "Value '1025' at 'numberOfBytes'",
         ),
-        ("GenerateRandom", json!({}), "Value null at 'numberOfBytes'"),
+        ("GenerateRandom", json!({}), "NumberOfBytes is required."),
+        (
+            "Encrypt",
+            json!({"EncryptionAlgorithm": "ROT13", "GrantTokens": vec!["t"; 11]}),
+            "4 validation errors detected: Value 'ROT13' at 'encryptionAlgorithm' failed to satisfy constraint: \
+             Member must satisfy enum value set: [SYMMETRIC_DEFAULT, RSAES_OAEP_SHA_1, RSAES_OAEP_SHA_256, SM2PKE]; \
+             Value '[t, t, t, t, t, t, t, t, t, t, t]' at 'grantTokens' failed to satisfy constraint: \
+             Member must have length less than or equal to 10; Value null at 'keyId' ",
+        ),
+        (
+            "CreateAlias",
+            json!({"AliasName": "alias/a b", "TargetKeyId": id}),
+            "Value 'alias/a b' at 'aliasName' failed to satisfy constraint: Member must satisfy regular \
+             expression pattern: ^[a-zA-Z0-9:/_-]+$",
+        ),
+        (
+            "TagResource",
+            json!({"KeyId": id, "Tags": [{"TagKey": "", "TagValue": ""}]}),
+            "Value '' at 'tags.1.member.tagKey' failed",
+        ),
+        (
+            "UntagResource",
+            json!({"KeyId": id, "TagKeys": ["k".repeat(129)]}),
+            "at 'tagKeys.1.member' failed to satisfy constraint: Member must have length less than or equal to 128",
+        ),
+        ("Decrypt", json!({}), "Value null at 'ciphertextBlob'"),
+        (
+            "ListAliases",
+            json!({"Limit": 101}),
+            "Value '101' at 'limit'",
+        ),
         (
             "GenerateDataKey",
             json!({"KeyId": id, "KeySpec": "AES_512"}),
@@ -504,6 +534,73 @@ async fn json_is_read_strictly_and_unknown_members_are_not_minded() {
     let body = json!({"KeyId": id, "NumberOfBytes": "c2VjcmV0"});
     let (_, message) = fixture.kms_error("GenerateDataKey", body).await;
     assert!(!message.contains("c2VjcmV0"), "{message}");
+}
+
+#[tokio::test]
+async fn plaintext_may_come_with_escapes_and_is_never_told_back() {
+    let fixture = Fixture::keyring();
+    let id = key(&fixture).await;
+    // "\/" is how PHP writes each slash of a base64 text.
+    for plaintext in [r"Pz8\/", r"Pz8\u002f", r"\u0050z8/"] {
+        let body = format!(r#"{{"KeyId": "{id}", "Plaintext": "{plaintext}"}}"#);
+        let sealed = fixture.kms_raw("TrentService.Encrypt", body).await.response;
+        assert_eq!(sealed.status(), 200, "{plaintext}");
+        let sealed: Value = serde_json::from_slice(sealed.body()).unwrap();
+        let blob = json!({"CiphertextBlob": sealed["CiphertextBlob"]});
+        assert_eq!(fixture.kms("Decrypt", blob).await["Plaintext"], "Pz8/");
+    }
+    let long = STANDARD.encode("needle".repeat(1000));
+    for plaintext in [long.as_str(), "bmVlZGxl*", "bmVlZGx"] {
+        let body = json!({"KeyId": id, "Plaintext": plaintext});
+        let (_, message) = fixture.kms_error("Encrypt", body).await;
+        assert!(!message.contains("bmVlZGx"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn only_a_post_of_its_media_type_to_the_root_is_a_request() {
+    let fixture = Fixture::keyring();
+    let ask = async |method: &str, target: &str, content_types: &[&str]| {
+        let mut head = http::Request::builder()
+            .method(method)
+            .uri(target)
+            .header("x-amz-target", "TrentService.ListKeys");
+        for content_type in content_types {
+            head = head.header("content-type", *content_type);
+        }
+        let answer = fixture.kms_request(head, "{}").await;
+        let body: Value = serde_json::from_slice(answer.response.body()).unwrap();
+        (answer.response.status().as_u16(), body["__type"].clone())
+    };
+    let json = "application/x-amz-json-1.1";
+    for content_type in [
+        json,
+        "application/x-amz-json-1.1; charset=utf-8",
+        "Application/X-Amz-Json-1.1",
+    ] {
+        assert_eq!(
+            ask("POST", "/", &[content_type]).await.0,
+            200,
+            "{content_type}"
+        );
+    }
+    for (method, target, content_types) in [
+        ("GET", "/", [json].as_slice()),
+        ("PUT", "/", &[json]),
+        ("POST", "/keys", &[json]),
+        ("POST", "//", &[json]),
+        ("POST", "/", &[]),
+        ("POST", "/", &[json, json]),
+        ("POST", "/", &["application/x-amz-json-1.0"]),
+        ("POST", "/", &["application/json"]),
+        ("POST", "/", &["application/x-www-form-urlencoded"]),
+    ] {
+        assert_eq!(
+            ask(method, target, content_types).await,
+            (404, json!("UnknownOperationException")),
+            "{method} {target} {content_types:?}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -91,7 +91,7 @@ mod tests {
         for authorization in [
             "AWS AK:c2ln",
             "AWS4-HMAC-SHA256 Credential=AK/20130524/us-east-1",
-            "AWS4-HMAC-SHA256 Credential=AK/d/r/k m s/aws4_request",
+            "AWS4-HMAC-SHA256 Credential=AK/d/r/k!s/aws4_request",
             "AWS4-HMAC-SHA256 Credential=AK/d/r//aws4_request",
             "Bearer x",
         ] {
