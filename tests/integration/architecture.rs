@@ -242,6 +242,14 @@ fn protocol_crates_know_nothing_of_http_servers_and_stores_nothing_of_protocols(
 }
 
 #[test]
+fn iam_knows_no_http_codes() {
+    for file in sources(&root().join("crates/iam/src")).unwrap() {
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(!text.contains("StatusCode"), "{}", file.display());
+    }
+}
+
+#[test]
 fn unsafe_code_is_forbidden_or_in_a_module_that_allows_it_openly() {
     for package in ours() {
         let src = package.manifest_path.parent().unwrap().join("src");

@@ -245,9 +245,10 @@ impl Request<'_> {
     pub(super) async fn update_key_description(self) -> Result<Bytes, Fault> {
         let request: Describe = self.parse()?;
         let key = key_itself(&request.key_id)?;
+        let description = request.description;
         let authorized = self.keyring.authorize(self.caller, &key).await?;
         self.keyring
-            .update_key_description(authorized, request.description)
+            .update_key_description(authorized, description)
             .await?;
         empty()
     }

@@ -72,8 +72,8 @@ impl Request<'_> {
     pub(super) async fn enable_key_rotation(self) -> Result<Bytes, Fault> {
         let request: Enable = self.parse()?;
         let key = key_itself(&request.key_id)?;
-        let authorized = self.keyring.authorize(self.caller, &key).await?;
         let period = request.rotation_period_in_days;
+        let authorized = self.keyring.authorize(self.caller, &key).await?;
         self.keyring.enable_key_rotation(authorized, period).await?;
         empty()
     }

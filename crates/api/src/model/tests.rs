@@ -230,7 +230,7 @@ fn a_value_of_another_type_is_named_by_its_token_alone() {
     }
     let deep = with(&format!(r#""Unknown": {}"#, "[".repeat(100_000)));
     malformed(&deep);
-    let deep = format!(r#"{}"#, r#"{"Again": "#.repeat(100_000));
+    let deep = r#"{"Again": "#.repeat(100_000);
     malformed(&deep);
 }
 
