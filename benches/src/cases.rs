@@ -53,7 +53,7 @@ impl Direction {
 }
 
 fn key() -> [u8; 64] {
-    std::array::from_fn(|i| i as u8)
+    std::array::from_fn(|i| u8::try_from(i).expect("below 64"))
 }
 
 fn secret_key() -> SecretBytes<64> {

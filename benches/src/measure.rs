@@ -76,10 +76,11 @@ pub fn interleaved(cases: &mut [Case], rounds: usize, slice: Duration) -> Vec<Sp
             for _ in 0..*calls {
                 (case.run)();
             }
+            #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
             let bytes = case.bytes as f64 * f64::from(*calls);
             speed
                 .rounds
-                .push(bytes / (cpu_time() - start).as_secs_f64() / 1e9);
+                .push(bytes / cpu_time().saturating_sub(start).as_secs_f64() / 1e9);
         }
     }
     speeds
@@ -89,7 +90,7 @@ pub fn interleaved(cases: &mut [Case], rounds: usize, slice: Duration) -> Vec<Sp
 fn calls_in(case: &mut Case, slice: Duration) -> u32 {
     let start = cpu_time();
     let mut calls = 0;
-    while cpu_time() - start < slice {
+    while cpu_time().saturating_sub(start) < slice {
         (case.run)();
         calls += 1;
     }

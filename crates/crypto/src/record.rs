@@ -90,7 +90,7 @@ pub struct Place<'a> {
 
 /// A sealed record on its way to a store. [`RecordKey::seal_at`] alone makes one, so plaintext cannot be stored by
 /// mistake:
-/// ```compile_fail,E0423
+/// ```compile_fail,E0603
 /// let forged = crypto::record::SealedRecord(b"plaintext".to_vec());
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
