@@ -2,7 +2,8 @@
 
 Each cycle loads the server for a moment, kills it at a random time, starts it again and compares it with
 a model of what may be there. The seed of a run is in every failure; SEALGATE_KILL_SEED repeats it (as far
-as the machine's timing lets it), SEALGATE_KILL_CYCLES sets how many cycles each side has.
+as the machine's timing lets it), SEALGATE_KILL_CYCLES sets how many cycles each side has
+(25; with SEALGATE_LONG, which `tests/run --long` sets, 200).
 """
 
 import hashlib
@@ -20,7 +21,7 @@ import urllib3.exceptions
 from harness import GiB, KiB, MARKER, MiB, Server, payload, sha256
 from nbd_client import FLUSH, FUA, TRIM, WRITE, WRITE_ZEROES, Nbd, Refused
 
-CYCLES = int(os.environ.get("SEALGATE_KILL_CYCLES", "25"))
+CYCLES = int(os.environ.get("SEALGATE_KILL_CYCLES") or (200 if os.environ.get("SEALGATE_LONG") else 25))
 SEED = int(os.environ.get("SEALGATE_KILL_SEED", str(int(time.time()))))
 LOST = (
     botocore.exceptions.BotoCoreError, botocore.exceptions.HTTPClientError, urllib3.exceptions.HTTPError, ConnectionError, socket.timeout, OSError,

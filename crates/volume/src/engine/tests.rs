@@ -1,6 +1,6 @@
 //! The durability contract, against a model: random requests on a disk that crashes, replayed from seeds.
 //!
-//! `VOLUME_SEED=n` runs one seed, `VOLUME_SEEDS=n` that many.
+//! `VOLUME_SEED=n` runs one seed, `VOLUME_SEEDS=n` that many, SEALGATE_LONG (`tests/run --long`) fifty times as many.
 #![allow(clippy::cast_possible_truncation)]
 
 use std::{path::Path, sync::Arc};
@@ -266,7 +266,11 @@ fn seeds(count: u64) -> Vec<u64> {
     let from = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
     match from("VOLUME_SEED") {
         Some(seed) => vec![seed],
-        None => (0..from("VOLUME_SEEDS").unwrap_or(count)).collect(),
+        None => {
+            let long = std::env::var_os("SEALGATE_LONG").is_some();
+            let count = if long { 50 * count } else { count };
+            (0..from("VOLUME_SEEDS").unwrap_or(count)).collect()
+        }
     }
 }
 
