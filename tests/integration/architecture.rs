@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use serde::Deserialize;
 use tests::modules::circles;
 use tests::{Package, packages, root, sources};
 
@@ -286,31 +287,149 @@ fn unsafe_code_is_forbidden_or_in_a_module_that_allows_it_openly() {
 
 #[test]
 fn every_dependency_has_a_licence_we_may_ship() {
-    const MAY: [&str; 13] = [
-        "MIT",
-        "Apache-2.0",
-        "Apache-2.0 WITH LLVM-exception",
-        "BSD-2-Clause",
-        "BSD-3-Clause",
-        "ISC",
-        "MPL-2.0",
-        "Zlib",
-        "0BSD",
-        "Unlicense",
-        "CC0-1.0",
-        "Unicode-3.0",
-        "BSL-1.0",
-    ];
     /// True if one alternative of the expression has only licences from the list.
-    fn may(expression: &str) -> bool {
+    fn may(expression: &str, allowed: &[String]) -> bool {
         let expression = expression.replace('/', " OR ").replace(['(', ')'], "");
-        expression
-            .split(" OR ")
-            .any(|all| all.split(" AND ").all(|one| MAY.contains(&one.trim())))
+        expression.split(" OR ").any(|all| {
+            all.split(" AND ")
+                .all(|one| allowed.iter().any(|allowed| allowed == one.trim()))
+        })
     }
+    let allowed = deny().licenses.allow;
     for package in packages().unwrap().iter().filter(|p| p.source.is_some()) {
         let license = package.license.as_deref().unwrap_or_default();
-        assert!(may(license), "{} is under {license:?}", package.name);
+        assert!(
+            may(license, &allowed),
+            "{} is under {license:?}",
+            package.name
+        );
+    }
+}
+
+/// What this file reads of `deny.toml`, so that it and `cargo deny` cannot differ.
+#[derive(Deserialize)]
+struct Deny {
+    licenses: Licenses,
+    bans: Bans,
+    sources: Sources,
+}
+
+#[derive(Deserialize)]
+struct Licenses {
+    allow: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Bans {
+    deny: Vec<Ban>,
+}
+
+#[derive(Deserialize)]
+struct Ban {
+    #[serde(rename = "crate")]
+    name: String,
+    /// Who may use it all the same.
+    #[serde(default)]
+    wrappers: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Sources {
+    allow_registry: Vec<String>,
+}
+
+fn deny() -> Deny {
+    toml::from_str(&fs::read_to_string(root().join("deny.toml")).unwrap()).unwrap()
+}
+
+#[derive(Deserialize)]
+struct Lock {
+    package: Vec<Locked>,
+}
+
+/// A package of a lock file.
+#[derive(Deserialize)]
+struct Locked {
+    name: String,
+    version: String,
+    source: Option<String>,
+    #[serde(default)]
+    dependencies: Vec<String>,
+}
+
+fn lock(file: &str) -> Vec<Locked> {
+    let text = fs::read_to_string(root().join(file)).unwrap();
+    toml::from_str::<Lock>(&text).unwrap().package
+}
+
+#[test]
+fn banned_packages_come_in_for_their_wrappers_alone_and_never_into_what_is_shipped() {
+    let bans = deny().bans.deny;
+    assert!(!bans.is_empty());
+    for file in ["Cargo.lock", "tests/fuzz/Cargo.lock"] {
+        for package in lock(file) {
+            for dependency in &package.dependencies {
+                // "name" or "name version"
+                let name = dependency.split(' ').next().unwrap();
+                for ban in bans.iter().filter(|ban| ban.name == name) {
+                    assert!(
+                        ban.wrappers.contains(&package.name),
+                        "{file}: {} uses {name}",
+                        package.name
+                    );
+                }
+            }
+        }
+    }
+    for package in ours() {
+        for dependency in package.dependencies.iter().filter(|d| d.kind.is_none()) {
+            assert!(
+                bans.iter().all(|ban| ban.name != dependency.name),
+                "{} ships {}",
+                package.name,
+                dependency.name
+            );
+        }
+    }
+}
+
+#[test]
+fn packages_come_from_the_registries_that_are_allowed() {
+    let allowed = deny().sources.allow_registry;
+    for file in ["Cargo.lock", "tests/fuzz/Cargo.lock"] {
+        for package in lock(file) {
+            let Some(source) = package.source else {
+                continue;
+            };
+            assert!(
+                allowed
+                    .iter()
+                    .any(|registry| source == format!("registry+{registry}")),
+                "{file}: {} is from {source}",
+                package.name
+            );
+        }
+    }
+}
+
+#[test]
+fn fuzz_targets_are_built_from_the_versions_that_the_binary_has() {
+    let workspace: BTreeSet<_> = lock("Cargo.lock")
+        .into_iter()
+        .map(|package| (package.name, package.version))
+        .collect();
+    for package in lock("tests/fuzz/Cargo.lock") {
+        // The fuzz package and what it alone needs.
+        if ["fuzz", "libfuzzer-sys", "arbitrary"].contains(&package.name.as_str()) {
+            continue;
+        }
+        assert!(
+            workspace.contains(&(package.name.clone(), package.version.clone())),
+            "tests/fuzz/Cargo.lock has {} {}: see tests/fuzz/run",
+            package.name,
+            package.version
+        );
     }
 }
 
