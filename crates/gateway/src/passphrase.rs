@@ -104,10 +104,11 @@ fn prompt(text: &str) -> anyhow::Result<SecretVec> {
         ended = loop {
             match input.read(&mut byte) {
                 Ok(0) => break Err("the terminal is gone"),
-                Ok(_) => match line.take(byte[0], buffer) {
-                    Some(end) => break end,
-                    None => {}
-                },
+                Ok(_) => {
+                    if let Some(end) = line.take(byte[0], buffer) {
+                        break end;
+                    }
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(_) => break Err("the terminal cannot be read"),
             }
