@@ -336,3 +336,43 @@ impl Catalogue for SqliteCatalogue {
         answer.await.unwrap_or_else(|_| Err(ended()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_handle_that_stopped_answers_nothing_and_leaves_a_mark_for_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = Options::new(dir.path().join("catalogue.db"));
+        options.create = Some(StoreId([1; 16]));
+        let handle = SqliteCatalogue::open(options.clone()).unwrap();
+        let waiting = handle.wait(Sequence(0));
+        let stop = async { handle.shared.stop("a sync failed".to_owned()) };
+        let (waited, ()) = tokio::join!(waiting, stop);
+        let key = Key::new(Scope::default(), *b"k");
+        for error in [
+            waited.unwrap_err(),
+            handle.store_id().await.unwrap_err(),
+            handle.sequence().await.unwrap_err(),
+            handle.get(Table::new("t"), &key).await.unwrap_err(),
+            handle
+                .page(Table::new("t"), None, None, 1)
+                .await
+                .unwrap_err(),
+            handle.changes(Sequence(0), 1).await.unwrap_err(),
+            handle.purge().await.unwrap_err(),
+            handle
+                .commit(Batch::new().check(Table::new("t"), key, crate::Expect::Absent))
+                .await
+                .unwrap_err(),
+        ] {
+            assert!(matches!(error, CatalogueError::Stopped(_)), "{error}");
+        }
+        drop(handle);
+        assert!(options.beside(renewal::FAILED).exists());
+        let handle = SqliteCatalogue::open(options.clone()).unwrap();
+        assert_eq!(handle.sequence().await.unwrap(), Sequence(0));
+        assert!(!options.beside(renewal::FAILED).exists());
+    }
+}

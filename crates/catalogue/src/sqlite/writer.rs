@@ -406,3 +406,126 @@ fn written(batch: &Batch) -> usize {
     };
     batch.writes().iter().map(len).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use crypto::{
+        random::SeededRandom,
+        record::{RootKey, SealedRecord},
+    };
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::{
+        Scope, StoreId,
+        sqlite::{Options, reader, renewal},
+    };
+
+    const TABLE: Table = Table::new("t");
+
+    fn machine(dir: &std::path::Path) -> Machine {
+        let mut options = Options::new(dir.join("catalogue.db"));
+        options.create = Some(StoreId([1; 16]));
+        let connection = renewal::open(&options).unwrap();
+        let shared = Shared {
+            options,
+            store_id: StoreId([1; 16]),
+            stopped: std::sync::OnceLock::new(),
+            sequence: watch::Sender::new(Sequence(0)),
+        };
+        Machine::new(connection, Arc::new(shared))
+    }
+
+    fn key(id: u8) -> Key {
+        Key::new(Scope::default(), [id])
+    }
+
+    fn seal(key: &Key, len: usize) -> SealedRecord {
+        let root = RootKey::generate(&SeededRandom::new(1));
+        let place = key.place(TABLE, 1);
+        root.record_key("t")
+            .seal_at(&place, 1, &vec![0; len], &SeededRandom::new(2))
+    }
+
+    fn put(id: u8, len: usize) -> Batch {
+        let key = key(id);
+        let record = seal(&key, len);
+        Batch::new().put(TABLE, key, Expect::Absent, record)
+    }
+
+    /// Commits a group and tells what each caller was answered.
+    fn commit(machine: &mut Machine, batches: Vec<Batch>) -> Vec<Result<Sequence, CatalogueError>> {
+        let (replies, mut answers): (Vec<_>, Vec<_>) =
+            batches.iter().map(|_| oneshot::channel()).unzip();
+        machine.commit(batches.into_iter().zip(replies).collect());
+        answers
+            .iter_mut()
+            .map(|answer| answer.try_recv().unwrap())
+            .collect()
+    }
+
+    fn limit_pages(machine: &Machine, pages: i64) {
+        let set = machine
+            .connection
+            .pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()));
+        set.unwrap();
+    }
+
+    #[test]
+    fn a_conflict_in_a_group_touches_no_other_batch_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut machine = machine(dir.path());
+        let partly = put(9, 10).check(TABLE, key(1), Expect::Absent);
+        let answers = commit(
+            &mut machine,
+            vec![put(1, 10), partly, put(2, 10), put(1, 10)],
+        );
+        assert!(matches!(answers[0], Ok(Sequence(1))));
+        assert!(matches!(answers[1], Err(CatalogueError::Conflict { .. })));
+        assert!(matches!(answers[2], Ok(Sequence(2))));
+        assert!(matches!(answers[3], Err(CatalogueError::Conflict { .. })));
+        let page = reader::page(&machine.connection, TABLE, None, None, 10).unwrap();
+        let ids: Vec<_> = page
+            .records
+            .into_iter()
+            .map(|record| record.key.id)
+            .collect();
+        assert_eq!(ids, [[1], [2]]);
+        let changes = reader::changes(&machine.connection, Sequence(0), 10).unwrap();
+        assert_eq!(changes.changes.len(), 2);
+    }
+
+    #[test]
+    fn a_full_disk_refuses_the_group_changes_nothing_and_may_be_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut machine = machine(dir.path());
+        assert!(commit(&mut machine, vec![put(1, 10)])[0].is_ok());
+        let pages: i64 = machine
+            .connection
+            .pragma_query_value(None, "page_count", |row| row.get(0))
+            .unwrap();
+        limit_pages(&machine, pages + 2);
+        for answer in commit(&mut machine, vec![put(2, 10), put(3, 50_000)]) {
+            assert!(matches!(answer, Err(CatalogueError::Full)), "{answer:?}");
+        }
+        assert_eq!(reader::sequence(&machine.connection).unwrap(), Sequence(1));
+        limit_pages(&machine, 1_000_000);
+        let answers = commit(&mut machine, vec![put(2, 10), put(3, 50_000)]);
+        assert!(
+            matches!(answers[..], [Ok(Sequence(2)), Ok(Sequence(3))]),
+            "{answers:?}"
+        );
+    }
+
+    #[test]
+    fn the_log_is_moved_into_the_file_when_enough_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut machine = machine(dir.path());
+        let database = dir.path().join("catalogue.db");
+        let before = database.metadata().unwrap().len();
+        for id in 0..5 {
+            assert!(commit(&mut machine, vec![put(id, 1_000_000)])[0].is_ok());
+        }
+        assert!(database.metadata().unwrap().len() > before + 4_000_000);
+    }
+}

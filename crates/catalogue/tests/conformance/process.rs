@@ -15,6 +15,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use catalogue::{
     Batch, Catalogue, CatalogueError, Changed, Changes, Expect, Key, Page, Record, Scope, Sequence,
     StoreId, Table, Write,
@@ -280,22 +281,12 @@ fn sequence(number: &Value) -> Sequence {
     Sequence(number.as_u64().unwrap())
 }
 
-/// Bytes as the characters of the same numbers.
 fn write_bytes(bytes: &[u8]) -> Value {
-    json!(
-        bytes
-            .iter()
-            .map(|byte| char::from(*byte))
-            .collect::<String>()
-    )
+    json!(BASE64_STANDARD.encode(bytes))
 }
 
 fn read_bytes(text: &Value) -> Vec<u8> {
-    text.as_str()
-        .unwrap()
-        .chars()
-        .map(|c| u8::try_from(c).unwrap())
-        .collect()
+    BASE64_STANDARD.decode(text.as_str().unwrap()).unwrap()
 }
 
 fn read_scope(parts: &[Value]) -> Scope {
