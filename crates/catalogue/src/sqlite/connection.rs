@@ -48,14 +48,7 @@ fn configure(connection: &Connection, exclusive: bool, patience: Duration) -> ru
 
 /// Makes a connection one that commits: durable when it says so, erased bytes overwritten.
 pub(super) fn prepare_to_write(connection: &Connection) -> Result<(), CatalogueError> {
-    let mode: String = connection
-        .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
-        .map_err(failed)?;
-    if mode != "wal" {
-        return Err(CatalogueError::Unavailable(format!(
-            "SQLite can keep no write-ahead log here, only a journal of mode {mode}"
-        )));
-    }
+    switch_to_log(connection)?;
     let set = || {
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "secure_delete", true)?;
@@ -63,6 +56,25 @@ pub(super) fn prepare_to_write(connection: &Connection) -> Result<(), CatalogueE
         connection.pragma_update(None, "wal_autocheckpoint", 0)
     };
     set().map_err(failed)
+}
+
+/// Makes the file one with a write-ahead log, if it is none yet. That changes the file, in a transaction with a sync.
+pub(super) fn switch_to_log(connection: &Connection) -> Result<(), CatalogueError> {
+    let switch = || {
+        let mut statement = connection.prepare("PRAGMA journal_mode = WAL")?;
+        let mut rows = statement.query([])?;
+        let mode: Option<String> = rows.next()?.map(|row| row.get(0)).transpose()?;
+        // The row comes before the commit: only the end of the statement says whether that succeeded. Without a look
+        // at it, SQLite would have rolled back, and gone on with a rollback journal.
+        while rows.next()?.is_some() {}
+        Ok(mode)
+    };
+    match switch().map_err(failed)?.as_deref() {
+        Some("wal") => Ok(()),
+        other => Err(CatalogueError::Unavailable(format!(
+            "SQLite can keep no write-ahead log here (its journal is {other:?})"
+        ))),
+    }
 }
 
 /// A connection that reads, to a catalogue that was opened.

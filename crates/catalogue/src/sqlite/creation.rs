@@ -51,8 +51,8 @@ pub(super) fn create(options: &Options, id: StoreId) -> Result<(), CatalogueErro
 /// An empty private file for SQLite to fill; what an earlier attempt left is gone.
 pub(super) fn prepare_new(options: &Options) -> Result<std::path::PathBuf, CatalogueError> {
     let new = options.beside(NEW);
-    for leftover in [new.clone(), options.beside(".new-journal")] {
-        remove_if_there(options, &leftover)?;
+    for suffix in ["", "-journal", "-wal", "-shm"] {
+        remove_if_there(options, &options.beside(&format!("{NEW}{suffix}")))?;
     }
     options.disk.open(&new, Mode::New).map_err(io)?;
     Ok(new)
@@ -64,6 +64,10 @@ pub(super) fn put(options: &Options, new: &Path, place: &Path) -> Result<(), Cat
     // No connection to it is open: closing this would drop the connection's locks.
     let file = disk.open(new, Mode::Write).map_err(io)?;
     file.sync_all().map_err(io)?;
+    for suffix in ["-wal", "-shm"] {
+        // Empty: what SQLite made for a file that was only switched to a log.
+        remove_if_there(options, &options.beside(&format!("{NEW}{suffix}")))?;
+    }
     disk.rename(new, place).map_err(io)?;
     private::sync_name(disk, place).map_err(io)
 }
@@ -90,5 +94,22 @@ fn fill(options: &Options, path: &Path, id: StoreId) -> Result<(), CatalogueErro
         connection.execute_batch("COMMIT")
     };
     fill().map_err(failed)?;
+    // Here, where a failed sync costs a file that nobody has seen, and not when it is opened.
+    connection::switch_to_log(&connection)?;
     connection.close().map_err(|(_, error)| failed(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_file_has_its_log_from_the_start_and_leaves_nothing_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("catalogue.db");
+        create(&Options::new(&path), StoreId([1; 16])).unwrap();
+        // Read and write version, https://sqlite.org/fileformat.html, section 1.3: 2 is a write-ahead log.
+        assert_eq!(std::fs::read(&path).unwrap()[18..20], [2, 2]);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
 }

@@ -10,6 +10,7 @@ use catalogue::{
 use fixture::{CHANGES_KEPT, Pair, STORE};
 
 mod fixture;
+mod postgres;
 mod process;
 mod suite;
 
