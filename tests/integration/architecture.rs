@@ -140,7 +140,7 @@ fn crates_use_only_those_they_may() {
 }
 
 /// The circles that are still there. Struck off as they go; a new one fails, and so does one that has grown.
-const CIRCLES: [(&str, &[&str]); 17] = [
+const CIRCLES: [(&str, &[&str]); 13] = [
     (
         "api",
         &[
@@ -151,10 +151,6 @@ const CIRCLES: [(&str, &[&str]); 17] = [
         ],
     ),
     ("api", &["kms/cryptographic.rs", "kms/mod.rs"]),
-    ("crypto", &["gcm_siv/mod.rs", "gcm_siv/x86.rs"]),
-    ("crypto", &["kernel.rs", "x86.rs"]),
-    ("crypto", &["sector.rs", "xts/mod.rs"]),
-    ("crypto", &["md5_lanes/mod.rs", "md5_lanes/x86.rs"]),
     ("iam", &["arn.rs", "identity.rs"]),
     ("iam", &["sigv4/error.rs", "sigv4/verifier.rs"]),
     (

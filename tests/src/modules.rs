@@ -131,15 +131,23 @@ impl Modules {
         };
         all.read(0, top, src)?;
         // What a macro declares is in no `mod` item; its place says where it belongs.
+        let mut left = Vec::new();
         for path in sources(src)? {
-            if all.files.contains(&path) || all.tests.iter().any(|t| path.starts_with(t)) {
-                continue;
-            }
             let mut names = path.strip_prefix(src)?.with_extension("");
             if names.ends_with("mod") {
                 names.pop();
             }
-            if all.tests.contains(&src.join(&names)) {
+            left.push((names.components().count(), names, path));
+        }
+        // Parents first: reading one may find the children.
+        left.sort();
+        for (_, names, path) in left {
+            if all.files.contains(&path)
+                || all
+                    .tests
+                    .iter()
+                    .any(|test| src.join(&names).starts_with(test))
+            {
                 continue;
             }
             let mut parent = 0;

@@ -43,9 +43,27 @@ impl Kernel {
             return true;
         }
         #[cfg(target_arch = "x86_64")]
-        return crate::x86::runs(self);
+        return self.has_instructions();
         #[cfg(not(target_arch = "x86_64"))]
         return false;
+    }
+
+    /// Whether this processor, and the system under it, have the instructions of a kernel for x86-64; false for the
+    /// portable one, which is none.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn has_instructions(self) -> bool {
+        let aes = is_x86_feature_detected!("aes") && is_x86_feature_detected!("pclmulqdq");
+        let vaes = is_x86_feature_detected!("vaes") && is_x86_feature_detected!("vpclmulqdq");
+        match self {
+            Self::Vaes512 => {
+                aes && vaes
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+            }
+            Self::Vaes256 => aes && vaes && is_x86_feature_detected!("avx2"),
+            Self::AesNi => aes,
+            Self::Portable => false,
+        }
     }
 
     /// Name in tables and logs.

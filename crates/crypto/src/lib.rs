@@ -2,7 +2,8 @@
 //!
 //! For the volume engine, the object gateway and the keyring: sectors
 //! ([`sector`], [`volume_key`]), chunk streams ([`chunk`]), keys under keys
-//! ([`wrap`]), small records ([`record`], [`store_key`]), checksums ([`hash`], [`md5_lanes`]), and
+//! ([`wrap`], [`bucket_key`]), small records ([`record`], [`store_key`]), tags ([`mac`]), checksums ([`hash`],
+//! [`md5_lanes`]), and
 //! the types that carry secrets ([`secret`]) and randomness ([`random`]).
 //!
 //! What the crate promises:
@@ -110,15 +111,18 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod committing;
+mod data_unit;
 mod derive;
 mod error;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub mod bucket_key;
 pub mod chunk;
 pub mod context;
 pub mod hash;
 pub mod kernel;
+pub mod mac;
 pub mod md5_lanes;
 pub mod random;
 pub mod record;

@@ -4,29 +4,22 @@
 //! not open. What this does not notice is an old version put back into its own
 //! row; that needs an anchor outside the store.
 //!
-//! Also here: object keys under a bucket key, which never leave the process and so
-//! need no header. Layouts: `FORMAT.md`.
-
-use aws_lc_rs::hmac;
+//! Layouts: `FORMAT.md`.
 
 use crate::CryptoError;
-use crate::chunk::ObjectKey;
 use crate::committing;
 use crate::derive::{hkdf_sha256, push_prefixed};
 use crate::random::Random;
 use crate::secret::{SecretBytes, SecretVec, secret_key};
 
-/// First byte of a sealed record and of a wrapped object key.
+/// First byte of a sealed record.
 const VERSION: u8 = 1;
 const RECORD_LABEL: &[u8] = b"sealgate record v1";
-const OBJECT_KEY_LABEL: &[u8] = b"sealgate object key v1";
 
 /// What [`RecordKey::seal_at`] adds to a record, in bytes.
 pub const PLACED_OVERHEAD: usize = PLACED_HEADER_LEN + committing::OVERHEAD;
 /// What sealing adds to a record, in bytes.
 pub const RECORD_OVERHEAD: usize = 1 + committing::OVERHEAD;
-/// Length of a wrapped object key in bytes.
-pub const WRAPPED_OBJECT_KEY_LEN: usize = RECORD_OVERHEAD + ObjectKey::LEN;
 
 /// Seals and opens the records of one kind.
 #[derive(Debug)]
@@ -185,112 +178,6 @@ fn place(table: &str, id: &[u8]) -> Vec<u8> {
     aad
 }
 
-secret_key! {
-    /// Wraps the keys of a bucket's objects, so that the keyring is asked once a
-    /// period and not once an object.
-    BucketKey
-}
-
-/// Wraps `key` under `bucket_key`, bound to `aad` (the caller's canonical form
-/// of bucket, object and whatever must not change).
-pub fn wrap_object_key(
-    bucket_key: &BucketKey,
-    key: &ObjectKey,
-    aad: &[u8],
-    random: &dyn Random,
-) -> Vec<u8> {
-    let mut out = Vec::with_capacity(WRAPPED_OBJECT_KEY_LEN);
-    out.push(VERSION);
-    let plaintext = key.secret().expose();
-    committing::seal_onto(
-        &mut out,
-        bucket_key.secret(),
-        OBJECT_KEY_LABEL,
-        &[VERSION],
-        aad,
-        plaintext,
-        random,
-    );
-    out
-}
-
-/// Opens what [`wrap_object_key`] made under the same key and `aad`; all else is
-/// [`CryptoError::Unauthentic`].
-pub fn unwrap_object_key(
-    bucket_key: &BucketKey,
-    wrapped: &[u8],
-    aad: &[u8],
-) -> Result<ObjectKey, CryptoError> {
-    match wrapped {
-        [VERSION, sealed @ ..] if wrapped.len() == WRAPPED_OBJECT_KEY_LEN => committing::open(
-            bucket_key.secret(),
-            OBJECT_KEY_LABEL,
-            &[VERSION],
-            aad,
-            sealed,
-        )?
-        .to_secret_bytes()
-        .map(ObjectKey::from_secret),
-        _ => Err(CryptoError::Unauthentic),
-    }
-}
-
-/// Authenticates what is kept in clear, such as the frames of a metadata log:
-/// HMAC-SHA256.
-pub struct MacKey(hmac::Key);
-
-impl MacKey {
-    pub(crate) fn new(key: &SecretBytes<32>) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA256, key.expose()))
-    }
-
-    /// A key everybody knows, derived from `label`: a checksum in the shape of a
-    /// MAC, for logs that have no secret to be authenticated with.
-    pub fn public(label: &str) -> Self {
-        Self::new(&SecretBytes::init_with(|key| {
-            hkdf_sha256(
-                b"",
-                b"",
-                &[b"sealgate public mac v1", label.as_bytes()],
-                key,
-            );
-        }))
-    }
-
-    /// The tag over the concatenation of `parts`. The caller sees to it that the
-    /// parts are told apart (fixed widths or length prefixes).
-    pub fn mac(&self, parts: &[&[u8]]) -> [u8; 32] {
-        let tag = self.context(parts).sign();
-        let mut out = [0; 32];
-        out.copy_from_slice(tag.as_ref());
-        out
-    }
-
-    /// Compares in constant time; a mismatch is [`CryptoError::Unauthentic`].
-    pub fn verify(&self, parts: &[&[u8]], tag: &[u8; 32]) -> Result<(), CryptoError> {
-        use subtle::ConstantTimeEq;
-        if bool::from(self.mac(parts).ct_eq(tag)) {
-            Ok(())
-        } else {
-            Err(CryptoError::Unauthentic)
-        }
-    }
-
-    fn context(&self, parts: &[&[u8]]) -> hmac::Context {
-        let mut context = hmac::Context::with_key(&self.0);
-        for part in parts {
-            context.update(part);
-        }
-        context
-    }
-}
-
-impl std::fmt::Debug for MacKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("MacKey(redacted)")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -389,46 +276,5 @@ mod tests {
             let cut = &sealed.as_bytes()[..len];
             assert!(key("key").open_at(&place, cut).is_err(), "cut to {len}");
         }
-    }
-
-    #[test]
-    fn an_object_key_comes_back_only_under_its_bucket_key_and_place() {
-        let random = SeededRandom::new(2);
-        let bucket = BucketKey::generate(&random);
-        let object = ObjectKey::generate(&random);
-        let wrapped = wrap_object_key(&bucket, &object, b"bucket/key", &random);
-        assert_eq!(wrapped.len(), WRAPPED_OBJECT_KEY_LEN);
-        let back = unwrap_object_key(&bucket, &wrapped, b"bucket/key").unwrap();
-        assert_eq!(back.secret().expose(), object.secret().expose());
-        assert!(unwrap_object_key(&bucket, &wrapped, b"bucket/kez").is_err());
-        let other = BucketKey::generate(&random);
-        assert!(unwrap_object_key(&other, &wrapped, b"bucket/key").is_err());
-    }
-
-    #[test]
-    fn every_flipped_bit_and_every_cut_of_a_wrapped_object_key_is_refused() {
-        let random = SeededRandom::new(3);
-        let bucket = BucketKey::generate(&random);
-        let wrapped = wrap_object_key(&bucket, &ObjectKey::generate(&random), b"place", &random);
-        let refused = |wrapped: &[u8]| unwrap_object_key(&bucket, wrapped, b"place").is_err();
-        for bit in 0..wrapped.len() * 8 {
-            let mut bad = wrapped.clone();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(refused(&bad), "bit {bit}");
-        }
-        for len in 0..wrapped.len() {
-            assert!(refused(&wrapped[..len]), "{len}");
-        }
-        assert!(refused(&[&wrapped[..], &[0]].concat()));
-        assert!(!refused(&wrapped));
-    }
-
-    #[test]
-    fn a_mac_verifies_over_its_own_parts_alone() {
-        let mac = MacKey::public("log");
-        let tag = mac.mac(&[b"ab", b"c"]);
-        assert_eq!(mac.verify(&[b"abc"], &tag), Ok(()));
-        assert_eq!(mac.verify(&[b"abd"], &tag), Err(CryptoError::Unauthentic));
-        assert_ne!(MacKey::public("other").mac(&[b"abc"]), tag);
     }
 }

@@ -13,49 +13,7 @@
 use crate::CryptoError;
 use crate::xts::XtsKey;
 
-/// Length of the XTS data unit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum SectorSize {
-    /// 512 bytes.
-    B512,
-    /// 4096 bytes: what volumes use.
-    B4096,
-}
-
-impl SectorSize {
-    /// In bytes.
-    pub const fn bytes(self) -> usize {
-        match self {
-            Self::B512 => 512,
-            Self::B4096 => 4096,
-        }
-    }
-}
-
-/// Number of an encryption sector on its volume, from 0. As 16 bytes, little
-/// endian, it is the XTS tweak (IEEE 1619, 5.1).
-///
-/// Not the guest's block address: a guest with 512-byte blocks may sit on
-/// 4096-byte sectors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SectorIndex(u128);
-
-impl SectorIndex {
-    /// The sector with this number.
-    pub const fn new(index: u128) -> Self {
-        Self(index)
-    }
-
-    /// The sector that holds the byte at `offset` of the volume.
-    pub const fn containing(offset: u64, size: SectorSize) -> Self {
-        Self((offset / size.bytes() as u64) as u128)
-    }
-
-    /// The number.
-    pub const fn get(self) -> u128 {
-        self.0
-    }
-}
+pub use crate::data_unit::{SectorIndex, SectorSize};
 
 fn whole_sectors(bytes: &[u8], size: SectorSize) -> Result<(), CryptoError> {
     if bytes.len().is_multiple_of(size.bytes()) {
@@ -199,13 +157,13 @@ impl SectorKey {
     fn assert_covers(&self, len: usize, size: SectorSize, first: SectorIndex) {
         assert_eq!(size, self.size, "the key is for sectors of another size");
         let count = (len / size.bytes()) as u128;
-        let last = SectorIndex(first.0.saturating_add(count.saturating_sub(1)));
+        let last = SectorIndex::new(first.get().saturating_add(count.saturating_sub(1)));
         for index in [first, last] {
             assert_eq!(
                 Self::region_of(index, size),
                 Some(self.region),
                 "sector {} is outside the region of this key",
-                index.0
+                index.get()
             );
         }
     }

@@ -15,7 +15,7 @@
 
 use crate::CryptoError;
 use crate::derive::hkdf_sha256;
-use crate::record::MacKey;
+use crate::mac::MacKey;
 use crate::secret::{SecretBytes, SecretVec};
 use crate::sector::{SectorKey, SectorSize};
 use crate::xts::XtsKey;

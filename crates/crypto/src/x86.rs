@@ -5,7 +5,7 @@
 //! width, so bounds are the type checker's business. What remains unsafe, here
 //! and in the kernels, is (1) those loads and stores and (2) calling a function
 //! compiled for instructions the processor may lack: each kernel has one door,
-//! which asserts [`runs`].
+//! which asserts [`has_instructions`](crate::kernel::Kernel::has_instructions).
 //!
 //! Constant time: AES, carry-less multiply, shifts and xors are single
 //! instructions whose time does not depend on their operands; key expansion uses
@@ -15,26 +15,8 @@
 
 use core::arch::x86_64::*;
 
-use crate::kernel::Kernel;
-
 /// The round keys of AES-256 (FIPS 197, 5.2).
 pub(crate) type RoundKeys = [[u8; 16]; 15];
-
-/// Whether this processor, and the system under it, run `kernel`.
-pub(crate) fn runs(kernel: Kernel) -> bool {
-    let aes = is_x86_feature_detected!("aes") && is_x86_feature_detected!("pclmulqdq");
-    let vaes = is_x86_feature_detected!("vaes") && is_x86_feature_detected!("vpclmulqdq");
-    match kernel {
-        Kernel::Vaes512 => {
-            aes && vaes
-                && is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
-        }
-        Kernel::Vaes256 => aes && vaes && is_x86_feature_detected!("avx2"),
-        Kernel::AesNi => aes,
-        Kernel::Portable => false,
-    }
-}
 
 /// AES-256 key expansion (FIPS 197, 5.2).
 #[target_feature(enable = "aes,pclmulqdq,sse2")]

@@ -2,9 +2,9 @@
 //! what is sealed today must be the bytes that were sealed then.
 #![allow(clippy::unwrap_used)]
 
+use crypto::bucket_key::{BucketKey, unwrap_object_key, wrap_object_key};
 use crypto::chunk::{Algorithm, ChunkOpener, ChunkSealer, ObjectKey, StreamAad};
 use crypto::random::SeededRandom;
-use crypto::record::{BucketKey, unwrap_object_key, wrap_object_key};
 use crypto::secret::{SecretBytes, SecretVec};
 use crypto::sector::{PlainSectors, SectorIndex, SectorSize, StoredSectors};
 use crypto::store_key::GenerationKey;

@@ -21,9 +21,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use crypto::bucket_key::BucketKey;
 use crypto::context::EncryptionContext;
 use crypto::hash::Sha256;
-use crypto::record::BucketKey;
 use crypto::secret::SecretVec;
 use iam::{Arn, Authorized, Decrypt, GenerateDataKey};
 use keyring::{Clock, DataKeyLen, KeyArn, Keyring, KeyringError};

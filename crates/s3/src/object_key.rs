@@ -11,10 +11,10 @@
 
 use std::sync::Arc;
 
+use crypto::bucket_key::{unwrap_object_key, wrap_object_key};
 use crypto::chunk::ObjectKey;
 use crypto::context::EncryptionContext;
 use crypto::random::Random;
-use crypto::record::{unwrap_object_key, wrap_object_key};
 use crypto::secret::SecretBytes;
 use iam::{Arn, Authorized, Caller, Decrypt, GenerateDataKey};
 use keyring::{DataKeyLen, KeyArgument, Keyring, Service};

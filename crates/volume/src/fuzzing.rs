@@ -3,7 +3,8 @@
 use std::{path::Path, sync::Arc};
 
 use crypto::{
-    record::{MacKey, RecordKey},
+    mac::MacKey,
+    record::RecordKey,
     secret::SecretBytes,
     store_key::GenerationKey,
 };

@@ -7,7 +7,7 @@
 use std::sync::OnceLock;
 
 use crypto::{
-    record::MacKey,
+    mac::MacKey,
     sector::{PlainSectors, SealedSectors, SectorIndex, SectorKey, SectorSize, StoredSectors},
     volume_key::VolumeDataKey,
 };

@@ -14,6 +14,7 @@
 //! registers and on the stack, choose nonces, commit to its key (`wrap` and `record` do), or
 //! detect that a message was put back in place of a newer one.
 
+mod lengths;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -25,12 +26,7 @@ use crate::CryptoError;
 use crate::kernel::Kernel;
 use crate::secret::{SecretBytes, wipe};
 
-/// Bytes of a nonce.
-pub const NONCE_LEN: usize = 12;
-/// Bytes of a tag.
-pub const TAG_LEN: usize = 16;
-/// Bytes a message, and its additional data, may have (RFC 8452, 6): 64 GiB.
-pub const MESSAGE_LEN_MAX: u64 = 1 << 36;
+pub use lengths::{MESSAGE_LEN_MAX, NONCE_LEN, TAG_LEN};
 
 /// An AES-256-GCM-SIV key, bound to a kernel.
 pub struct GcmSivKey(Form);

@@ -17,11 +17,11 @@ use core::arch::x86_64::*;
 
 use zeroize::Zeroizing;
 
-use super::{NONCE_LEN, TAG_LEN};
+use super::lengths::{NONCE_LEN, TAG_LEN};
 use crate::kernel::Kernel;
 use crate::secret::wipe;
 use crate::x86::v512::*;
-use crate::x86::{RoundKeys, expand, operations, runs};
+use crate::x86::{RoundKeys, expand, operations};
 
 /// Registers in flight.
 const FLIGHT: usize = 8;
@@ -38,7 +38,7 @@ impl Key {
     /// If the processor does not run the kernel.
     pub(super) fn new(key: &[u8; 32]) -> Self {
         assert!(
-            runs(Kernel::Vaes512),
+            Kernel::Vaes512.has_instructions(),
             "the kernel needs AVX-512, VAES and VPCLMULQDQ"
         );
         let mut rounds = Box::new(Zeroizing::new([[0; 16]; 15]));

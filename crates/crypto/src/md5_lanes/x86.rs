@@ -15,25 +15,16 @@
 
 use core::arch::x86_64::*;
 
-use super::{Block, Kernel, T, Words};
+use super::kernel::Kernel;
+use super::rfc1321::{Block, T, Words};
 use crate::x86::operations;
-
-/// Whether this processor, and the system under it, run `kernel`.
-pub(super) fn runs(kernel: Kernel) -> bool {
-    let avx2 = is_x86_feature_detected!("avx2");
-    match kernel {
-        Kernel::Avx512 => avx2 && is_x86_feature_detected!("avx512f"),
-        Kernel::Avx2 => avx2,
-        Kernel::Scalar => false,
-    }
-}
 
 /// Runs the first `count` blocks of 16 streams.
 ///
 /// # Panics
 /// If the processor lacks AVX-512, or a lane has fewer than `count` blocks.
 pub(super) fn lanes16(words: &mut Words<16>, blocks: &[&[Block]; 16], count: usize) {
-    assert!(runs(Kernel::Avx512), "needs another processor");
+    assert!(Kernel::Avx512.has_instructions(), "needs another processor");
     // SAFETY: the processor has what the function was compiled for; its
     // arguments have no demands.
     unsafe { v512::run(words, blocks, count) }
@@ -44,7 +35,7 @@ pub(super) fn lanes16(words: &mut Words<16>, blocks: &[&[Block]; 16], count: usi
 /// # Panics
 /// If the processor lacks AVX2, or a lane has fewer than `count` blocks.
 pub(super) fn lanes8(words: &mut Words<8>, blocks: &[&[Block]; 8], count: usize) {
-    assert!(runs(Kernel::Avx2), "needs another processor");
+    assert!(Kernel::Avx2.has_instructions(), "needs another processor");
     // SAFETY: as in `lanes16`.
     unsafe { v256::run(words, blocks, count) }
 }

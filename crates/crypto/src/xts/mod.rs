@@ -17,9 +17,9 @@ mod portable;
 mod x86;
 
 use crate::CryptoError;
+use crate::data_unit::{SectorIndex, SectorSize};
 use crate::kernel::Kernel;
 use crate::secret::SecretBytes;
-use crate::sector::{SectorIndex, SectorSize};
 
 /// An expanded AES-256-XTS key, bound to a kernel.
 pub struct XtsKey {

@@ -20,9 +20,9 @@ use core::arch::x86_64::*;
 
 use zeroize::Zeroize;
 
-use super::Kernel;
+use crate::kernel::Kernel;
 use crate::secret::SecretBytes;
-use crate::x86::{RoundKeys, expand, invert, operations, runs};
+use crate::x86::{RoundKeys, expand, invert, operations};
 
 /// Sectors whose tweaks are encrypted together.
 const TWEAKS: usize = 32;
@@ -50,7 +50,10 @@ impl Schedule {
     /// # Panics
     /// If the processor does not run `kernel`.
     pub(super) fn new(key: &SecretBytes<64>, kernel: Kernel) -> Self {
-        assert!(runs(kernel), "the {kernel} kernel needs another processor");
+        assert!(
+            kernel.has_instructions(),
+            "the {kernel} kernel needs another processor"
+        );
         let (data, rest) = key
             .expose()
             .split_first_chunk::<32>()

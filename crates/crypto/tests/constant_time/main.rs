@@ -5,11 +5,12 @@
 
 mod lockstep;
 
+use crypto::bucket_key::{BucketKey, unwrap_object_key, wrap_object_key};
 use crypto::chunk::{Algorithm, ChunkOpener, ChunkSealer, ObjectKey, StreamAad};
 use crypto::gcm_siv::GcmSivKey;
 use crypto::kernel::Kernel;
+use crypto::mac::MacKey;
 use crypto::random::{Random, SeededRandom};
-use crypto::record::{BucketKey, MacKey, unwrap_object_key, wrap_object_key};
 use crypto::secret::SecretBytes;
 use crypto::sector::{SectorIndex, SectorSize};
 use crypto::xts::XtsKey;

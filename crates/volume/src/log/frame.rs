@@ -3,7 +3,7 @@
 //! Pure: bytes in, bytes out. A frame begins on a page of 4096 bytes, so that appending never touches a page that is
 //! durable already, and its header lies within the first block of 512 bytes, which a crash leaves zero or right.
 
-use crypto::{hash::Crc32c, record::MacKey};
+use crypto::{hash::Crc32c, mac::MacKey};
 
 use crate::{
     VolumeId,

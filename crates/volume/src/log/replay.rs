@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc};
 
-use crypto::record::MacKey;
+use crypto::mac::MacKey;
 use host::File;
 
 use crate::log::{
