@@ -140,7 +140,7 @@ fn crates_use_only_those_they_may() {
 }
 
 /// The circles that are still there. Struck off as they go; a new one fails, and so does one that has grown.
-const CIRCLES: [(&str, &[&str]); 13] = [
+const CIRCLES: [(&str, &[&str]); 9] = [
     (
         "api",
         &[
@@ -162,7 +162,6 @@ const CIRCLES: [(&str, &[&str]); 13] = [
         &["error.rs", "key.rs", "metadata.rs", "root.rs", "vault.rs"],
     ),
     ("keyring", &["keyring.rs", "trail.rs"]),
-    ("nbd", &["connection.rs", "server.rs"]),
     (
         "s3",
         &[
@@ -180,16 +179,6 @@ const CIRCLES: [(&str, &[&str]); 13] = [
             "store/local/sink.rs",
         ],
     ),
-    (
-        "volume",
-        &[
-            "engine/commit.rs",
-            "engine/housekeeping.rs",
-            "engine/mod.rs",
-        ],
-    ),
-    ("volume", &["error.rs", "id.rs", "model.rs"]),
-    ("volume", &["log/frame.rs", "log/record.rs"]),
 ];
 
 #[test]

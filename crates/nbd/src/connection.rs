@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::net::RecvFlags;
 
 use crate::observer::Closed;
-use crate::server::BlockingStream;
+use crate::tls::BlockingStream;
 use crate::transmission::{Core, Step};
 
 /// A socket in blocking mode.

@@ -22,6 +22,7 @@ mod observer;
 mod peer;
 mod protocol;
 mod server;
+mod tls;
 mod transmission;
 
 pub use errno::Errno;
@@ -31,4 +32,5 @@ pub use export::{
 };
 pub use observer::{Closed, Command, Observer, Unobserved};
 pub use peer::Peer;
-pub use server::{BlockingStream, Drained, Options, Server, TlsSession, TlsStream, TlsUpgrade};
+pub use server::{Drained, Options, Server};
+pub use tls::{BlockingStream, TlsSession, TlsStream, TlsUpgrade};

@@ -7,7 +7,7 @@ use std::{io, path::PathBuf, sync::Arc};
 
 use keyring::KeyringError;
 
-use crate::{VolumeId, VolumeState};
+use crate::id::{MalformedId, VolumeId};
 
 /// Why a volume did not do what was asked. Cheap to clone, since one failed sync is the answer to many requests.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -17,24 +17,14 @@ pub enum VolumeError {
     #[error("The volume '{0}' does not exist.")]
     NotFound(String),
     /// Caller: text that is no volume id.
-    #[error(
-        "Value ({0}) for parameter volumeId is invalid. Expected: 'vol-' and 17 hexadecimal digits."
-    )]
-    MalformedId(String),
+    #[error(transparent)]
+    MalformedId(#[from] MalformedId),
     /// Caller: two volumes have the tag `Name` by which an export was asked for.
     #[error("more than one volume is named '{0}'; use a volume id")]
     AmbiguousName(String),
     /// Caller: it is attached.
     #[error("Volume {0} is currently attached.")]
     InUse(VolumeId),
-    /// Caller: its state does not allow the operation.
-    #[error("Volume {id} is in state '{state}', which does not allow this operation.")]
-    IncorrectState {
-        /// The volume.
-        id: VolumeId,
-        /// The state it is in.
-        state: VolumeState,
-    },
     /// Caller: a parameter outside its bounds.
     #[error("{0}")]
     InvalidParameter(String),
@@ -119,7 +109,6 @@ impl VolumeError {
             | Self::MalformedId(_)
             | Self::AmbiguousName(_)
             | Self::InUse(_)
-            | Self::IncorrectState { .. }
             | Self::InvalidParameter(_)
             | Self::IdempotentParameterMismatch
             | Self::TooMany(_) => ErrorKind::Invalid,
@@ -136,7 +125,7 @@ impl VolumeError {
             Self::MalformedId(_) => "InvalidVolumeID.Malformed",
             Self::AmbiguousName(_) | Self::InvalidParameter(_) => "InvalidParameterValue",
             Self::InUse(_) => "VolumeInUse",
-            Self::IncorrectState { .. } | Self::Failed(_) | Self::Locked(_) => "IncorrectState",
+            Self::Failed(_) | Self::Locked(_) => "IncorrectState",
             Self::IdempotentParameterMismatch => "IdempotentParameterMismatch",
             Self::TooMany(_) => "VolumeLimitExceeded",
             Self::PermissionMismatch(_) => "UnauthorizedOperation",

@@ -18,8 +18,7 @@ use crate::{
     log::{
         Record,
         folder::{LOG_NAME, LogFolder},
-        frame::{self, FileHeader, FramePlace, PAGE_LEN, PAYLOAD_LEN_MAX},
-        record::Payload,
+        frame::{self, FileHeader, FramePlace, PAGE_LEN, PAYLOAD_LEN_MAX, Payload},
     },
     protection::Unencrypted,
 };

@@ -4,12 +4,17 @@ use std::{fmt, str::FromStr};
 
 use crypto::random::Random;
 
-use crate::VolumeError;
-
 /// Hexadecimal digits after `vol-`.
 const DIGITS: usize = 17;
 /// Bits of an id: four a digit.
 const BITS: u32 = 68;
+
+/// Text that is no volume id: its beginning. The caller's fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "Value ({0}) for parameter volumeId is invalid. Expected: 'vol-' and 17 hexadecimal digits."
+)]
+pub struct MalformedId(pub(crate) String);
 
 /// `vol-` and 17 hexadecimal digits: 68 random bits, as EC2's.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,7 +40,7 @@ impl VolumeId {
 }
 
 impl FromStr for VolumeId {
-    type Err = VolumeError;
+    type Err = MalformedId;
 
     /// Lower-case digits only, so that one volume has one name.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -48,7 +53,7 @@ impl FromStr for VolumeId {
             })
             .and_then(|digits| u128::from_str_radix(digits, 16).ok())
             .map(Self)
-            .ok_or_else(|| VolumeError::MalformedId(text.chars().take(64).collect()))
+            .ok_or_else(|| MalformedId(text.chars().take(64).collect()))
     }
 }
 

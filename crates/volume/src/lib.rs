@@ -41,7 +41,7 @@ mod volumes;
 
 pub use attached::{AttachedVolume, Extent, ExtentKind};
 pub use error::{ErrorKind, VolumeError};
-pub use id::VolumeId;
+pub use id::{MalformedId, VolumeId};
 pub use model::{
     CreateVolume, Encryption, Protection, Tag, VolumeInfo, VolumeSize, VolumeState, VolumeType,
 };

@@ -1,7 +1,7 @@
 //! Why an EC2 request is not answered, in EC2's words.
 use http::StatusCode;
 use iam::Denied;
-use volume::VolumeError;
+use volume::{MalformedId, VolumeError};
 
 /// Why a request is not answered.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +45,12 @@ pub(super) enum Fault {
     /// The volumes'.
     #[error(transparent)]
     Volume(#[from] VolumeError),
+}
+
+impl From<MalformedId> for Fault {
+    fn from(error: MalformedId) -> Self {
+        Self::Volume(error.into())
+    }
 }
 
 impl Fault {

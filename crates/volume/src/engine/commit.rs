@@ -15,8 +15,6 @@
 
 use std::io;
 
-use parking_lot::{Condvar, Mutex};
-
 use super::{BASE_GENERATION, BASE_LAYER, Engine};
 use crate::{
     VolumeError,
@@ -28,99 +26,6 @@ use crate::{
     },
     protection::Protection,
 };
-
-/// The log is written anew when it is longer than this and three times what the last new one was. Tests make it short, so
-/// that they see that often.
-const LOG_LEN_MIN: u64 = if cfg!(test) { 32 << 10 } else { 8 << 20 };
-
-/// Who runs a round, and how the last one ended.
-pub(super) struct Commit {
-    state: Mutex<State>,
-    ended: Condvar,
-}
-
-struct State {
-    running: bool,
-    /// Rounds begun. A request needs one that begins after it asked.
-    begun: u64,
-    ended: u64,
-    outcome: Result<(), VolumeError>,
-    /// When the log is to be written anew.
-    checkpoint_at: u64,
-}
-
-impl Commit {
-    /// For a log of that length, of which a part is the checkpoint that it began with.
-    pub(super) fn new(checkpoint_len: u64) -> Self {
-        Self {
-            state: Mutex::new(State {
-                running: false,
-                begun: 0,
-                ended: 0,
-                outcome: Ok(()),
-                checkpoint_at: checkpoint_at(checkpoint_len),
-            }),
-            ended: Condvar::new(),
-        }
-    }
-
-    /// Runs `round`, or shares one that begins from now on. With `own`, runs one in any case.
-    fn run(
-        &self,
-        own: bool,
-        mut round: impl FnMut() -> Result<(), VolumeError>,
-    ) -> Result<(), VolumeError> {
-        let mut state = self.state.lock();
-        let needed = state.begun + 1;
-        let mut ran = !own;
-        loop {
-            if ran && state.ended >= needed {
-                return state.outcome.clone();
-            }
-            if state.running {
-                self.ended.wait(&mut state);
-                continue;
-            }
-            state.running = true;
-            state.begun += 1;
-            drop(state);
-            let guard = EndOnUnwind(self);
-            let outcome = round();
-            #[expect(
-                clippy::mem_forget,
-                reason = "the round has not unwound; it holds no secret"
-            )]
-            std::mem::forget(guard);
-            state = self.state.lock();
-            state.end(outcome);
-            self.ended.notify_all();
-            ran = true;
-        }
-    }
-}
-
-impl State {
-    fn end(&mut self, outcome: Result<(), VolumeError>) {
-        self.running = false;
-        self.ended = self.begun;
-        self.outcome = outcome;
-    }
-}
-
-/// If a round panics, those who wait for it are not to wait for ever.
-struct EndOnUnwind<'a>(&'a Commit);
-
-impl Drop for EndOnUnwind<'_> {
-    fn drop(&mut self) {
-        let mut state = self.0.state.lock();
-        state.end(Err(VolumeError::Failed("a flush panicked".into())));
-        self.0.ended.notify_all();
-    }
-}
-
-fn checkpoint_at(checkpoint_len: u64) -> u64 {
-    LOG_LEN_MIN.max(checkpoint_len.saturating_mul(3))
-}
 
 /// What a round collected, to be put back if it comes to nothing.
 struct Collected {
@@ -195,7 +100,7 @@ impl<P: Protection> Engine<P> {
                 .map_err(|error| self.fail("appending to the metadata log", &error))?;
         }
         self.housekeeping.punch(collected.retired);
-        if log.end() > self.commit.state.lock().checkpoint_at {
+        if self.commit.wants_checkpoint(log.end()) {
             self.housekeeping.checkpoint();
         }
         Ok(())
@@ -212,7 +117,7 @@ impl<P: Protection> Engine<P> {
                 // The old log is as good as before. It may grow as much again before the next try.
                 self.log_folder.discard_next();
                 self.put_back(collected);
-                self.commit.state.lock().checkpoint_at = log.end().saturating_mul(2);
+                self.commit.checkpoint_past(log.end().saturating_mul(2));
                 return Err(VolumeError::from_io("writing a new metadata log", error));
             }
         };
@@ -223,7 +128,7 @@ impl<P: Protection> Engine<P> {
         new.finish(self.protection.log_key())
             .and_then(|()| self.log_folder.publish_next())
             .map_err(|error| self.fail("putting a new metadata log in its place", &error))?;
-        self.commit.state.lock().checkpoint_at = checkpoint_at(new.end());
+        self.commit.checkpointed(new.end());
         *log = new;
         self.housekeeping.punch(collected.retired);
         Ok(())
@@ -285,49 +190,5 @@ pub(super) fn first_record() -> Record {
         layer: BASE_LAYER,
         below: None,
         generation: BASE_GENERATION,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
-
-    #[test]
-    fn waiting_flushes_share_one_round_that_begins_after_them() {
-        let commit = Commit::new(0);
-        let rounds = AtomicU32::new(0);
-        let hold = Mutex::new(());
-        let held = hold.lock();
-        let round = || {
-            rounds.fetch_add(1, SeqCst);
-            drop(hold.lock());
-            Ok(())
-        };
-        std::thread::scope(|scope| {
-            scope.spawn(|| commit.run(false, round).unwrap());
-            while rounds.load(SeqCst) == 0 {
-                std::thread::yield_now();
-            }
-            // All of these ask while the first round runs, so it does not cover them.
-            for _ in 0..8 {
-                scope.spawn(|| commit.run(false, round).unwrap());
-            }
-            std::thread::sleep(std::time::Duration::from_millis(50));
-            drop(held);
-        });
-        let rounds = rounds.load(SeqCst);
-        assert!((2..9).contains(&rounds), "{rounds}");
-    }
-
-    #[test]
-    fn a_round_that_panics_fails_those_who_wait() {
-        let commit = Commit::new(0);
-        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let _ = commit.run(false, || panic!("on purpose"));
-        }));
-        assert!(caught.is_err());
-        assert!(!commit.state.lock().running);
-        assert!(commit.run(false, || Ok(())).is_ok());
     }
 }

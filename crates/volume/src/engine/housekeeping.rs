@@ -3,67 +3,18 @@
 //! A thread of its own does it for an attached volume; tests do it when they like. What is left undone at the end, or by
 //! a crash, is found when the volume is opened: slots that the map does not name are free, and are punched again.
 
-use parking_lot::{Condvar, Mutex};
-
 use super::Engine;
 use crate::{geometry::SlotRun, protection::Protection};
 
 /// Most slots punched in one call (8 GiB), so that a large trim does not keep the file system's lock for long.
 const PUNCH_SLOTS_MAX: u32 = 16 << 10;
 
-/// What is to be done.
-pub(super) struct Housekeeping {
-    work: Mutex<Work>,
-    wake: Condvar,
-}
-
-#[derive(Default)]
-struct Work {
-    punch: Vec<SlotRun>,
-    checkpoint: bool,
-    stop: bool,
-}
-
-impl Housekeeping {
-    pub(super) fn new() -> Self {
-        Self {
-            work: Mutex::default(),
-            wake: Condvar::new(),
-        }
-    }
-
-    /// Slots nobody names any more, not even after a crash.
-    pub(super) fn punch(&self, runs: Vec<SlotRun>) {
-        if !runs.is_empty() {
-            self.work.lock().punch.extend(runs);
-            self.wake.notify_one();
-        }
-    }
-
-    /// The log has grown.
-    pub(super) fn checkpoint(&self) {
-        self.work.lock().checkpoint = true;
-        self.wake.notify_one();
-    }
-
-    fn stop(&self) {
-        self.work.lock().stop = true;
-        self.wake.notify_one();
-    }
-}
-
 impl<P: Protection> Engine<P> {
     /// Works until [`stop_housekeeping`](Self::stop_housekeeping).
     pub(crate) fn keep_house(&self) {
         loop {
-            {
-                let mut work = self.housekeeping.work.lock();
-                while work.punch.is_empty() && !work.checkpoint && !work.stop {
-                    self.housekeeping.wake.wait(&mut work);
-                }
-                if work.stop {
-                    return;
-                }
+            if !self.housekeeping.wait() {
+                return;
             }
             self.tidy();
         }
@@ -76,13 +27,7 @@ impl<P: Protection> Engine<P> {
 
     /// Does what there is to do.
     pub(crate) fn tidy(&self) {
-        let (runs, checkpoint) = {
-            let mut work = self.housekeeping.work.lock();
-            (
-                std::mem::take(&mut work.punch),
-                std::mem::take(&mut work.checkpoint),
-            )
-        };
+        let (runs, checkpoint) = self.housekeeping.take();
         for run in runs {
             self.punch(run);
         }

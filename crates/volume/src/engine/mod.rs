@@ -4,8 +4,8 @@
 //! |---|---|
 //! | `open` | making a volume's files, reading them back |
 //! | `read`, `write`, `zero`, `extents` | the requests |
-//! | `commit` | flush: what is durable when |
-//! | `housekeeping` | punching freed slots, writing a new log, in the background |
+//! | `commit`, `rounds` | flush: what is durable when, and who runs it |
+//! | `housekeeping`, `chores` | punching freed slots, writing a new log, in the background |
 //!
 //! Order on disk: sealed data goes to its slot; at a flush the slot file is synced, then the changes of the map are
 //! appended to the log, then the log is synced, then the flush is answered. So the map on disk never names a sector that
@@ -36,11 +36,13 @@ use crate::{
     slots::Slots,
 };
 
+mod chores;
 mod commit;
 mod extents;
 mod housekeeping;
 mod open;
 mod read;
+mod rounds;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -84,8 +86,8 @@ pub(crate) struct Engine<P: Protection> {
     unsynced: AtomicBool,
     log: Mutex<LogFile>,
     log_folder: LogFolder,
-    commit: commit::Commit,
-    housekeeping: housekeeping::Housekeeping,
+    commit: rounds::Rounds,
+    housekeeping: chores::Chores,
     failed: OnceLock<VolumeError>,
     on_failed: Box<dyn Fn() + Send + Sync>,
 }

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::{BASE_GENERATION, BASE_LAYER, Engine, Media, Shape, commit, housekeeping};
+use super::{
+    BASE_GENERATION, BASE_LAYER, Engine, Media, Shape, chores::Chores, commit, rounds::Rounds,
+};
 use crate::{
     VolumeError,
     geometry::{
@@ -98,8 +100,8 @@ impl<P: Protection> Engine<P> {
             unsynced: true.into(),
             log: replayed.log.into(),
             log_folder: media.log,
-            commit: commit::Commit::new(checkpoint_len),
-            housekeeping: housekeeping::Housekeeping::new(),
+            commit: Rounds::new(checkpoint_len),
+            housekeeping: Chores::new(),
             failed: std::sync::OnceLock::new(),
             on_failed: media.on_failed,
         };

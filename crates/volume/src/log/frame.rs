@@ -8,7 +8,6 @@ use crypto::{hash::Crc32c, mac::MacKey};
 use crate::{
     VolumeId,
     geometry::{CHUNK_LEN, CHUNK_SECTORS, SECTOR_LEN},
-    log::record::Payload,
 };
 
 /// Bytes of a MAC.
@@ -138,6 +137,13 @@ pub(crate) struct FramePlace {
     pub(crate) batch_start: u64,
     /// The MAC of the frame before, or the file's seed.
     pub(crate) previous: Tag,
+}
+
+/// The records of one frame.
+#[derive(Default)]
+pub(crate) struct Payload {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) count: u32,
 }
 
 /// Length of a payload's frame in the file, padding included.

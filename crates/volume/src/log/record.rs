@@ -8,6 +8,7 @@
 
 use crate::{
     geometry::{Chunk, Generation, LayerId, Sectors, Slot},
+    log::frame::{PAYLOAD_LEN_MAX, Payload},
     map::Entry,
 };
 
@@ -314,13 +315,6 @@ pub(crate) struct Batch {
     last: Option<Record>,
 }
 
-/// The records of one frame.
-#[derive(Default)]
-pub(crate) struct Payload {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) count: u32,
-}
-
 impl Batch {
     pub(crate) fn push(&mut self, record: Record) {
         if let Some(last) = &mut self.last
@@ -334,7 +328,7 @@ impl Batch {
     }
 
     fn put(&mut self, record: &Record) {
-        if self.open.bytes.len() + RECORD_LEN_MAX > super::frame::PAYLOAD_LEN_MAX {
+        if self.open.bytes.len() + RECORD_LEN_MAX > PAYLOAD_LEN_MAX {
             self.full.push(std::mem::take(&mut self.open));
         }
         record.encode(&mut self.open.bytes);
@@ -461,11 +455,7 @@ pub(super) mod tests {
         }
         let payloads = batch.finish();
         assert!(payloads.len() > 1);
-        assert!(
-            payloads
-                .iter()
-                .all(|p| p.bytes.len() <= super::super::frame::PAYLOAD_LEN_MAX)
-        );
+        assert!(payloads.iter().all(|p| p.bytes.len() <= PAYLOAD_LEN_MAX));
         assert_eq!(decode_all(&payloads).len(), 10_000);
     }
 
