@@ -1,6 +1,6 @@
 //! Serves a file as it is, in plaintext, on a unix socket: the protocol layer alone, to try clients on and to measure.
 //!
-//!     cargo run --release -p nbd --example serve_file -- disk.img /tmp/nbd.sock
+//!     cargo run --release -p nbd@0.1.0 --example serve_file -- disk.img /tmp/nbd.sock
 //!     nbdinfo 'nbd+unix:///?socket=/tmp/nbd.sock'
 
 use std::fs::File;
