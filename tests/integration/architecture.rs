@@ -140,7 +140,7 @@ fn crates_use_only_those_they_may() {
 }
 
 /// The circles that are still there. Struck off as they go; a new one fails, and so does one that has grown.
-const CIRCLES: [(&str, &[&str]); 9] = [
+const CIRCLES: [(&str, &[&str]); 7] = [
     (
         "api",
         &[
@@ -151,8 +151,6 @@ const CIRCLES: [(&str, &[&str]); 9] = [
         ],
     ),
     ("api", &["kms/cryptographic.rs", "kms/mod.rs"]),
-    ("iam", &["arn.rs", "identity.rs"]),
-    ("iam", &["sigv4/error.rs", "sigv4/verifier.rs"]),
     (
         "keyring",
         &["audit/mod.rs", "audit/segment.rs", "audit/writer.rs"],

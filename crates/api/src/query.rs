@@ -110,11 +110,7 @@ fn number(text: &str) -> Option<u32> {
 }
 
 fn decode(text: &str) -> Result<String, FormError> {
-    let spaced = text.replace('+', " ");
-    percent_encoding::percent_decode_str(&spaced)
-        .decode_utf8()
-        .map(std::borrow::Cow::into_owned)
-        .map_err(|_| FormError::Malformed("a parameter is not UTF-8"))
+    iam::uri::decode_form(text).ok_or(FormError::Malformed("a parameter is not UTF-8"))
 }
 
 #[cfg(test)]

@@ -12,6 +12,9 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
+use iam::SecretAccessKey;
+use iam::sigv4::signing_key::derive;
+use iam::uri::encode;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
@@ -156,15 +159,14 @@ impl Client {
         let scope = format!("{date}/{region}/{service}/aws4_request");
         let hashed = hex::encode(digest::digest(&digest::SHA256, canonical.as_bytes()));
         let to_sign = format!("AWS4-HMAC-SHA256\n{now}\n{scope}\n{hashed}");
-        let mut secret = zeroize::Zeroizing::new(b"AWS4".to_vec());
-        secret.extend_from_slice(self.credentials.secret_access_key.expose());
-        let step = |key: &[u8], text: &str| {
-            hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text.as_bytes())
-        };
-        let key = [region.as_str(), service, "aws4_request"]
-            .iter()
-            .fold(step(&secret, date), |key, part| step(key.as_ref(), part));
-        let signature = hex::encode(step(key.as_ref(), &to_sign));
+        let secret = std::str::from_utf8(self.credentials.secret_access_key.expose())?;
+        let key = derive(
+            &SecretAccessKey::new(secret)?,
+            date,
+            region.as_str(),
+            service,
+        );
+        let signature = hex::encode(hmac::sign(&key, to_sign.as_bytes()));
         let id = &self.credentials.access_key_id;
         let mut request = Request::post("/").header(
             "authorization",
@@ -219,14 +221,4 @@ async fn send(
                 ANSWER_TIMEOUT.as_secs()
             )
         })?
-}
-
-/// RFC 3986 percent encoding as AWS forms want it: everything but unreserved characters.
-fn encode(text: &str) -> impl std::fmt::Display + '_ {
-    const KEEP: percent_encoding::AsciiSet = percent_encoding::NON_ALPHANUMERIC
-        .remove(b'-')
-        .remove(b'_')
-        .remove(b'.')
-        .remove(b'~');
-    percent_encoding::utf8_percent_encode(text, &KEEP)
 }

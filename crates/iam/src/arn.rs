@@ -7,7 +7,7 @@
 //! Only partition `aws` exists here. A parsed ARN is not a claim that the resource exists.
 use std::{fmt, str::FromStr};
 
-use crate::identity::{AccountId, Region};
+use crate::account::{AccountId, Region};
 
 /// Longest ARN accepted from outside, in bytes (IAM's own bound).
 const ARN_LEN_MAX: usize = 2048;

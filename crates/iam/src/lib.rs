@@ -3,6 +3,7 @@
 //! - [`identity`], [`arn`], [`caller`]: accounts, principals, credentials, resource names, and the
 //!   [`Caller`] that travels with a request;
 //! - [`sigv4`]: the one Signature Version 4 verifier in front of every service;
+//! - [`uri`]: percent-encoding as AWS does it;
 //! - [`chunked`]: the `aws-chunked` body decoder that goes on where the verifier stopped;
 //! - [`action`], [`authorize`]: [`Authorized<A>`], the proof that this caller may do `A` to that
 //!   resource. Only [`Authorizer`] makes one, and key use, volumes and objects ask for it by type.
@@ -16,6 +17,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod account;
 pub mod action;
 pub mod arn;
 pub mod authorize;
@@ -26,12 +28,11 @@ pub mod chunked;
 pub mod fuzzing;
 pub mod identity;
 pub mod sigv4;
+pub mod uri;
 
+pub use account::{AccountId, IdentityError, Region};
 pub use action::{Action, ec2::*, kms::*, s3::*, sts::*};
 pub use arn::{Arn, ArnError};
 pub use authorize::{Authorized, Authorizer, Denied};
 pub use caller::{Caller, Via};
-pub use identity::{
-    AccessKeyId, AccountId, Credential, Credentials, IdentityError, Principal, Region,
-    SecretAccessKey,
-};
+pub use identity::{AccessKeyId, Credential, Credentials, Principal, SecretAccessKey};

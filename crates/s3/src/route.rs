@@ -180,15 +180,9 @@ impl Query {
             if !out.is_empty() {
                 out.push('&');
             }
-            out.extend(percent_encoding::utf8_percent_encode(
-                name,
-                crate::url::STRICT,
-            ));
+            out.extend(iam::uri::encode(name));
             out.push('=');
-            out.extend(percent_encoding::utf8_percent_encode(
-                value,
-                crate::url::STRICT,
-            ));
+            out.extend(iam::uri::encode(value));
         }
         out
     }
@@ -197,17 +191,13 @@ impl Query {
 /// `application/x-www-form-urlencoded`, as s3s and AWS read queries: a plus is
 /// a space.
 fn decode(text: &str) -> Result<String, Error> {
-    let text = text.replace('+', " ");
-    percent_encoding::percent_decode_str(&text)
-        .decode_utf8()
-        .map(|text| text.into_owned())
-        .map_err(|_| {
-            Error::client(
-                http::StatusCode::BAD_REQUEST,
-                "InvalidURI",
-                "Couldn't parse the specified URI.",
-            )
-        })
+    iam::uri::decode_form(text).ok_or_else(|| {
+        Error::client(
+            http::StatusCode::BAD_REQUEST,
+            "InvalidURI",
+            "Couldn't parse the specified URI.",
+        )
+    })
 }
 
 /// The parameters of a presigned URL, which the verifier has consumed.

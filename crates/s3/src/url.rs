@@ -1,20 +1,8 @@
-//! Percent-encoding as S3 does it.
+//! Keys in URLs.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-
-/// Everything but RFC 3986's unreserved characters.
-pub(crate) const STRICT: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'_')
-    .remove(b'.')
-    .remove(b'~');
-
-/// [`STRICT`], with slashes left alone: keys in URLs and in `encoding-type=url`.
-const KEY: &AsciiSet = &STRICT.remove(b'/');
-
-/// A key as `encoding-type=url` shows it.
+/// A key in a URL, and as `encoding-type=url` shows it: slashes are left alone.
 pub(crate) fn encode_key(key: &str) -> String {
-    utf8_percent_encode(key, KEY).to_string()
+    iam::uri::encode_path(key).to_string()
 }
 
 /// Splits the value of `x-amz-copy-source` into bucket, key and version.

@@ -11,6 +11,15 @@ pub const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 /// Signed headers at most; hyper itself takes a hundred.
 const SIGNED_HEADERS_MAX: usize = 128;
 
+/// Where the signature stood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// In the `Authorization` header.
+    Header,
+    /// In the query string.
+    Presigned,
+}
+
 /// What does not parse, as the end of a sentence for the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]

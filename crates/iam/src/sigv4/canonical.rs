@@ -8,19 +8,9 @@
 //! head alone. Source: "Create a signed AWS API request" and "Signature Calculations for the
 //! Authorization Header" of the S3 API reference.
 use http::{HeaderMap, request::Parts};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
 use super::authorization::SignedHeaders;
-
-/// Everything but `A-Z a-z 0-9 - . _ ~`.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
-
-/// The same, with the slash left alone.
-const RESERVED_IN_PATH: &AsciiSet = &RESERVED.remove(b'/');
+use crate::uri;
 
 /// How a service treats the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,9 +36,7 @@ impl PathStyle {
 pub fn path(raw: &str, style: PathStyle) -> Option<String> {
     let raw = if raw.is_empty() { "/" } else { raw };
     match style {
-        PathStyle::Object => {
-            Some(percent_encode(&decode(raw.as_bytes(), false)?, RESERVED_IN_PATH).to_string())
-        }
+        PathStyle::Object => Some(uri::encode_path(&decode(raw.as_bytes(), false)?).to_string()),
         PathStyle::Normalised => {
             let mut segments: Vec<&str> = Vec::new();
             for segment in raw.split('/') {
@@ -63,7 +51,7 @@ pub fn path(raw: &str, style: PathStyle) -> Option<String> {
             let mut out = String::with_capacity(raw.len() + 8);
             for segment in &segments {
                 out.push('/');
-                out.extend(percent_encode(segment.as_bytes(), RESERVED));
+                out.extend(uri::encode(segment));
             }
             let ends_in_directory = ["/", "/.", "/.."].iter().any(|end| raw.ends_with(end));
             if segments.is_empty() || ends_in_directory {
@@ -100,8 +88,8 @@ pub fn query(pairs: &[Pair]) -> String {
         .filter(|(name, _)| name != b"X-Amz-Signature")
         .map(|(name, value)| {
             (
-                percent_encode(name, RESERVED).to_string(),
-                percent_encode(value, RESERVED).to_string(),
+                uri::encode(name).to_string(),
+                uri::encode(value).to_string(),
             )
         })
         .collect();

@@ -1,6 +1,6 @@
 //! Why a request is not believed. No HTTP here: each protocol's status, code and words for these
 //! are the fronts' business (`api::Refusal`).
-use super::Form;
+use super::authorization::Form;
 use crate::identity::Region;
 
 /// Why a request is not believed. All are the client's fault.

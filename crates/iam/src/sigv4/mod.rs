@@ -32,8 +32,9 @@ mod strip;
 mod timestamp;
 mod verifier;
 
+pub use authorization::Form;
 pub use claim::claimed_service;
 pub use error::SigV4Error;
 pub use payload::{Payload, StreamingSignature};
 pub use strip::strip;
-pub use verifier::{Body, Form, Options, Pending, Verified, Verifier};
+pub use verifier::{Body, Options, Pending, Verified, Verifier};

@@ -10,7 +10,9 @@ use http::{HeaderMap, HeaderName, header, request::Parts};
 
 use super::{
     Payload, SigV4Error, StreamingSignature,
-    authorization::{ALGORITHM, Authorization, Credential, Malformed, SignedHeaders, parse_digest},
+    authorization::{
+        ALGORITHM, Authorization, Credential, Form, Malformed, SignedHeaders, parse_digest,
+    },
     canonical::{self, Pair, PathStyle},
     signing_key::{SigningKeys, derive},
     timestamp::Timestamp,
@@ -53,15 +55,6 @@ pub enum Body<'a> {
     Unread,
     /// All of it: it is hashed, and compared with the header if there is one.
     Whole(&'a [u8]),
-}
-
-/// Where the signature stood.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    /// In the `Authorization` header.
-    Header,
-    /// In the query string.
-    Presigned,
 }
 
 /// A request whose signature is right.
@@ -237,7 +230,14 @@ impl Verifier {
 
         let cached = self.keys.get(credential.text, &record);
         let keep = cached.is_none().then(|| self.keys.clone());
-        let key = cached.unwrap_or_else(|| Arc::new(derive(&record.secret, &credential)));
+        let key = cached.unwrap_or_else(|| {
+            Arc::new(derive(
+                &record.secret,
+                credential.date,
+                credential.region,
+                credential.service,
+            ))
+        });
         Ok(Pending {
             canonical_digest,
             covered,

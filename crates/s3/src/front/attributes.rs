@@ -92,11 +92,7 @@ fn sorted_metadata(metadata: Option<Metadata>) -> Result<Vec<(String, String)>, 
 /// `x-amz-tagging`: pairs as in a URL's query.
 fn parse_tagging(value: &str) -> Result<Vec<(String, String)>, Error> {
     let decode = |text: &str| {
-        let text = text.replace('+', " ");
-        percent_encoding::percent_decode_str(&text)
-            .decode_utf8()
-            .map(|text| text.into_owned())
-            .map_err(|_| invalid_tag("The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters without tag name duplicates."))
+        iam::uri::decode_form(text).ok_or_else(|| invalid_tag("The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters without tag name duplicates."))
     };
     let pairs = value
         .split('&')
