@@ -21,8 +21,10 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod attached;
+mod creation;
 mod descriptor;
 mod engine;
+mod entry;
 mod error;
 mod files;
 #[cfg(any(test, fuzzing))]

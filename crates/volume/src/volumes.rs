@@ -7,27 +7,24 @@
 //! A volume whose descriptor does not open is served to nobody: it is not listed, attaching it says what is wrong, and
 //! it can be deleted.
 
-use std::{
-    collections::BTreeMap,
-    path::PathBuf,
-    sync::{Arc, Weak},
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use crypto::{
-    context::EncryptionContext, hash::Sha256, random::Random, record::RecordKey, secret::SecretVec,
+    context::EncryptionContext, random::Random, record::RecordKey, secret::SecretVec,
     volume_key::VolumeDataKey,
 };
 use host::{Disk, private};
 use iam::{AccountId, Arn, Authorized, Caller, Region, Via};
 use keyring::{Clock, DataKeyLen, KeyArgument, Keyring};
-use parking_lot::{Mutex, RwLock};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use parking_lot::RwLock;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    AttachedVolume, CreateVolume, Encryption, Protection, Tag, VolumeError, VolumeId, VolumeInfo,
-    VolumeState,
+    AttachedVolume, CreateVolume, Encryption, Tag, VolumeError, VolumeId, VolumeInfo, VolumeState,
+    creation::{check_token, check_zone, fingerprint},
     descriptor::{Descriptor, Protected, Request},
     engine::BASE_GENERATION,
+    entry::Entry,
     files,
     model::check_tags,
     protection::{Sealed, Unencrypted},
@@ -37,10 +34,6 @@ use crate::{
 const CONTEXT_NAME: &str = "aws:ebs:id";
 /// The key of volumes for which none is named.
 const DEFAULT_KEY: &str = "alias/aws/ebs";
-/// Longest client token, as EC2's.
-const CLIENT_TOKEN_LEN_MAX: usize = 64;
-/// Longest name of an availability zone.
-const ZONE_LEN_MAX: usize = 64;
 
 /// What a registry is made of.
 pub struct Options {
@@ -74,66 +67,6 @@ pub struct Volumes {
 }
 
 type Entries = RwLock<BTreeMap<VolumeId, Arc<Entry>>>;
-
-/// A volume, as far as the registry knows.
-struct Entry {
-    /// Or why it could not be read.
-    descriptor: RwLock<Result<Descriptor, VolumeError>>,
-    /// One attaches, deletes or changes the descriptor at a time.
-    changing: Arc<tokio::sync::Mutex<()>>,
-    /// Who is attached, if anybody is.
-    attached: Mutex<Weak<AttachedVolume>>,
-    /// One permit, held while attached and until everything is released, or for ever once it is deleted.
-    only: Arc<Semaphore>,
-    state: Mutex<VolumeState>,
-}
-
-impl Entry {
-    fn new(descriptor: Result<Descriptor, VolumeError>) -> Arc<Self> {
-        Arc::new(Self {
-            descriptor: RwLock::new(descriptor),
-            changing: Arc::default(),
-            attached: Mutex::new(Weak::new()),
-            only: Arc::new(Semaphore::new(1)),
-            state: Mutex::new(VolumeState::Available),
-        })
-    }
-
-    fn descriptor(&self) -> Result<Descriptor, VolumeError> {
-        self.descriptor.read().clone()
-    }
-
-    fn state(&self) -> VolumeState {
-        match *self.state.lock() {
-            VolumeState::Available => {}
-            other => return other,
-        }
-        match self.attached.lock().upgrade() {
-            Some(attached) if attached.alive().is_err() => VolumeState::Error,
-            Some(_) => VolumeState::InUse,
-            None if self.only.available_permits() == 0 => VolumeState::InUse,
-            None => VolumeState::Available,
-        }
-    }
-
-    /// `None` if it is damaged.
-    fn info(&self) -> Option<VolumeInfo> {
-        let descriptor = self.descriptor().ok()?;
-        Some(VolumeInfo {
-            id: descriptor.id,
-            size: descriptor.size,
-            protection: match descriptor.protection {
-                Protected::Sealed { key, .. } => Protection::Sealed { key },
-                Protected::Unencrypted => Protection::Unencrypted,
-            },
-            volume_type: descriptor.volume_type,
-            availability_zone: descriptor.availability_zone,
-            tags: descriptor.tags,
-            created: descriptor.created,
-            state: self.state(),
-        })
-    }
-}
 
 impl Volumes {
     /// Reads the descriptors and finishes or undoes what a crash left half done. Blocks.
@@ -592,46 +525,4 @@ fn data_key(plaintext: SecretVec, id: VolumeId) -> Result<VolumeDataKey, VolumeE
         at: 0,
         why: "its data key is not 64 bytes long",
     })
-}
-
-fn check_token(token: &str) -> Result<String, VolumeError> {
-    if token.len() > CLIENT_TOKEN_LEN_MAX || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(VolumeError::InvalidParameter(format!(
-            "A client token has at most {CLIENT_TOKEN_LEN_MAX} printable ASCII characters."
-        )));
-    }
-    Ok(token.to_owned())
-}
-
-fn check_zone(zone: &str) -> Result<(), VolumeError> {
-    let well_formed = (1..=ZONE_LEN_MAX).contains(&zone.len())
-        && zone
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    if !well_formed {
-        return Err(VolumeError::InvalidParameter(
-            "The availability zone is not valid.".to_owned(),
-        ));
-    }
-    Ok(())
-}
-
-/// SHA-256 of a request's parameters, so that a token used again can be told from one used for something else.
-fn fingerprint(request: &CreateVolume) -> String {
-    let encryption = match &request.encryption {
-        Encryption::Sealed { key } => format!("sealed {key:?}"),
-        Encryption::Unencrypted => "unencrypted".to_owned(),
-    };
-    let mut tags = request.tags.clone();
-    tags.sort_by(|a, b| a.key.cmp(&b.key));
-    let text = format!(
-        "{} {encryption} {} {:?} {tags:?}",
-        request.size.bytes(),
-        request.volume_type,
-        request.availability_zone
-    );
-    Sha256::digest(text.as_bytes())
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
 }
