@@ -188,10 +188,7 @@ impl<C: Catalogue> Catalogue for FaultyCatalogue<C> {
 
 #[cfg(test)]
 mod tests {
-    use crypto::{
-        random::SeededRandom,
-        record::{RootKey, SealedRecord},
-    };
+    use crypto::{random::SeededRandom, record::SealedRecord, store_key::GenerationKey};
 
     use super::*;
     use crate::{Expect, MemoryCatalogue};
@@ -203,7 +200,7 @@ mod tests {
     }
 
     fn sealed() -> SealedRecord {
-        let root = RootKey::generate(&SeededRandom::new(1));
+        let root = GenerationKey::generate(&SeededRandom::new(1));
         let key = key();
         let place = key.place(TABLE, 1);
         root.record_key("t")

@@ -13,9 +13,7 @@ use catalogue::{
     sqlite::{Options, SqliteCatalogue},
 };
 use crypto::{
-    random::SeededRandom,
-    record::{RecordKey, RootKey},
-    secret::SecretBytes,
+    random::SeededRandom, record::RecordKey, secret::SecretBytes, store_key::GenerationKey,
 };
 use rusqlite::Connection;
 
@@ -46,7 +44,7 @@ fn key(id: &str) -> Key {
 }
 
 fn record_key() -> RecordKey {
-    RootKey::from_secret(SecretBytes::init_with(|key| key.fill(7))).record_key("golden")
+    GenerationKey::from_secret(SecretBytes::init_with(|key| key.fill(7))).record_key("golden")
 }
 
 fn seal(id: &str, expect: Expect, plaintext: &[u8]) -> SealedRecord {

@@ -10,7 +10,7 @@ use crate::CryptoError;
 use crate::committing;
 use crate::derive::{hkdf_sha256, push_prefixed};
 use crate::random::Random;
-use crate::secret::{SecretBytes, SecretVec, secret_key};
+use crate::secret::{SecretBytes, SecretVec};
 
 /// First byte of a sealed record.
 const VERSION: u8 = 1;

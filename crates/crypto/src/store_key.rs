@@ -7,8 +7,9 @@
 use crate::{
     CryptoError, committing,
     derive::hkdf_sha256,
+    mac::MacKey,
     random::Random,
-    record::{MacKey, RecordKey},
+    record::RecordKey,
     secret::{SecretBytes, secret_key},
 };
 

@@ -1,6 +1,6 @@
 //! The server under a client that shares no line with us: crate `nbd` of crates.io. It speaks newstyle with
 //! `NBD_OPT_EXPORT_NAME`, and simple replies: the oldest form that a client may use.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, clippy::cast_possible_truncation)]
 
 mod support;
 

@@ -2,12 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use crypto::{
-    mac::MacKey,
-    record::RecordKey,
-    secret::SecretBytes,
-    store_key::GenerationKey,
-};
+use crypto::{mac::MacKey, record::RecordKey, secret::SecretBytes, store_key::GenerationKey};
 use host::{Disk as _, Mode, disk::sim::SimDisk};
 
 use crate::{

@@ -409,10 +409,7 @@ fn written(batch: &Batch) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use crypto::{
-        random::SeededRandom,
-        record::{RootKey, SealedRecord},
-    };
+    use crypto::{random::SeededRandom, record::SealedRecord, store_key::GenerationKey};
     use tokio::sync::watch;
 
     use super::*;
@@ -441,7 +438,7 @@ mod tests {
     }
 
     fn seal(key: &Key, len: usize) -> SealedRecord {
-        let root = RootKey::generate(&SeededRandom::new(1));
+        let root = GenerationKey::generate(&SeededRandom::new(1));
         let place = key.place(TABLE, 1);
         root.record_key("t")
             .seal_at(&place, 1, &vec![0; len], &SeededRandom::new(2))

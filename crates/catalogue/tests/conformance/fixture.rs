@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use catalogue::{Batch, Catalogue, Expect, Key, Record, Scope, SealedRecord, StoreId, Table};
 use crypto::{
-    random::SystemRandom,
-    record::{RecordKey, RootKey},
-    secret::SecretBytes,
+    random::SystemRandom, record::RecordKey, secret::SecretBytes, store_key::GenerationKey,
 };
 
 pub(crate) const KEYS: Table = Table::new("keys");
@@ -24,7 +22,7 @@ pub(crate) struct Pair {
 }
 
 pub(crate) fn record_key() -> RecordKey {
-    RootKey::from_secret(SecretBytes::init_with(|key| key.fill(7))).record_key("conformance")
+    GenerationKey::from_secret(SecretBytes::init_with(|key| key.fill(7))).record_key("conformance")
 }
 
 pub(crate) fn scope(account: &str, region: &str) -> Scope {
