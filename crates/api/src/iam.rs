@@ -2,19 +2,19 @@
 //! until then every request is answered clearly instead of as an unknown service.
 use bytes::Bytes;
 use http::{StatusCode, request::Parts};
-use iam::Caller;
+use iam::RequestContext;
 
 use crate::{Answer, Protocol, error::refuse};
 
 /// Answers one request: `NotImplemented`.
 #[allow(clippy::unused_async)] // the other fronts wait, and the gateway treats them alike
-pub async fn handle(caller: Caller, _head: &Parts, _body: Bytes) -> Answer {
+pub async fn handle(context: &RequestContext, _head: &Parts, _body: Bytes) -> Answer {
     let response = refuse(
         Protocol::Query,
         StatusCode::NOT_IMPLEMENTED,
         "NotImplemented",
         "This gateway has no IAM API yet: the account's root user is its only principal.",
-        &caller.request_id,
+        context.request_id(),
     );
     Answer {
         operation: "unknown",

@@ -3,7 +3,7 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use http::request::Parts;
-use iam::{Authorizer, Caller};
+use iam::{Authorizer, RequestContext};
 use keyring::Keyring;
 use volume::Volumes;
 
@@ -30,7 +30,7 @@ impl fmt::Debug for Backends {
 type Answering<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
 
 /// A front that takes its body whole.
-type Handle = for<'a> fn(&'a Backends, Caller, &'a Parts, Bytes) -> Answering<'a>;
+type Handle = for<'a> fn(&'a Backends, &'a Arc<RequestContext>, &'a Parts, Bytes) -> Answering<'a>;
 
 #[derive(Clone, Copy)]
 enum Handler {
@@ -58,33 +58,33 @@ static SERVICES: [Service; 5] = [
     Service {
         scope: "kms",
         protocol: Protocol::Json,
-        handler: Handler::Whole(|backends, caller, head, body| {
-            Box::pin(crate::kms::handle(&backends.keyring, caller, head, body))
+        handler: Handler::Whole(|backends, context, head, body| {
+            Box::pin(crate::kms::handle(&backends.keyring, context, head, body))
         }),
         front: "kms",
     },
     Service {
         scope: "sts",
         protocol: Protocol::Query,
-        handler: Handler::Whole(|_, caller, head, body| {
-            Box::pin(crate::sts::handle(caller, head, body))
+        handler: Handler::Whole(|_, context, head, body| {
+            Box::pin(crate::sts::handle(context, head, body))
         }),
         front: "sts",
     },
     Service {
         scope: "iam",
         protocol: Protocol::Query,
-        handler: Handler::Whole(|_, caller, head, body| {
-            Box::pin(crate::iam::handle(caller, head, body))
+        handler: Handler::Whole(|_, context, head, body| {
+            Box::pin(crate::iam::handle(context, head, body))
         }),
         front: "iam",
     },
     Service {
         scope: "ec2",
         protocol: Protocol::Ec2,
-        handler: Handler::Whole(|backends, caller, head, body| {
+        handler: Handler::Whole(|backends, context, head, body| {
             let (volumes, authorizer) = (&backends.volumes, &backends.authorizer);
-            Box::pin(crate::ec2::handle(volumes, authorizer, caller, head, body))
+            Box::pin(crate::ec2::handle(volumes, authorizer, context, head, body))
         }),
         front: "ec2",
     },
@@ -129,13 +129,13 @@ impl Service {
     pub async fn answer(
         &self,
         backends: &Backends,
-        caller: Caller,
+        context: &Arc<RequestContext>,
         head: &Parts,
         body: Bytes,
     ) -> Option<Answer> {
         match self.handler {
             Handler::Streams => None,
-            Handler::Whole(handle) => Some(handle(backends, caller, head, body).await),
+            Handler::Whole(handle) => Some(handle(backends, context, head, body).await),
         }
     }
 }

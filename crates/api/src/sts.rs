@@ -4,7 +4,7 @@
 //! may learn whose signature it was. Assuming roles comes with the policy language.
 use bytes::Bytes;
 use http::{StatusCode, request::Parts};
-use iam::Caller;
+use iam::RequestContext;
 
 use crate::{
     Answer, Protocol,
@@ -31,8 +31,8 @@ const NOT_YET: [&str; 10] = [
 
 /// Answers one request.
 #[allow(clippy::unused_async)] // the other fronts wait, and the gateway treats them alike
-pub async fn handle(caller: Caller, head: &Parts, body: Bytes) -> Answer {
-    let id = caller.request_id.as_str();
+pub async fn handle(context: &RequestContext, head: &Parts, body: Bytes) -> Answer {
+    let id = context.request_id();
     let error = |operation, status, code, message: &str| Answer {
         operation,
         response: refuse(Protocol::Query, status, code, message, id),
@@ -52,7 +52,7 @@ pub async fn handle(caller: Caller, head: &Parts, body: Bytes) -> Answer {
     if action == "GetCallerIdentity" {
         return Answer {
             operation: "GetCallerIdentity",
-            response: identity(&caller),
+            response: identity(context),
         };
     }
     if let Some(operation) = NOT_YET.into_iter().find(|name| *name == action) {
@@ -79,22 +79,22 @@ pub async fn handle(caller: Caller, head: &Parts, body: Bytes) -> Answer {
     )
 }
 
-fn identity(caller: &Caller) -> http::Response<Bytes> {
+fn identity(context: &RequestContext) -> http::Response<Bytes> {
     let mut xml = Xml::new();
     xml.root("GetCallerIdentityResponse", NAMESPACE, |xml| {
         xml.element("GetCallerIdentityResult", |xml| {
-            xml.text("Arn", caller.principal.arn());
-            xml.text("UserId", caller.principal.user_id());
-            xml.text("Account", caller.principal.account());
+            xml.text("Arn", context.principal_arn());
+            xml.text("UserId", context.principal().user_id());
+            xml.text("Account", context.principal().account());
         });
         xml.element("ResponseMetadata", |xml| {
-            xml.text("RequestId", &caller.request_id)
+            xml.text("RequestId", context.request_id())
         });
     });
     respond(
         Protocol::Query,
         StatusCode::OK,
-        &caller.request_id,
+        context.request_id(),
         xml.finish().into(),
     )
 }
@@ -107,23 +107,20 @@ mod tests {
         task::{Context, Poll, Waker},
     };
 
-    use iam::{Principal, Via};
+    use iam::Principal;
 
     use super::*;
 
     fn answer(method: &str, target: &str, body: &'static str) -> (Answer, String) {
-        let caller = Caller::new(
-            Principal::root("123456789012".parse().unwrap()),
-            Via::Api,
-            "r-1",
-        );
+        let principal = Principal::root("123456789012".parse().unwrap());
+        let context = RequestContext::new(principal, "r-1");
         let (head, ()) = http::Request::builder()
             .method(method)
             .uri(target)
             .body(())
             .unwrap()
             .into_parts();
-        let future = pin!(handle(caller, &head, Bytes::from_static(body.as_bytes())));
+        let future = pin!(handle(&context, &head, Bytes::from_static(body.as_bytes())));
         let Poll::Ready(answer) = future.poll(&mut Context::from_waker(Waker::noop())) else {
             panic!("nothing to wait for");
         };

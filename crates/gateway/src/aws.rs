@@ -16,8 +16,8 @@ use http::request::Parts;
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
+use iam::RequestContext;
 use iam::sigv4::{Body, Pending, Verified, Verifier};
-use iam::{Caller, Via};
 use keyring::Clock;
 
 use crate::metrics::{Front, Metrics, Outcome};
@@ -55,10 +55,10 @@ impl Aws {
         if service.is_some_and(Service::streams) {
             return match pending.finish(Body::Unread) {
                 Ok(verified) => {
-                    let caller = caller(&verified, request_id, peer);
+                    let context = self.context(&head, &verified, request_id, peer);
                     let request = Request::from_parts(head, body);
                     self.s3
-                        .handle(request, &verified, caller)
+                        .handle(request, &verified, context)
                         .await
                         .map(Either::Right)
                 }
@@ -72,9 +72,9 @@ impl Aws {
         let Some(service) = service else {
             return refuse(Refusal::NotServed(verified.service));
         };
-        let caller = caller(&verified, request_id.clone(), peer);
+        let context = &self.context(&head, &verified, request_id.clone(), peer);
         let bytes_in = body.len() as u64;
-        match service.answer(&self.backends, caller, &head, body).await {
+        match service.answer(&self.backends, context, &head, body).await {
             Some(answer) => self.answer(
                 Front::of_service(service),
                 answer.operation,
@@ -137,6 +137,25 @@ impl Aws {
         ended_if_unread(head, response)
     }
 
+    /// What every layer below shares of a request.
+    fn context(
+        &self,
+        head: &Parts,
+        verified: &Verified,
+        request_id: String,
+        peer: SocketAddr,
+    ) -> Arc<RequestContext> {
+        let mut context = RequestContext::new(verified.principal.clone(), request_id);
+        context.access_key = Some(verified.access_key.clone());
+        context.source = Some(peer.ip());
+        context.time = Some(self.clock.now());
+        let user_agent = head.headers.get(header::USER_AGENT);
+        context.user_agent = user_agent
+            .and_then(|agent| agent.to_str().ok())
+            .map(str::to_owned);
+        Arc::new(context)
+    }
+
     /// A UUID, as AWS gives; random, so that it tells nothing about other requests.
     fn request_id(&self) -> String {
         let mut bytes = [0; 16];
@@ -157,13 +176,6 @@ async fn verify_whole(pending: Pending, body: Incoming) -> Result<(Verified, Byt
     let body = small_body::read(body).await?;
     let verified = pending.finish(Body::Whole(&body))?;
     Ok((verified, body))
-}
-
-fn caller(verified: &Verified, request_id: String, peer: SocketAddr) -> Caller {
-    let mut caller = Caller::new(verified.principal.clone(), Via::Api, request_id);
-    caller.access_key = Some(verified.access_key.clone());
-    caller.source = Some(peer.ip());
-    caller
 }
 
 /// Ends the connection with the answer if the request has a body, which may not have been read: what the client

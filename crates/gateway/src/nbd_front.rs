@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use crypto::random::Random;
-use iam::{AccountId, AttachVolume, Authorizer, Caller, DescribeVolumes, Principal, Via};
+use iam::{Authorizer, Caller, DescribeVolumes, Principal, RequestContext, Via};
 use nbd::{
     BlockSizes, Errno, Export, ExportInfo, ExportName, Exports, Extent, ExtentKind, OpenError,
     Peer, ZeroOptions,
@@ -16,7 +16,6 @@ use volume::{AttachedVolume, ErrorKind, VolumeError, VolumeId, VolumeInfo, Volum
 pub(crate) struct VolumeExports {
     pub(crate) volumes: Arc<Volumes>,
     pub(crate) authorizer: Arc<Authorizer>,
-    pub(crate) account: AccountId,
     pub(crate) random: Arc<dyn Random>,
     /// The user this process runs as: on the unix socket, it and root may attach.
     pub(crate) uid: u32,
@@ -24,7 +23,7 @@ pub(crate) struct VolumeExports {
 
 impl VolumeExports {
     /// Who a peer is to the rest of the program, if it is anybody.
-    fn caller(&self, peer: &Peer) -> Result<Caller, OpenError> {
+    fn context(&self, peer: &Peer) -> Result<Arc<RequestContext>, OpenError> {
         let source: Option<IpAddr> = match peer {
             Peer::Unix { uid, .. } if *uid == self.uid || *uid == 0 => None,
             // The configuration allows loopback only, where anybody on this machine is the administrator: the
@@ -34,24 +33,24 @@ impl VolumeExports {
         };
         let mut id = [0; 8];
         self.random.fill(&mut id);
-        let principal = Principal::root(self.account);
-        let mut caller = Caller::new(principal, Via::Volume, format!("nbd-{}", hex::encode(id)));
-        caller.source = source;
-        Ok(caller)
+        let principal = Principal::root(*self.authorizer.account());
+        let mut context = RequestContext::new(principal, format!("nbd-{}", hex::encode(id)));
+        context.source = source;
+        Ok(Arc::new(context))
     }
 
     /// Every volume there is.
-    fn all(&self, caller: &Caller) -> Result<Vec<VolumeInfo>, OpenError> {
+    fn all(&self, caller: Caller<'_>) -> Result<Vec<VolumeInfo>, OpenError> {
         let authorized = self
             .authorizer
-            .authorize::<DescribeVolumes>(caller, &self.volumes.arn_every())
+            .authorize::<DescribeVolumes, _>(caller, self.volumes.every())
             .map_err(|denied| OpenError::Denied(denied.to_string()))?;
         self.volumes
             .describe(authorized, &[])
             .map_err(|e| refuse(&e))
     }
 
-    fn find(&self, caller: &Caller, name: &ExportName) -> Result<VolumeId, OpenError> {
+    fn find(&self, caller: Caller<'_>, name: &ExportName) -> Result<VolumeId, OpenError> {
         if !name.as_str().is_empty() {
             return self
                 .volumes
@@ -72,8 +71,9 @@ impl VolumeExports {
 #[async_trait]
 impl Exports for VolumeExports {
     async fn list(&self, peer: &Peer) -> Result<Vec<ExportName>, OpenError> {
-        let caller = self.caller(peer)?;
-        let volumes = self.all(&caller)?;
+        let context = self.context(peer)?;
+        let caller = Caller::new(&context, Via::Volume);
+        let volumes = self.all(caller)?;
         Ok(volumes
             .iter()
             .filter_map(|volume| ExportName::new(volume.id.to_string()).ok())
@@ -81,20 +81,17 @@ impl Exports for VolumeExports {
     }
 
     async fn open(&self, peer: &Peer, name: &ExportName) -> Result<Arc<dyn Export>, OpenError> {
-        let caller = self.caller(peer)?;
-        let id = self.find(&caller, name)?;
+        let context = self.context(peer)?;
+        let caller = Caller::new(&context, Via::Volume);
+        let id = self.find(caller, name)?;
         let authorized = self
             .authorizer
-            .authorize::<AttachVolume>(&caller, &self.volumes.arn(&id))
+            .authorize(caller, self.volumes.one(id))
             .map_err(|denied| OpenError::Denied(denied.to_string()))?;
-        let volume = self
-            .volumes
-            .attach(authorized, &id, &caller)
-            .await
-            .map_err(|e| {
-                tracing::warn!(volume = %id, %peer, error = %e, "a volume could not be attached");
-                refuse(&e)
-            })?;
+        let volume = self.volumes.attach(authorized).await.map_err(|e| {
+            tracing::warn!(volume = %id, %peer, error = %e, "a volume could not be attached");
+            refuse(&e)
+        })?;
         tracing::info!(volume = %id, %peer, "volume attached");
         let name =
             ExportName::new(id.to_string()).map_err(|e| OpenError::Unavailable(e.to_string()))?;

@@ -65,7 +65,7 @@ impl Parts {
             audit,
             clock: Arc::clone(&clock),
             random: Arc::clone(&random),
-            account,
+            authorizer: Arc::clone(&authorizer),
             region: region.clone(),
             observer: Arc::new(KeyUses(Arc::clone(metrics))),
         })
@@ -76,10 +76,10 @@ impl Parts {
             disk: Arc::new(host::OsDisk),
             dir: paths.volumes(),
             keyring: Arc::clone(&keyring),
+            authorizer: Arc::clone(&authorizer),
             records: records("volume-descriptors"),
             clock: Arc::clone(&clock),
             random: Arc::clone(&random),
-            account,
             region: region.clone(),
             volumes_max: VOLUMES_MAX,
         })
@@ -108,7 +108,6 @@ impl Parts {
             VolumeExports {
                 volumes: Arc::clone(&volumes),
                 authorizer: Arc::clone(&authorizer),
-                account,
                 random: Arc::clone(&random),
                 uid: rustix::process::geteuid().as_raw(),
             },

@@ -5,6 +5,7 @@
 //! first answer. At the end listeners stop first, then requests in flight end, then the volumes are
 //! flushed, and only then is the directory given up.
 
+use std::collections::BTreeSet;
 use std::fs::Permissions;
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use keyring::{Keyring, SecretVec};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use volume::Volumes;
 
 use crate::admin::{Admin, Readiness, State};
 use crate::commands;
@@ -34,6 +36,9 @@ use crate::root_key;
 const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// How often keys past their deletion date are looked for.
 const KEY_SWEEP_INTERVAL: Duration = Duration::from_secs(600);
+
+/// How often it is asked whether what is attached still may be.
+const REVIEW_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Serves until SIGTERM or SIGINT.
 pub(crate) fn run(config: Config) -> anyhow::Result<()> {
@@ -151,6 +156,7 @@ async fn serve(
     )
     .context("cannot write runtime.json")?;
 
+    let volumes = Arc::clone(&aws.backends.volumes);
     let aws_limits = Limits {
         open: Some(metrics.aws_connections.clone()),
         ..limits(config.aws.connections_max)
@@ -169,6 +175,7 @@ async fn serve(
         nbd_loops.spawn(async move { server.serve_tcp(listener).await });
     }
     let sweeper = tokio::spawn(sweep_keys(keyring));
+    let reviewer = tokio::spawn(review_attachments(volumes));
     // Said only now: a start that is refused says why, and nothing else.
     if memory == LockedMemory::Unlocked {
         tracing::warn!(
@@ -209,6 +216,7 @@ async fn serve(
         _ = interrupt.recv() => tracing::warn!("second signal: not waiting for requests in flight"),
     }
     sweeper.abort();
+    reviewer.abort();
     objects.close().await;
     let _ = admin_stop.send(true);
     let _ = admin.await;
@@ -261,6 +269,26 @@ async fn sweep_keys(keyring: Arc<Keyring>) {
             Ok(swept) => tracing::info!(?swept, "keys swept"),
             Err(error) => tracing::error!(%error, "keys could not be swept"),
         }
+    }
+}
+
+/// Reports attached volumes that would be refused today, once each, for as long as the server runs.
+async fn review_attachments(volumes: Arc<Volumes>) {
+    let mut reported = BTreeSet::new();
+    let mut ticks = tokio::time::interval(REVIEW_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let volumes = Arc::clone(&volumes);
+        // It may be the last to hold a volume, and then it detaches it.
+        let Ok(refused) = tokio::task::spawn_blocking(move || volumes.review()).await else {
+            return;
+        };
+        for (volume, error) in &refused {
+            if !reported.contains(volume) {
+                tracing::warn!(%volume, %error, "a volume is attached that would be refused today");
+            }
+        }
+        reported = refused.into_iter().map(|(volume, _)| volume).collect();
     }
 }
 

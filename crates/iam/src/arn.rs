@@ -5,7 +5,7 @@
 //! what is printed is what was parsed; the fields are offsets into it.
 //!
 //! Only partition `aws` exists here. A parsed ARN is not a claim that the resource exists.
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use crate::account::{AccountId, Region};
 
@@ -17,10 +17,10 @@ const ARN_LEN_MAX: usize = 2048;
 #[error("not a valid ARN")]
 pub struct ArnError;
 
-/// The name of a resource.
+/// The name of a resource. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Arn {
-    text: Box<str>,
+    text: Arc<str>,
     /// Where the colons stand after service, region and account.
     colons: [u16; 3],
     account: Option<AccountId>,
@@ -29,7 +29,7 @@ pub struct Arn {
 impl Arn {
     fn build(service: &str, region: &str, account: Option<AccountId>, resource: &str) -> Self {
         let account_text = account.as_ref().map_or("", AccountId::as_str);
-        let text = format!("arn:aws:{service}:{region}:{account_text}:{resource}").into_boxed_str();
+        let text = format!("arn:aws:{service}:{region}:{account_text}:{resource}").into();
         let service_end = "arn:aws:".len() + service.len();
         let region_end = service_end + 1 + region.len();
         let account_end = region_end + 1 + account_text.len();

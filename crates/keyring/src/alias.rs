@@ -12,6 +12,7 @@ use crate::{
     keyring::{Inner, Keyring},
     list::{Limits, Listing},
     metadata::{Alias, Listed, Page},
+    resource::{AllKeys, NamedAlias, NamedKey},
     trail::Trail,
     vault::AliasRecord,
 };
@@ -23,7 +24,7 @@ impl Keyring {
     /// Makes an alias of the key that `authorized` is for.
     pub async fn create_alias(
         &self,
-        authorized: Authorized<iam::CreateAlias>,
+        authorized: Authorized<iam::CreateAlias, NamedKey>,
         name: AliasName,
     ) -> Result<(), KeyringError> {
         let trail = Trail::of(&authorized).with_alias(name.clone());
@@ -54,7 +55,7 @@ impl Keyring {
     /// Points an alias at the key that `authorized` is for.
     pub async fn update_alias(
         &self,
-        authorized: Authorized<iam::UpdateAlias>,
+        authorized: Authorized<iam::UpdateAlias, NamedKey>,
         name: AliasName,
     ) -> Result<(), KeyringError> {
         let trail = Trail::of(&authorized).with_alias(name.clone());
@@ -78,17 +79,16 @@ impl Keyring {
         self.inner.change(trail, plan).await
     }
 
-    /// Deletes an alias; `authorized` must be for the key it points to
-    /// ([`Keyring::authorize_delete_alias`]).
+    /// Deletes the alias that `authorized` is for, if it still points to the key it pointed to.
     pub async fn delete_alias(
         &self,
-        authorized: Authorized<iam::DeleteAlias>,
-        name: AliasName,
+        authorized: Authorized<iam::DeleteAlias, NamedAlias>,
     ) -> Result<(), KeyringError> {
-        let trail = Trail::of(&authorized).with_alias(name.clone());
+        let trail = Trail::of(&authorized).with_alias(authorized.resource().name.clone());
         let plan = move |inner: &Inner, moment: &Moment, _: &mut Trail| {
-            refuse_reserved(&name)?;
+            refuse_reserved(&authorized.resource().name)?;
             let target = inner.admit(&authorized)?;
+            let name = authorized.into_resource().name;
             match moment.catalogue.aliases.get(&name) {
                 Some(alias) if alias.target == target.id() => {
                     Ok(Plan::edit((), vec![Edit::EraseAlias(name)]))
@@ -103,12 +103,12 @@ impl Keyring {
     /// The aliases, those of `key` only if given (as id or ARN), in the order of their names.
     pub async fn list_aliases(
         &self,
-        authorized: Authorized<iam::ListAliases>,
+        authorized: Authorized<iam::ListAliases, AllKeys>,
         key: Option<KeyArgument>,
         page: Page,
     ) -> Result<Listed<Alias>, KeyringError> {
         let inner = &self.inner;
-        let via = authorized.caller().via;
+        let via = authorized.caller().via();
         let list = || {
             inner.check_running()?;
             let listing = Listing::<AliasName>::new(&page, Limits::ALIASES)?;
@@ -137,7 +137,7 @@ impl Keyring {
             Ok(listing.collect(aliases))
         };
         let result = list();
-        inner.finish(Trail::of(&authorized), result).await
+        inner.finish(Trail::of_account(&authorized), result).await
     }
 }
 

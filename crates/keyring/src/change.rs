@@ -1,7 +1,8 @@
 //! How keys change: planned on one moment of the catalogue, written, published, told, recorded.
 //!
 //! One change at a time. The order is: the store (durable), the catalogue (what every request sees
-//! from now on), the listeners (caches drop), the audit record (durable), the answer. A change runs
+//! from now on), the revision (no decision made before stands), the listeners (caches drop), the audit
+//! record (durable), the answer. A change runs
 //! in a task of its own, so that a caller who goes away leaves no half of it behind.
 //!
 //! If the record cannot be made durable, the change stands and the answer is an error. A log known
@@ -132,16 +133,25 @@ impl Inner {
             if !matches!(error, StoreError::Full) {
                 self.read_anew(&error);
                 // What was to change may have changed: caches may not rely on it.
+                self.authorizer.changed();
                 self.tell(&events);
             }
             return Err(error.into());
         }
         let erases = edits.iter().any(|edit| matches!(edit, Edit::EraseKey(..)));
+        let alters = erases
+            || edits
+                .iter()
+                .any(|edit| matches!(edit, Edit::Key(entry) if entry.version > 1));
         let mut next = current.clone();
         for edit in edits {
             self.apply(&mut next, edit);
         }
         self.catalogue.store(Arc::new(next));
+        if alters {
+            // After the catalogue: a decision made at the new revision has seen the key as it is now.
+            self.authorizer.changed();
+        }
         if erases {
             self.drop_opened_of_erased();
             if let Err(error) = self.store.purge() {

@@ -11,7 +11,7 @@ use crypto::{
     secret::SecretVec,
     wrap::{BackingKey, BlobHeader, KeyBlob, PLAINTEXT_LEN_MAX},
 };
-use iam::Authorized;
+use iam::{Action, Authorized};
 
 use crate::{
     catalogue::KeyEntry,
@@ -19,6 +19,7 @@ use crate::{
     key::KeyArn,
     keyring::{BLOB_LEN_MAX, Inner, Keyring},
     metadata::{DataKeyLen, MaterialId},
+    resource::{AllKeys, NamedKey, SealedBlob},
     store::Table,
     trail::Trail,
     vault::{damaged, material_id},
@@ -84,18 +85,18 @@ pub struct WrappedDataKey {
 }
 
 impl Keyring {
-    /// Seals 1 to 4096 bytes.
+    /// Seals 1 to 4096 bytes under the key and the encryption context that `authorized` is for.
     pub async fn encrypt(
         &self,
-        authorized: Authorized<iam::Encrypt>,
+        authorized: Authorized<iam::Encrypt, NamedKey>,
         plaintext: SecretVec,
-        context: EncryptionContext,
     ) -> Result<Encrypted, KeyringError> {
         let inner = &self.inner;
-        let mut trail = Trail::of(&authorized).with_context(context);
+        let mut trail = Trail::of(&authorized);
         let result = async {
             let entry = inner.admit(&authorized)?;
-            let (ciphertext, number) = inner.seal(&entry, trail.context(), &plaintext).await?;
+            let context = authorized.resource().context();
+            let (ciphertext, number) = inner.seal(&entry, context, &plaintext).await?;
             trail.material = Some(number);
             Ok(Encrypted {
                 ciphertext,
@@ -103,22 +104,20 @@ impl Keyring {
             })
         }
         .await;
+        trail.context = Some(authorized.into_resource().context);
         inner.finish(trail, result).await
     }
 
-    /// Opens a blob; `authorized` must be for the key the blob was sealed under
-    /// ([`Keyring::authorize_decrypt`]).
+    /// Opens the blob that `authorized` is for, under the encryption context it is for.
     pub async fn decrypt(
         &self,
-        authorized: Authorized<iam::Decrypt>,
-        blob: &[u8],
-        context: EncryptionContext,
+        authorized: Authorized<iam::Decrypt, SealedBlob<'_>>,
     ) -> Result<Decrypted, KeyringError> {
         let inner = &self.inner;
-        let mut trail = Trail::of(&authorized).with_context(context);
+        let mut trail = Trail::of(&authorized);
         let result = async {
             let entry = inner.admit(&authorized)?;
-            let (plaintext, number) = inner.open(&entry, trail.context(), blob).await?;
+            let (plaintext, number) = inner.open(&entry, authorized.resource()).await?;
             trail.material = Some(number);
             Ok(Decrypted {
                 plaintext,
@@ -127,29 +126,26 @@ impl Keyring {
             })
         }
         .await;
+        trail.context = Some(authorized.into_resource().key.context);
         inner.finish(trail, result).await
     }
 
-    /// Opens a blob and seals what was in it under another key or context; the plaintext does not
-    /// leave. One audit record names both keys.
+    /// Opens the blob that `source` is for and seals what was in it under the key and the context
+    /// that `destination` is for; the plaintext does not leave. One audit record names both keys.
     pub async fn re_encrypt(
         &self,
-        source: Authorized<iam::ReEncryptFrom>,
-        blob: &[u8],
-        source_context: EncryptionContext,
-        destination: Authorized<iam::ReEncryptTo>,
-        destination_context: EncryptionContext,
+        source: Authorized<iam::ReEncryptFrom, SealedBlob<'_>>,
+        destination: Authorized<iam::ReEncryptTo, NamedKey>,
     ) -> Result<ReEncrypted, KeyringError> {
         let inner = &self.inner;
-        let mut trail = Trail::of(&source)
-            .named("ReEncrypt")
-            .with_context(source_context);
-        trail.destination_key = KeyArn::try_from(destination.resource()).ok();
+        let mut trail = Trail::of(&source).named("ReEncrypt");
+        trail.destination_key = Some(destination.resource().key.clone());
         let result = async {
             let from = inner.admit(&source)?;
             let to = inner.admit(&destination)?;
-            let (plaintext, old) = inner.open(&from, trail.context(), blob).await?;
-            let (ciphertext, new) = inner.seal(&to, &destination_context, &plaintext).await?;
+            let (plaintext, old) = inner.open(&from, source.resource()).await?;
+            let context = destination.resource().context();
+            let (ciphertext, new) = inner.seal(&to, context, &plaintext).await?;
             trail.material = Some(old);
             Ok(ReEncrypted {
                 ciphertext,
@@ -160,23 +156,47 @@ impl Keyring {
             })
         }
         .await;
-        trail.destination_context = Some(destination_context);
+        trail.context = Some(source.into_resource().key.context);
+        trail.destination_context = Some(destination.into_resource().context);
         inner.finish(trail, result).await
     }
 
-    /// Makes a data key and seals it.
+    /// Makes a data key and seals it under the key and the encryption context that `authorized` is
+    /// for.
     pub async fn generate_data_key(
         &self,
-        authorized: Authorized<iam::GenerateDataKey>,
+        authorized: Authorized<iam::GenerateDataKey, NamedKey>,
         len: DataKeyLen,
-        context: EncryptionContext,
+    ) -> Result<DataKey, KeyringError> {
+        self.generate(authorized, len).await
+    }
+
+    /// Makes a data key as [`Keyring::generate_data_key`] does, and returns it sealed only.
+    pub async fn generate_data_key_without_plaintext(
+        &self,
+        authorized: Authorized<iam::GenerateDataKeyWithoutPlaintext, NamedKey>,
+        len: DataKeyLen,
+    ) -> Result<WrappedDataKey, KeyringError> {
+        let made = self.generate(authorized, len).await?;
+        Ok(WrappedDataKey {
+            ciphertext: made.ciphertext,
+            key: made.key,
+            material: made.material,
+        })
+    }
+
+    async fn generate<A: Action>(
+        &self,
+        authorized: Authorized<A, NamedKey>,
+        len: DataKeyLen,
     ) -> Result<DataKey, KeyringError> {
         let inner = &self.inner;
-        let mut trail = Trail::of(&authorized).with_context(context);
+        let mut trail = Trail::of(&authorized);
         let result = async {
             let entry = inner.admit(&authorized)?;
             let plaintext = SecretVec::random(len.get(), inner.random.as_ref());
-            let (ciphertext, number) = inner.seal(&entry, trail.context(), &plaintext).await?;
+            let context = authorized.resource().context();
+            let (ciphertext, number) = inner.seal(&entry, context, &plaintext).await?;
             trail.material = Some(number);
             Ok(DataKey {
                 plaintext,
@@ -186,44 +206,21 @@ impl Keyring {
             })
         }
         .await;
-        inner.finish(trail, result).await
-    }
-
-    /// Makes a data key and returns it sealed only.
-    pub async fn generate_data_key_without_plaintext(
-        &self,
-        authorized: Authorized<iam::GenerateDataKeyWithoutPlaintext>,
-        len: DataKeyLen,
-        context: EncryptionContext,
-    ) -> Result<WrappedDataKey, KeyringError> {
-        let inner = &self.inner;
-        let mut trail = Trail::of(&authorized).with_context(context);
-        let result = async {
-            let entry = inner.admit(&authorized)?;
-            let plaintext = SecretVec::random(len.get(), inner.random.as_ref());
-            let (ciphertext, number) = inner.seal(&entry, trail.context(), &plaintext).await?;
-            trail.material = Some(number);
-            Ok(WrappedDataKey {
-                ciphertext,
-                key: entry.arn.clone(),
-                material: MaterialId::of(entry.id(), number),
-            })
-        }
-        .await;
+        trail.context = Some(authorized.into_resource().context);
         inner.finish(trail, result).await
     }
 
     /// 1 to 1024 random bytes.
     pub async fn generate_random(
         &self,
-        authorized: Authorized<iam::GenerateRandom>,
+        authorized: Authorized<iam::GenerateRandom, AllKeys>,
         len: DataKeyLen,
     ) -> Result<SecretVec, KeyringError> {
         let inner = &self.inner;
         let result = inner
             .check_running()
             .map(|()| SecretVec::random(len.get(), inner.random.as_ref()));
-        inner.finish(Trail::of(&authorized), result).await
+        inner.finish(Trail::of_account(&authorized), result).await
     }
 }
 
@@ -262,25 +259,18 @@ impl Inner {
     async fn open(
         &self,
         entry: &KeyEntry,
-        context: &EncryptionContext,
-        blob: &[u8],
+        sealed: &SealedBlob<'_>,
     ) -> Result<(SecretVec, u32), KeyringError> {
-        if blob.is_empty() || blob.len() > BLOB_LEN_MAX {
-            return Err(KeyringError::InvalidCiphertext);
-        }
-        let blob = KeyBlob::parse(blob).map_err(|_| KeyringError::InvalidCiphertext)?;
-        let header = *blob.header();
-        let known = 1..=entry.record.current();
-        if header.key_id != *entry.id().as_bytes()
-            || header.multi_region != entry.id().is_multi_region()
-            || !known.contains(&header.material)
-        {
-            return Err(KeyringError::InvalidCiphertext);
-        }
+        let header = *sealed.blob.header();
+        debug_assert_eq!(header.key_id, *entry.id().as_bytes(), "found by it");
         let number = header.material;
+        if !(1..=entry.record.current()).contains(&number) {
+            return Err(KeyringError::InvalidCiphertext);
+        }
         let material = self.material(entry, number).await?;
-        let plaintext = blob
-            .open(&material, context)
+        let plaintext = sealed
+            .blob
+            .open(&material, &sealed.key.context)
             .map_err(|_| KeyringError::InvalidCiphertext)?;
         Ok((plaintext, number))
     }

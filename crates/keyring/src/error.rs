@@ -158,3 +158,9 @@ impl KeyringError {
         self.code() == "KMSInternalException"
     }
 }
+
+impl From<iam::Denied> for KeyringError {
+    fn from(denied: iam::Denied) -> Self {
+        Self::AccessDenied(denied.to_string())
+    }
+}

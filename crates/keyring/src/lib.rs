@@ -17,6 +17,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod alias;
+mod authorize;
 mod catalogue;
 mod change;
 mod clock;
@@ -29,6 +30,7 @@ mod lifecycle;
 mod list;
 mod metadata;
 mod observer;
+mod resource;
 mod rotation;
 mod state;
 pub mod store;
@@ -45,6 +47,7 @@ pub use crypto::{context::EncryptionContext, secret::SecretVec};
 pub use root::StoreId;
 
 pub use audit::{AuditError, AuditLog, AuditOptions};
+pub use authorize::{Account, BlobUse, KeyUse, Target};
 pub use clock::{Clock, SystemClock};
 pub use cryptographic::{DataKey, Decrypted, Encrypted, ReEncrypted, WrappedDataKey};
 pub use error::KeyringError;
@@ -57,3 +60,4 @@ pub use metadata::{
     RotationKind, RotationStatus, Service, Tag, Tier,
 };
 pub use observer::{NoObserver, Observer};
+pub use resource::{AllKeys, KeyResource, NamedAlias, NamedKey, SealedBlob};

@@ -11,9 +11,10 @@ use crate::{
     change::{Edit, Moment, Plan},
     error::KeyringError,
     event::KeyChange,
-    key::{KeyArgument, KeyArn, KeyId, KeyState},
+    key::{AliasName, KeyArn, KeyId, KeyState},
     keyring::{Inner, Keyring},
     metadata::{CreateKey, KeyMetadata, PendingWindow, RotationKind, Service, Tag, Tier},
+    resource::{AllKeys, NamedKey},
     rotation::{AUTOMATIC_PERIOD_DAYS, rotate},
     tag::check_tags,
     trail::Trail,
@@ -38,7 +39,7 @@ impl Keyring {
     /// Makes a customer managed key, enabled.
     pub async fn create_key(
         &self,
-        authorized: Authorized<iam::CreateKey>,
+        authorized: Authorized<iam::CreateKey, AllKeys>,
         request: CreateKey,
     ) -> Result<KeyMetadata, KeyringError> {
         let plan = move |inner: &Inner, moment: &Moment, trail: &mut Trail| {
@@ -59,13 +60,15 @@ impl Keyring {
             trail.key = Some(entry.arn.clone());
             Ok(Plan::edit(entry.metadata(), edits))
         };
-        self.inner.change(Trail::of(&authorized), plan).await
+        self.inner
+            .change(Trail::of_account(&authorized), plan)
+            .await
     }
 
     /// What is known of a key.
     pub async fn describe_key(
         &self,
-        authorized: Authorized<iam::DescribeKey>,
+        authorized: Authorized<iam::DescribeKey, NamedKey>,
     ) -> Result<KeyMetadata, KeyringError> {
         let result = self.inner.admit(&authorized).map(|entry| entry.metadata());
         self.inner.finish(Trail::of(&authorized), result).await
@@ -74,7 +77,7 @@ impl Keyring {
     /// Changes a key's description.
     pub async fn update_key_description(
         &self,
-        authorized: Authorized<iam::UpdateKeyDescription>,
+        authorized: Authorized<iam::UpdateKeyDescription, NamedKey>,
         description: String,
     ) -> Result<(), KeyringError> {
         let trail = Trail::of(&authorized);
@@ -91,7 +94,7 @@ impl Keyring {
     /// Lets a key be used again.
     pub async fn enable_key(
         &self,
-        authorized: Authorized<iam::EnableKey>,
+        authorized: Authorized<iam::EnableKey, NamedKey>,
     ) -> Result<(), KeyringError> {
         let trail = Trail::of(&authorized);
         let plan = move |inner: &Inner, _: &Moment, _: &mut Trail| {
@@ -105,7 +108,7 @@ impl Keyring {
     /// anything under it, and every listener was told.
     pub async fn disable_key(
         &self,
-        authorized: Authorized<iam::DisableKey>,
+        authorized: Authorized<iam::DisableKey, NamedKey>,
     ) -> Result<(), KeyringError> {
         let trail = Trail::of(&authorized);
         let plan = move |inner: &Inner, _: &Moment, _: &mut Trail| {
@@ -118,7 +121,7 @@ impl Keyring {
     /// Stops a key from being used, and destroys it after `window`.
     pub async fn schedule_key_deletion(
         &self,
-        authorized: Authorized<iam::ScheduleKeyDeletion>,
+        authorized: Authorized<iam::ScheduleKeyDeletion, NamedKey>,
         window: PendingWindow,
     ) -> Result<KeyMetadata, KeyringError> {
         let trail = Trail::of(&authorized);
@@ -138,7 +141,7 @@ impl Keyring {
     /// Takes a scheduled deletion back; the key comes back disabled.
     pub async fn cancel_key_deletion(
         &self,
-        authorized: Authorized<iam::CancelKeyDeletion>,
+        authorized: Authorized<iam::CancelKeyDeletion, NamedKey>,
     ) -> Result<KeyArn, KeyringError> {
         let trail = Trail::of(&authorized);
         let plan = move |inner: &Inner, _: &Moment, _: &mut Trail| {
@@ -188,15 +191,12 @@ impl Keyring {
         Ok(known.get_or_init(|| arn).clone())
     }
 
-    /// Makes the managed key if `key` is the alias of one and its service asks.
+    /// Makes the managed key if `name` is the alias of one and its service asks.
     pub(crate) async fn make_if_managed(
         &self,
         via: Via,
-        key: &KeyArgument,
+        name: &AliasName,
     ) -> Result<(), KeyringError> {
-        let (KeyArgument::Alias(name) | KeyArgument::AliasArn(_, name)) = key else {
-            return Ok(());
-        };
         if !name.is_reserved() {
             return Ok(());
         }

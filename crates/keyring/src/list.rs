@@ -13,6 +13,7 @@ use crate::{
     key::{KeyArn, KeyId},
     keyring::Keyring,
     metadata::{Listed, Page, Service, Tag, Tier},
+    resource::{AllKeys, NamedKey},
     trail::Trail,
 };
 
@@ -101,7 +102,7 @@ impl Keyring {
     /// The keys an account sees: its own and the AWS managed ones.
     pub async fn list_keys(
         &self,
-        authorized: Authorized<iam::ListKeys>,
+        authorized: Authorized<iam::ListKeys, AllKeys>,
         page: Page,
     ) -> Result<Listed<KeyArn>, KeyringError> {
         let inner = &self.inner;
@@ -121,13 +122,13 @@ impl Keyring {
             Ok(listing.collect(keys))
         };
         let result = list();
-        inner.finish(Trail::of(&authorized), result).await
+        inner.finish(Trail::of_account(&authorized), result).await
     }
 
     /// A key's tags, in the order they were given.
     pub async fn list_resource_tags(
         &self,
-        authorized: Authorized<iam::ListResourceTags>,
+        authorized: Authorized<iam::ListResourceTags, NamedKey>,
         page: Page,
     ) -> Result<Listed<Tag>, KeyringError> {
         let result = self.inner.admit(&authorized).and_then(|entry| {
@@ -143,7 +144,7 @@ impl Keyring {
     /// delegates to the account, a managed one is its service's.
     pub async fn get_key_policy(
         &self,
-        authorized: Authorized<iam::GetKeyPolicy>,
+        authorized: Authorized<iam::GetKeyPolicy, NamedKey>,
     ) -> Result<String, KeyringError> {
         let inner = &self.inner;
         let account = &inner.account;

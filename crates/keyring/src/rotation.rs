@@ -15,6 +15,7 @@ use crate::{
     keyring::{Inner, Keyring},
     list::{Limits, Listing},
     metadata::{Listed, MaterialId, Page, Rotation, RotationKind, RotationStatus},
+    resource::NamedKey,
     trail::Trail,
     vault::{Instant, MaterialRecord, RotationRecord},
 };
@@ -28,7 +29,7 @@ impl Keyring {
     /// Gives a key new material now; 25 times a key at most.
     pub async fn rotate_key_on_demand(
         &self,
-        authorized: Authorized<iam::RotateKeyOnDemand>,
+        authorized: Authorized<iam::RotateKeyOnDemand, NamedKey>,
     ) -> Result<KeyArn, KeyringError> {
         let trail = Trail::of(&authorized);
         let plan = move |inner: &Inner, moment: &Moment, trail: &mut Trail| {
@@ -57,7 +58,7 @@ impl Keyring {
     /// Lets a key rotate every 90 to 2560 days, 365 if not given, counted from now.
     pub async fn enable_key_rotation(
         &self,
-        authorized: Authorized<iam::EnableKeyRotation>,
+        authorized: Authorized<iam::EnableKeyRotation, NamedKey>,
         period_days: Option<i64>,
     ) -> Result<(), KeyringError> {
         let trail = Trail::of(&authorized);
@@ -86,7 +87,7 @@ impl Keyring {
     /// Lets a key rotate on demand only.
     pub async fn disable_key_rotation(
         &self,
-        authorized: Authorized<iam::DisableKeyRotation>,
+        authorized: Authorized<iam::DisableKeyRotation, NamedKey>,
     ) -> Result<(), KeyringError> {
         let trail = Trail::of(&authorized);
         let plan = move |inner: &Inner, _: &Moment, _: &mut Trail| {
@@ -101,7 +102,7 @@ impl Keyring {
     /// Whether and when a key rotates. One that is pending deletion does not.
     pub async fn get_key_rotation_status(
         &self,
-        authorized: Authorized<iam::GetKeyRotationStatus>,
+        authorized: Authorized<iam::GetKeyRotationStatus, NamedKey>,
     ) -> Result<RotationStatus, KeyringError> {
         let result = self.inner.admit(&authorized).map(|entry| {
             let pending = entry.record.state == KeyState::PendingDeletion;
@@ -118,7 +119,7 @@ impl Keyring {
     /// The rotations a key has had, oldest first.
     pub async fn list_key_rotations(
         &self,
-        authorized: Authorized<iam::ListKeyRotations>,
+        authorized: Authorized<iam::ListKeyRotations, NamedKey>,
         page: Page,
     ) -> Result<Listed<Rotation>, KeyringError> {
         let result = self.inner.admit(&authorized).and_then(|entry| {

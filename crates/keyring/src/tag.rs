@@ -9,6 +9,7 @@ use crate::{
     error::KeyringError,
     keyring::{Inner, Keyring},
     metadata::Tag,
+    resource::NamedKey,
     trail::Trail,
 };
 
@@ -22,7 +23,7 @@ impl Keyring {
     /// Adds tags; one whose name is there takes the new value.
     pub async fn tag_resource(
         &self,
-        authorized: Authorized<iam::TagResource>,
+        authorized: Authorized<iam::TagResource, NamedKey>,
         tags: Vec<Tag>,
     ) -> Result<(), KeyringError> {
         let trail = Trail::of(&authorized);
@@ -48,7 +49,7 @@ impl Keyring {
     /// Removes tags by name; names that are not there are passed over.
     pub async fn untag_resource(
         &self,
-        authorized: Authorized<iam::UntagResource>,
+        authorized: Authorized<iam::UntagResource, NamedKey>,
         keys: Vec<String>,
     ) -> Result<(), KeyringError> {
         let trail = Trail::of(&authorized);

@@ -1,15 +1,16 @@
 //! The end of every request: its audit record, durable, then its metrics, then its answer.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use audit::Event;
 use crypto::context::EncryptionContext;
-use iam::{Action, Authorized, Caller, Via};
+use iam::{Action, Authorized, Caller, RequestContext, Via};
 
 use crate::{
     error::KeyringError,
     key::{AliasName, KeyArn},
     keyring::Inner,
+    resource::{AllKeys, KeyResource},
 };
 
 /// What is known of a request while it runs.
@@ -26,14 +27,16 @@ pub(crate) struct Trail {
 }
 
 enum Actor {
-    Caller(Caller),
+    /// The sender of a request, and the side it came through.
+    Caller(Arc<RequestContext>, Via),
     /// A service for itself: its principal, and the side it stands on.
     Service(&'static str, Via),
 }
 
 impl Trail {
-    pub(crate) fn new(operation: &'static str, caller: &Caller) -> Self {
-        Self::of_actor(operation, Actor::Caller(caller.clone()))
+    pub(crate) fn new(operation: &'static str, caller: Caller<'_>) -> Self {
+        let context = Arc::clone(caller.context());
+        Self::of_actor(operation, Actor::Caller(context, caller.via()))
     }
 
     /// Something no caller asked for.
@@ -41,12 +44,16 @@ impl Trail {
         Self::of_actor(operation, Actor::Service(principal, via))
     }
 
-    /// The operation is the action's name without its service.
-    pub(crate) fn of<A: Action>(authorized: &Authorized<A>) -> Self {
+    /// Of an operation on a key: the action's name without its service.
+    pub(crate) fn of<A: Action, R: KeyResource>(authorized: &Authorized<A, R>) -> Self {
         let mut trail = Self::new(operation::<A>(), authorized.caller());
-        // Not a key's where the action is about the account.
-        trail.key = KeyArn::try_from(authorized.resource()).ok();
+        trail.key = Some(authorized.resource().key().clone());
         trail
+    }
+
+    /// Of an operation on the account.
+    pub(crate) fn of_account<A: Action>(authorized: &Authorized<A, AllKeys>) -> Self {
+        Self::new(operation::<A>(), authorized.caller())
     }
 
     fn of_actor(operation: &'static str, actor: Actor) -> Self {
@@ -68,25 +75,14 @@ impl Trail {
         self
     }
 
-    pub(crate) fn with_context(mut self, context: EncryptionContext) -> Self {
-        self.context = Some(context);
-        self
-    }
-
     pub(crate) fn with_alias(mut self, alias: AliasName) -> Self {
         self.alias = Some(alias);
         self
     }
 
-    /// The context given, as [`Trail::with_context`] took it.
-    pub(crate) fn context(&self) -> &EncryptionContext {
-        self.context.as_ref().expect("given when the trail began")
-    }
-
     fn via(&self) -> Via {
         match &self.actor {
-            Actor::Caller(caller) => caller.via,
-            Actor::Service(_, via) => *via,
+            Actor::Caller(_, via) | Actor::Service(_, via) => *via,
         }
     }
 }
@@ -126,18 +122,14 @@ impl Inner {
     }
 
     async fn record(&self, trail: &Trail, outcome: &str) -> Result<(), KeyringError> {
-        let service_principal;
         let (principal, access_key, via, request_id, source) = match &trail.actor {
-            Actor::Caller(caller) => {
-                service_principal = caller.principal.arn();
-                (
-                    service_principal.as_str(),
-                    caller.access_key.as_ref().map(|key| key.as_str()),
-                    caller.via.as_str(),
-                    caller.request_id.as_str(),
-                    caller.source,
-                )
-            }
+            Actor::Caller(context, via) => (
+                context.principal_arn().as_str(),
+                context.access_key.as_ref().map(|key| key.as_str()),
+                via.as_str(),
+                context.request_id(),
+                context.source,
+            ),
             Actor::Service(principal, _) => (*principal, None, "internal", "", None),
         };
         self.audit

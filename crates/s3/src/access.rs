@@ -1,36 +1,50 @@
 //! Permissions as values: no operation reaches the store without one.
 //!
-//! [`Access`] asks `iam` and returns a proof that names bucket and key; the
+//! [`Access`] asks `iam` and returns a permission that names bucket and key; the
 //! [`Vault`](crate::vault::Vault), which alone holds the store, takes these
-//! proofs instead of names. So forgetting to ask, or asking for one object and
-//! touching another, does not compile.
+//! permissions instead of names. So forgetting to ask, or asking for one object
+//! and touching another, does not compile.
 
-use std::fmt;
+use std::sync::Arc;
 
-use iam::{Action, Arn, Authorized, Authorizer, Caller};
+use iam::{Action, Arn, Authorized, Authorizer, Caller, Resource};
 
 use crate::error::Error;
 
-/// The permission to do `A` to one bucket.
-pub(crate) struct OnBucket<A: Action> {
-    proof: Authorized<A>,
-    bucket: String,
+/// All buckets.
+#[derive(Debug)]
+pub(crate) struct Buckets {
+    arn: Arn,
 }
 
-/// The permission to do `A` to one object.
-pub(crate) struct OnObject<A: Action> {
-    proof: Authorized<A>,
+/// One bucket, there or not.
+#[derive(Debug)]
+pub(crate) struct Bucket {
+    arn: Arn,
+    name: String,
+}
+
+/// One object, there or not.
+#[derive(Debug)]
+pub(crate) struct Object {
+    arn: Arn,
     bucket: String,
     key: String,
 }
 
-impl<A: Action> OnBucket<A> {
-    pub(crate) fn bucket(&self) -> &str {
-        &self.bucket
+/// The permission to do `A` to one bucket.
+pub(crate) type OnBucket<A> = Authorized<A, Bucket>;
+
+/// The permission to do `A` to one object.
+pub(crate) type OnObject<A> = Authorized<A, Object>;
+
+impl Bucket {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 }
 
-impl<A: Action> OnObject<A> {
+impl Object {
     pub(crate) fn bucket(&self) -> &str {
         &self.bucket
     }
@@ -38,71 +52,80 @@ impl<A: Action> OnObject<A> {
     pub(crate) fn key(&self) -> &str {
         &self.key
     }
+}
 
-    /// Who may.
-    pub(crate) fn caller(&self) -> &Caller {
-        self.proof.caller()
+impl Resource for Buckets {
+    fn arn(&self) -> &Arn {
+        &self.arn
     }
 }
 
-impl<A: Action> fmt::Debug for OnBucket<A> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.proof.fmt(f)
+impl Resource for Bucket {
+    fn arn(&self) -> &Arn {
+        &self.arn
     }
 }
 
-impl<A: Action> fmt::Debug for OnObject<A> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.proof.fmt(f)
+impl Resource for Object {
+    fn arn(&self) -> &Arn {
+        &self.arn
     }
 }
 
 /// Asks `iam`.
 pub(crate) struct Access {
-    authorizer: std::sync::Arc<Authorizer>,
+    authorizer: Arc<Authorizer>,
 }
 
 impl Access {
-    pub(crate) fn new(authorizer: std::sync::Arc<Authorizer>) -> Self {
+    pub(crate) fn new(authorizer: Arc<Authorizer>) -> Self {
         Self { authorizer }
     }
 
     /// For what is about all buckets.
-    pub(crate) fn service<A: Action>(&self, caller: &Caller) -> Result<Authorized<A>, Error> {
-        self.ask(caller, &Arn::s3_every())
+    pub(crate) fn service<A: Action>(
+        &self,
+        caller: Caller<'_>,
+    ) -> Result<Authorized<A, Buckets>, Error> {
+        let arn = Arn::s3_every();
+        self.ask(caller, Buckets { arn })
     }
 
     pub(crate) fn bucket<A: Action>(
         &self,
-        caller: &Caller,
+        caller: Caller<'_>,
         bucket: &str,
     ) -> Result<OnBucket<A>, Error> {
-        let proof = self.ask(caller, &Arn::s3_bucket(bucket))?;
-        Ok(OnBucket {
-            proof,
-            bucket: bucket.to_owned(),
-        })
+        let resource = Bucket {
+            arn: Arn::s3_bucket(bucket),
+            name: bucket.to_owned(),
+        };
+        self.ask(caller, resource)
     }
 
     pub(crate) fn object<A: Action>(
         &self,
-        caller: &Caller,
+        caller: Caller<'_>,
         bucket: &str,
         key: &str,
     ) -> Result<OnObject<A>, Error> {
-        let proof = self.ask(caller, &Arn::s3_object(bucket, key))?;
-        Ok(OnObject {
-            proof,
+        let resource = Object {
+            arn: Arn::s3_object(bucket, key),
             bucket: bucket.to_owned(),
             key: key.to_owned(),
-        })
+        };
+        self.ask(caller, resource)
     }
 
-    fn ask<A: Action>(&self, caller: &Caller, resource: &Arn) -> Result<Authorized<A>, Error> {
+    fn ask<A: Action, R: Resource>(
+        &self,
+        caller: Caller<'_>,
+        resource: R,
+    ) -> Result<Authorized<A, R>, Error> {
         self.authorizer
             .authorize(caller, resource)
             .map_err(|denied| {
-                tracing::info!(%denied, request_id = caller.request_id, "S3 request denied");
+                tracing::info!(%denied, request_id = caller.request_id(), "S3 request denied");
                 Error::Denied
             })
     }

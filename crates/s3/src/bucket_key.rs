@@ -12,9 +12,11 @@
 //! - The caller's permission is asked of the keyring on every use, hit or miss.
 //! - An entry serves for at most the configured lifetime, and seals at most the
 //!   configured number of objects.
+//! - An entry serves for as long as the decision it was fetched under stands: a
+//!   key fetched before a change of any key and stored after it is never found,
+//!   because entries carry the revision of their decision.
 //! - On any change of any key ([`Keyring::on_change`]) the caches are emptied
-//!   before the change is answered; a key fetched before and stored after the
-//!   change is never found, because entries carry the epoch they were fetched in.
+//!   before the change is answered.
 //! - Concurrent misses for one entry make one call.
 
 use std::sync::Arc;
@@ -22,11 +24,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use crypto::bucket_key::BucketKey;
-use crypto::context::EncryptionContext;
 use crypto::hash::Sha256;
 use crypto::secret::SecretVec;
-use iam::{Arn, Authorized, Decrypt, GenerateDataKey};
-use keyring::{Clock, DataKeyLen, KeyArn, Keyring, KeyringError};
+use iam::{Action, Arn, Authorized, Decrypt, GenerateDataKey, Revision, Standing};
+use keyring::{
+    Clock, DataKeyLen, KeyArn, KeyResource, Keyring, KeyringError, NamedKey, SealedBlob,
+};
 use moka::future::Cache;
 
 use crate::error::Error;
@@ -55,7 +58,9 @@ impl Default for BucketKeyPolicy {
 }
 
 /// A bucket key and the form the objects keep.
-pub(crate) struct Held {
+pub(crate) struct Held<A: Action> {
+    /// The decision it was fetched under.
+    standing: Standing<A, NamedKey>,
     /// The key itself.
     pub(crate) key: BucketKey,
     /// The key as the keyring wrapped it.
@@ -67,10 +72,10 @@ pub(crate) struct Held {
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct SealEntry {
     bucket: String,
-    kms_key: Arn,
+    kms_key: KeyArn,
     context: [u8; 32],
     requester: Arn,
-    epoch: u64,
+    revision: Revision,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -79,7 +84,7 @@ struct OpenEntry {
     blob: [u8; 32],
     context: [u8; 32],
     requester: Arn,
-    epoch: u64,
+    revision: Revision,
 }
 
 /// The two caches.
@@ -92,9 +97,8 @@ pub(crate) struct BucketKeys {
 }
 
 struct Caches {
-    sealing: Cache<SealEntry, Arc<Held>>,
-    opening: Cache<OpenEntry, Arc<Held>>,
-    epoch: AtomicU64,
+    sealing: Cache<SealEntry, Arc<Held<GenerateDataKey>>>,
+    opening: Cache<OpenEntry, Arc<Held<Decrypt>>>,
 }
 
 impl BucketKeys {
@@ -119,11 +123,9 @@ impl BucketKeys {
         let caches = Arc::new(Caches {
             sealing: cache(&policy),
             opening: cache(&policy),
-            epoch: AtomicU64::new(0),
         });
         let listener = Arc::clone(&caches);
         keyring.on_change(Box::new(move |_event| {
-            listener.epoch.fetch_add(1, Ordering::SeqCst);
             listener.sealing.invalidate_all();
             listener.opening.invalidate_all();
             // moka frees what is invalid when it is next used. Keys are to go also if it is not.
@@ -157,22 +159,22 @@ impl BucketKeys {
         self.caches.opening.run_pending_tasks().await;
     }
 
-    /// A bucket key to seal an object with.
+    /// A bucket key to seal an object with, under the key and the context that
+    /// `may` is for.
     pub(crate) async fn for_sealing(
         &self,
         bucket: &str,
-        may: Authorized<GenerateDataKey>,
-        context: EncryptionContext,
-    ) -> Result<Arc<Held>, Error> {
+        may: Authorized<GenerateDataKey, NamedKey>,
+    ) -> Result<Arc<Held<GenerateDataKey>>, Error> {
         let entry = SealEntry {
             bucket: bucket.to_owned(),
-            kms_key: may.resource().clone(),
-            context: digest(&context.canonical()),
-            requester: may.caller().principal.arn(),
-            epoch: self.caches.epoch.load(Ordering::SeqCst),
+            kms_key: may.resource().key().clone(),
+            context: digest(&may.resource().context().canonical()),
+            requester: may.caller().context().principal_arn().clone(),
+            revision: may.revision(),
         };
         if let Some(held) = self.caches.sealing.get(&entry).await {
-            if self.usable(&held, &entry.kms_key)
+            if self.usable(&held)
                 && held.uses.fetch_add(1, Ordering::Relaxed) < self.policy.uses_max
             {
                 self.observer.bucket_key(true);
@@ -185,11 +187,12 @@ impl BucketKeys {
             .caches
             .sealing
             .try_get_with(entry, async {
+                let standing = may.standing(may.resource().clone());
                 let data_key = self
                     .keyring
-                    .generate_data_key(may, DataKeyLen::AES_256, context)
+                    .generate_data_key(may, DataKeyLen::AES_256)
                     .await?;
-                self.hold(&data_key.plaintext, data_key.ciphertext)
+                self.hold(standing, &data_key.plaintext, data_key.ciphertext)
             })
             .await
             .map_err(Error::Keyring)?;
@@ -197,23 +200,22 @@ impl BucketKeys {
         Ok(held)
     }
 
-    /// The bucket key an object was sealed with.
+    /// The bucket key that an object was sealed with and `may` is for.
     pub(crate) async fn for_opening(
         &self,
         bucket: &str,
-        may: Authorized<Decrypt>,
-        blob: &[u8],
-        context: EncryptionContext,
-    ) -> Result<Arc<Held>, Error> {
+        may: Authorized<Decrypt, SealedBlob<'_>>,
+    ) -> Result<Arc<Held<Decrypt>>, Error> {
+        let blob = may.resource().bytes();
         let entry = OpenEntry {
             bucket: bucket.to_owned(),
             blob: digest(blob),
-            context: digest(&context.canonical()),
-            requester: may.caller().principal.arn(),
-            epoch: self.caches.epoch.load(Ordering::SeqCst),
+            context: digest(&may.resource().context().canonical()),
+            requester: may.caller().context().principal_arn().clone(),
+            revision: may.revision(),
         };
         if let Some(held) = self.caches.opening.get(&entry).await {
-            if self.usable(&held, may.resource()) {
+            if self.usable(&held) {
                 self.observer.bucket_key(true);
                 return Ok(held);
             }
@@ -223,19 +225,20 @@ impl BucketKeys {
         self.caches
             .opening
             .try_get_with(entry, async {
-                let opened = self.keyring.decrypt(may, blob, context).await?;
-                self.hold(&opened.plaintext, blob.to_vec())
+                let standing = may.standing(may.resource().to_key());
+                let opened = self.keyring.decrypt(may).await?;
+                self.hold(standing, &opened.plaintext, blob.to_vec())
             })
             .await
             .map_err(Error::Keyring)
     }
 
-    /// Whether an entry still serves: its KMS key is enabled at this moment,
-    /// whatever events are on their way, and it is young enough.
-    fn usable(&self, held: &Held, kms_key: &Arn) -> bool {
-        let enabled = KeyArn::try_from(kms_key).is_ok_and(|key| self.keyring.is_enabled(&key));
+    /// Whether an entry still serves: nothing that decides has changed since it
+    /// was fetched, its KMS key is enabled at this moment, and it is young enough.
+    fn usable<A: Action>(&self, held: &Held<A>) -> bool {
         // A clock that stepped back makes the age negative: not fresh.
-        enabled
+        held.standing.is_current()
+            && self.keyring.is_enabled(held.standing.resource().key())
             && self
                 .clock
                 .now()
@@ -243,11 +246,17 @@ impl BucketKeys {
                 .is_ok_and(|age| age < self.policy.lifetime)
     }
 
-    fn hold(&self, key: &SecretVec, blob: Vec<u8>) -> Result<Arc<Held>, KeyringError> {
+    fn hold<A: Action>(
+        &self,
+        standing: Standing<A, NamedKey>,
+        key: &SecretVec,
+        blob: Vec<u8>,
+    ) -> Result<Arc<Held<A>>, KeyringError> {
         let key = key
             .to_secret_bytes()
             .map_err(|_| KeyringError::InvalidCiphertext)?;
         Ok(Arc::new(Held {
+            standing,
             key: BucketKey::from_secret(key),
             blob,
             fetched: self.clock.now(),

@@ -20,7 +20,7 @@ use http::header::{
 };
 use http::{Method, Request as HttpRequest, Response, StatusCode, Uri};
 use http_body::Body;
-use iam::Caller;
+use iam::RequestContext;
 use iam::sigv4::{Payload, Verified};
 use s3s::service::{S3Service, S3ServiceBuilder};
 
@@ -110,13 +110,13 @@ impl Gateway {
         &self,
         request: HttpRequest<B>,
         verified: &Verified,
-        caller: Caller,
+        context: Arc<RequestContext>,
     ) -> Response<ResponseBody>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        self.serve(request, &verified.payload, caller).await
+        self.serve(request, &verified.payload, context).await
     }
 
     /// As [`handle`](Self::handle), with the one thing of the verification that
@@ -125,7 +125,7 @@ impl Gateway {
         &self,
         request: HttpRequest<B>,
         payload: &Payload,
-        caller: Caller,
+        context: Arc<RequestContext>,
     ) -> Response<ResponseBody>
     where
         B: Body<Data = Bytes> + Send + 'static,
@@ -133,21 +133,21 @@ impl Gateway {
     {
         let started = Instant::now();
         let method = request.method().clone();
-        let request_id = caller.request_id.clone();
+        let sender = Arc::clone(&context);
+        let request_id = sender.request_id();
         let expects = request.headers().contains_key(EXPECT);
         let bytes_in = Arc::new(AtomicU64::new(0));
-        let caller = caller.via(iam::Via::S3);
         let (operation, answer) = match self
-            .dispatch(request, payload, caller, Arc::clone(&bytes_in))
+            .dispatch(request, payload, context, Arc::clone(&bytes_in))
             .await
         {
             Ok((operation, answer)) => (operation.name(), answer),
             Err((operation, error)) => (
                 operation.map_or("Unknown", Operation::name),
-                error_answer(error, &request_id),
+                error_answer(error, request_id),
             ),
         };
-        let mut answer = finish(answer, &method, &request_id);
+        let mut answer = finish(answer, &method, request_id);
         if expects && bytes_in.load(Ordering::Relaxed) == 0 {
             // The client asked for "100 Continue" and got this answer instead: the body was
             // refused, or is empty. botocore does not recover from that on a kept connection
@@ -173,7 +173,7 @@ impl Gateway {
         &self,
         request: HttpRequest<B>,
         payload: &Payload,
-        caller: Caller,
+        context: Arc<RequestContext>,
         bytes_in: Arc<AtomicU64>,
     ) -> Result<(Operation, Response<ResponseBody>), (Option<Operation>, Error)>
     where
@@ -202,8 +202,9 @@ impl Gateway {
         *inner.method_mut() = head.method;
         *inner.uri_mut() = uri(&path, &query.encode_for_s3s()).map_err(failed)?;
         *inner.headers_mut() = harmless(&head.headers, document.len());
-        let request_id = caller.request_id.clone();
-        let request = Request::new(operation, caller, head.headers, query, stream);
+        let sender = Arc::clone(&context);
+        let request_id = sender.request_id();
+        let request = Request::new(operation, context, head.headers, query, stream);
         inner.extensions_mut().insert(Arc::new(request));
 
         let answer = self
@@ -228,7 +229,7 @@ impl Gateway {
                 ResponseBody::whole(if head.status.is_success() {
                     corrected(operation, document)
                 } else {
-                    completed(document, &request_id)
+                    completed(document, request_id)
                 })
             }
         };

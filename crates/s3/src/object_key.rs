@@ -17,7 +17,9 @@ use crypto::context::EncryptionContext;
 use crypto::random::Random;
 use crypto::secret::SecretBytes;
 use iam::{Arn, Authorized, Caller, Decrypt, GenerateDataKey};
-use keyring::{DataKeyLen, KeyArgument, Keyring, Service};
+use keyring::{
+    BlobUse, DataKeyLen, KeyArgument, KeyResource, KeyUse, Keyring, NamedKey, SealedBlob, Service,
+};
 use subtle::ConstantTimeEq;
 
 use crate::bucket_default::BucketDefault;
@@ -75,7 +77,7 @@ impl ObjectKeys {
     /// Makes a key for an object as the request, or else the bucket, wants it.
     pub(crate) async fn create(
         &self,
-        caller: &Caller,
+        caller: Caller<'_>,
         at: Place<'_>,
         wanted: Wanted,
         default: &BucketDefault,
@@ -111,7 +113,7 @@ impl ObjectKeys {
     /// whether it had to is checked by [`check_customer`], before this.
     pub(crate) async fn open(
         &self,
-        caller: &Caller,
+        caller: Caller<'_>,
         at: Place<'_>,
         protection: &Protection,
         customer: Option<CustomerKey>,
@@ -124,9 +126,9 @@ impl ObjectKeys {
             Protection::Kms {
                 data_key, context, ..
             } => {
-                let may = self.may_decrypt(caller, data_key).await?;
                 let context = with_arn(context, &Arn::s3_object(at.bucket, at.key))?;
-                let opened = self.keyring.decrypt(may, data_key, context).await?;
+                let may = self.may_decrypt(caller, data_key, context).await?;
+                let opened = self.keyring.decrypt(may).await?;
                 let key = opened
                     .plaintext
                     .to_secret_bytes()
@@ -160,10 +162,11 @@ impl ObjectKeys {
         }
     }
 
-    async fn owned(&self, caller: &Caller, at: Place<'_>) -> Result<NewKey, Error> {
+    async fn owned(&self, caller: Caller<'_>, at: Place<'_>) -> Result<NewKey, Error> {
         let kms_key = KeyArgument::Arn(self.keyring.owned_key(Service::S3).await?);
-        let may = self.may_generate(caller, &kms_key).await?;
-        let wrapped = self.wrap(at, may, &EncryptionContext::new()).await?;
+        let context = with_arn(&EncryptionContext::new(), &Arn::s3_bucket(at.bucket))?;
+        let may = self.may_generate(caller, &kms_key, context).await?;
+        let wrapped = self.wrap(at, may).await?;
         Ok(NewKey {
             key: wrapped.key,
             protection: Protection::Owned {
@@ -175,18 +178,23 @@ impl ObjectKeys {
 
     async fn kms(
         &self,
-        caller: &Caller,
+        caller: Caller<'_>,
         at: Place<'_>,
         key: Option<&str>,
         context: EncryptionContext,
         bucket_key: bool,
     ) -> Result<NewKey, Error> {
+        let place = match bucket_key {
+            true => Arn::s3_bucket(at.bucket),
+            false => Arn::s3_object(at.bucket, at.key),
+        };
+        let full = with_arn(&context, &place)?;
         let may = self
-            .may_generate(caller, &self.kms_argument(key).await?)
+            .may_generate(caller, &self.kms_argument(key).await?, full)
             .await?;
         if bucket_key {
-            let key_arn = may.resource().to_string();
-            let wrapped = self.wrap(at, may, &context).await?;
+            let key_arn = may.resource().key().to_string();
+            let wrapped = self.wrap(at, may).await?;
             return Ok(NewKey {
                 key: wrapped.key,
                 protection: Protection::KmsBucketKey {
@@ -197,10 +205,9 @@ impl ObjectKeys {
                 },
             });
         }
-        let full = with_arn(&context, &Arn::s3_object(at.bucket, at.key))?;
         let made = self
             .keyring
-            .generate_data_key(may, DataKeyLen::AES_256, full)
+            .generate_data_key(may, DataKeyLen::AES_256)
             .await?;
         let key = made
             .plaintext
@@ -230,14 +237,9 @@ impl ObjectKeys {
     async fn wrap(
         &self,
         at: Place<'_>,
-        may: Authorized<GenerateDataKey>,
-        context: &EncryptionContext,
+        may: Authorized<GenerateDataKey, NamedKey>,
     ) -> Result<Wrapped, Error> {
-        let context = with_arn(context, &Arn::s3_bucket(at.bucket))?;
-        let held = self
-            .bucket_keys
-            .for_sealing(at.bucket, may, context)
-            .await?;
+        let held = self.bucket_keys.for_sealing(at.bucket, may).await?;
         let key = ObjectKey::generate(&*self.random);
         let aad = key_place(at.bucket, at.key, at.id);
         let form = wrap_object_key(&held.key, &key, &aad, &*self.random);
@@ -250,40 +252,46 @@ impl ObjectKeys {
 
     async fn unwrap(
         &self,
-        caller: &Caller,
+        caller: Caller<'_>,
         at: Place<'_>,
         bucket_key: &[u8],
         wrapped: &[u8],
         context: &EncryptionContext,
     ) -> Result<Arc<ObjectKey>, Error> {
-        let may = self.may_decrypt(caller, bucket_key).await?;
         let context = with_arn(context, &Arn::s3_bucket(at.bucket))?;
-        let held = self
-            .bucket_keys
-            .for_opening(at.bucket, may, bucket_key, context)
-            .await?;
+        let may = self.may_decrypt(caller, bucket_key, context).await?;
+        let held = self.bucket_keys.for_opening(at.bucket, may).await?;
         let aad = key_place(at.bucket, at.key, at.id);
         let key = unwrap_object_key(&held.key, wrapped, &aad).map_err(|_| Error::Integrity)?;
         Ok(Arc::new(key))
     }
 
-    /// The key behind an id, alias or ARN, if the caller may make data keys with it.
+    /// The key behind an id, alias or ARN, if the caller may make data keys with
+    /// it under this context.
     async fn may_generate(
         &self,
-        caller: &Caller,
-        kms_key: &KeyArgument,
-    ) -> Result<Authorized<GenerateDataKey>, Error> {
-        debug_assert_eq!(caller.via, iam::Via::S3);
-        Ok(self.keyring.authorize(caller, kms_key).await?)
+        caller: Caller<'_>,
+        key: &KeyArgument,
+        context: EncryptionContext,
+    ) -> Result<Authorized<GenerateDataKey, NamedKey>, Error> {
+        debug_assert_eq!(caller.via(), iam::Via::S3);
+        let target = KeyUse { key, context };
+        Ok(self.keyring.authorize(caller, target).await?)
     }
 
-    async fn may_decrypt(
+    async fn may_decrypt<'a>(
         &self,
-        caller: &Caller,
-        blob: &[u8],
-    ) -> Result<Authorized<Decrypt>, Error> {
-        debug_assert_eq!(caller.via, iam::Via::S3);
-        Ok(self.keyring.authorize_decrypt(caller, blob, None).await?)
+        caller: Caller<'_>,
+        blob: &'a [u8],
+        context: EncryptionContext,
+    ) -> Result<Authorized<Decrypt, SealedBlob<'a>>, Error> {
+        debug_assert_eq!(caller.via(), iam::Via::S3);
+        let target = BlobUse {
+            blob,
+            key: None,
+            context,
+        };
+        Ok(self.keyring.authorize(caller, target).await?)
     }
 }
 

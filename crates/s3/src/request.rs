@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use http::HeaderMap;
-use iam::Caller;
+use iam::{Caller, RequestContext, Via};
 use parking_lot::Mutex;
 
 use crate::error::Error;
@@ -18,7 +18,7 @@ use crate::sse::Confidential;
 /// One request; handed through s3s in its extensions.
 pub(crate) struct Request {
     pub(crate) operation: Operation,
-    pub(crate) caller: Caller,
+    pub(crate) context: Arc<RequestContext>,
     pub(crate) headers: HeaderMap,
     pub(crate) query: Query,
     body: Mutex<Option<GuardedBody>>,
@@ -27,14 +27,14 @@ pub(crate) struct Request {
 impl Request {
     pub(crate) fn new(
         operation: Operation,
-        caller: Caller,
+        context: Arc<RequestContext>,
         headers: HeaderMap,
         query: Query,
         body: Option<GuardedBody>,
     ) -> Self {
         Self {
             operation,
-            caller,
+            context,
             headers,
             query,
             body: Mutex::new(body),
@@ -58,6 +58,11 @@ impl Request {
         Ok(Arc::clone(found))
     }
 
+    /// Who calls: the sender, whom S3 acts for.
+    pub(crate) fn caller(&self) -> Caller<'_> {
+        Caller::new(&self.context, Via::S3)
+    }
+
     /// The body; can be taken once.
     pub(crate) fn take_body(&self) -> Result<GuardedBody, Error> {
         self.body
@@ -74,9 +79,9 @@ impl Request {
     /// Whether a customer's key may come with this request.
     pub(crate) fn confidential(&self) -> Confidential {
         let loopback = self
-            .caller
+            .context
             .source
             .is_some_and(|source| source.to_canonical().is_loopback());
-        Confidential(self.caller.secure_transport || loopback)
+        Confidential(self.context.secure_transport || loopback)
     }
 }

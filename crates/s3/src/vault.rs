@@ -11,7 +11,7 @@ use bytes::Bytes;
 use iam::action::s3 as action;
 use iam::{Action, Authorized};
 
-use crate::access::{OnBucket, OnObject};
+use crate::access::{Buckets, OnBucket, OnObject};
 use crate::error::Error;
 use crate::store::{
     BucketRecord, Commit, Condition, ListEntry, ListQuery, ObjectRecord, ObjectStore, Page,
@@ -65,7 +65,7 @@ impl Vault {
 
     pub(crate) async fn buckets(
         &self,
-        _may: &Authorized<action::ListAllMyBuckets>,
+        _may: &Authorized<action::ListAllMyBuckets, Buckets>,
         prefix: &str,
         after: Option<&str>,
         limit: usize,
@@ -78,28 +78,30 @@ impl Vault {
         on: &OnBucket<action::CreateBucket>,
         created: SystemTime,
     ) -> Result<BucketRecord, StoreError> {
-        self.store.create_bucket(on.bucket(), created).await
+        self.store
+            .create_bucket(on.resource().name(), created)
+            .await
     }
 
     pub(crate) async fn delete_bucket(
         &self,
         on: &OnBucket<action::DeleteBucket>,
     ) -> Result<(), Error> {
-        Ok(self.store.delete_bucket(on.bucket()).await?)
+        Ok(self.store.delete_bucket(on.resource().name()).await?)
     }
 
     pub(crate) async fn bucket<A: SeesBucket>(
         &self,
         on: &OnBucket<A>,
     ) -> Result<BucketRecord, Error> {
-        Ok(self.store.bucket(on.bucket()).await?)
+        Ok(self.store.bucket(on.resource().name()).await?)
     }
 
     pub(crate) async fn settings(
         &self,
         on: &OnBucket<action::GetEncryptionConfiguration>,
     ) -> Result<BTreeMap<String, Bytes>, Error> {
-        Ok(self.store.bucket_settings(on.bucket()).await?)
+        Ok(self.store.bucket_settings(on.resource().name()).await?)
     }
 
     /// The settings a write applies: S3 itself reads the bucket's default
@@ -108,7 +110,7 @@ impl Vault {
         &self,
         on: &OnObject<action::PutObject>,
     ) -> Result<BTreeMap<String, Bytes>, Error> {
-        Ok(self.store.bucket_settings(on.bucket()).await?)
+        Ok(self.store.bucket_settings(on.resource().bucket()).await?)
     }
 
     pub(crate) async fn set_setting(
@@ -119,7 +121,7 @@ impl Vault {
     ) -> Result<(), Error> {
         Ok(self
             .store
-            .set_bucket_setting(on.bucket(), name, value)
+            .set_bucket_setting(on.resource().name(), name, value)
             .await?)
     }
 
@@ -130,7 +132,7 @@ impl Vault {
     ) -> Result<Box<dyn PutSink>, Error> {
         Ok(self
             .store
-            .begin_put(on.bucket(), on.key(), Some(plain_len))
+            .begin_put(on.resource().bucket(), on.resource().key(), Some(plain_len))
             .await?)
     }
 
@@ -138,14 +140,20 @@ impl Vault {
         &self,
         on: &OnObject<A>,
     ) -> Result<ObjectRecord, Error> {
-        Ok(self.store.head(on.bucket(), on.key()).await?)
+        Ok(self
+            .store
+            .head(on.resource().bucket(), on.resource().key())
+            .await?)
     }
 
     pub(crate) async fn open<A: SeesParts>(
         &self,
         on: &OnObject<A>,
     ) -> Result<(ObjectRecord, Arc<dyn SealedReader>), Error> {
-        Ok(self.store.open(on.bucket(), on.key()).await?)
+        Ok(self
+            .store
+            .open(on.resource().bucket(), on.resource().key())
+            .await?)
     }
 
     pub(crate) async fn replace_envelope<A: ReplacesEnvelope>(
@@ -155,7 +163,12 @@ impl Vault {
         envelope: Bytes,
     ) -> Result<ObjectRecord, StoreError> {
         self.store
-            .replace_envelope(on.bucket(), on.key(), sequence, envelope)
+            .replace_envelope(
+                on.resource().bucket(),
+                on.resource().key(),
+                sequence,
+                envelope,
+            )
             .await
     }
 
@@ -164,7 +177,9 @@ impl Vault {
         on: &OnObject<action::DeleteObject>,
         condition: Condition,
     ) -> Result<bool, StoreError> {
-        self.store.delete(on.bucket(), on.key(), condition).await
+        self.store
+            .delete(on.resource().bucket(), on.resource().key(), condition)
+            .await
     }
 
     /// Deletes several objects of one bucket, in order.
@@ -176,8 +191,12 @@ impl Vault {
         let keys: Vec<(String, Condition)> = objects
             .iter()
             .map(|(on, condition)| {
-                assert_eq!(on.bucket(), bucket, "permissions are for this bucket");
-                (on.key().to_owned(), *condition)
+                assert_eq!(
+                    on.resource().bucket(),
+                    bucket,
+                    "permissions are for this bucket"
+                );
+                (on.resource().key().to_owned(), *condition)
             })
             .collect();
         Ok(self.store.delete_many(bucket, &keys).await?)
@@ -188,7 +207,7 @@ impl Vault {
         on: &OnBucket<action::ListBucket>,
         query: &ListQuery,
     ) -> Result<Page<ListEntry>, Error> {
-        Ok(self.store.list(on.bucket(), query).await?)
+        Ok(self.store.list(on.resource().name(), query).await?)
     }
 
     pub(crate) async fn create_upload(
@@ -199,7 +218,12 @@ impl Vault {
     ) -> Result<UploadRecord, Error> {
         Ok(self
             .store
-            .create_upload(on.bucket(), on.key(), envelope, initiated)
+            .create_upload(
+                on.resource().bucket(),
+                on.resource().key(),
+                envelope,
+                initiated,
+            )
             .await?)
     }
 
@@ -208,7 +232,10 @@ impl Vault {
         on: &OnObject<A>,
         id: &UploadId,
     ) -> Result<UploadRecord, Error> {
-        Ok(self.store.upload(on.bucket(), on.key(), id).await?)
+        Ok(self
+            .store
+            .upload(on.resource().bucket(), on.resource().key(), id)
+            .await?)
     }
 
     pub(crate) async fn begin_part(
@@ -220,7 +247,13 @@ impl Vault {
     ) -> Result<Box<dyn PartSink>, Error> {
         Ok(self
             .store
-            .begin_part(on.bucket(), on.key(), id, number, Some(plain_len))
+            .begin_part(
+                on.resource().bucket(),
+                on.resource().key(),
+                id,
+                number,
+                Some(plain_len),
+            )
             .await?)
     }
 
@@ -233,7 +266,13 @@ impl Vault {
     ) -> Result<Page<PartRecord>, Error> {
         Ok(self
             .store
-            .parts(on.bucket(), on.key(), id, after, limit)
+            .parts(
+                on.resource().bucket(),
+                on.resource().key(),
+                id,
+                after,
+                limit,
+            )
             .await?)
     }
 
@@ -242,7 +281,7 @@ impl Vault {
         on: &OnBucket<action::ListBucketMultipartUploads>,
         query: &UploadQuery,
     ) -> Result<Page<UploadEntry>, Error> {
-        Ok(self.store.uploads(on.bucket(), query).await?)
+        Ok(self.store.uploads(on.resource().name(), query).await?)
     }
 
     pub(crate) async fn complete_upload(
@@ -253,7 +292,13 @@ impl Vault {
         commit: Commit,
     ) -> Result<ObjectRecord, StoreError> {
         self.store
-            .complete_upload(on.bucket(), on.key(), id, parts, commit)
+            .complete_upload(
+                on.resource().bucket(),
+                on.resource().key(),
+                id,
+                parts,
+                commit,
+            )
             .await
     }
 
@@ -262,6 +307,9 @@ impl Vault {
         on: &OnObject<action::AbortMultipartUpload>,
         id: &UploadId,
     ) -> Result<(), Error> {
-        Ok(self.store.abort_upload(on.bucket(), on.key(), id).await?)
+        Ok(self
+            .store
+            .abort_upload(on.resource().bucket(), on.resource().key(), id)
+            .await?)
     }
 }

@@ -14,7 +14,7 @@ use std::{
 
 use crypto::{random::SystemRandom, secret::SecretBytes, store_key::GenerationKey};
 use host::OsDisk;
-use iam::{Authorizer, Caller, Principal, Via};
+use iam::{Authorizer, Caller, Principal, RequestContext, Via};
 use keyring::{Keyring, SystemClock};
 use volume::{AttachedVolume, CreateVolume, Encryption, Options, VolumeSize, VolumeType, Volumes};
 
@@ -120,8 +120,7 @@ fn measure(store: &dyn Store) -> [f64; 6] {
     ]
 }
 
-fn registry(dir: &Path) -> Arc<Volumes> {
-    let account = "123456789012".parse().unwrap();
+fn registry(dir: &Path, authorizer: &Arc<Authorizer>) -> Arc<Volumes> {
     let region: iam::Region = "us-east-1".parse().unwrap();
     let root = || GenerationKey::from_secret(SecretBytes::init_with(|key| key.fill(1)));
     let keyring = Keyring::open(keyring::Options {
@@ -131,7 +130,7 @@ fn registry(dir: &Path) -> Arc<Volumes> {
         audit: keyring::AuditLog::open(keyring::AuditOptions::new(dir.join("audit"))).unwrap(),
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),
-        account,
+        authorizer: Arc::clone(authorizer),
         region: region.clone(),
         observer: Arc::new(keyring::NoObserver),
     })
@@ -143,7 +142,7 @@ fn registry(dir: &Path) -> Arc<Volumes> {
         records: root().record_key("volume-descriptors"),
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),
-        account,
+        authorizer: Arc::clone(authorizer),
         region,
         volumes_max: 100,
     })
@@ -156,13 +155,11 @@ async fn main() {
         Some(dir) => tempfile::tempdir_in(dir).unwrap(),
         None => tempfile::tempdir().unwrap(),
     };
-    let volumes = registry(dir.path());
-    let caller = Caller::new(
-        Principal::root("123456789012".parse().unwrap()),
-        Via::Api,
-        "throughput",
-    );
-    let authorizer = Authorizer::new("123456789012".parse().unwrap());
+    let account = "123456789012".parse().unwrap();
+    let authorizer = Arc::new(Authorizer::new(account));
+    let volumes = registry(dir.path(), &authorizer);
+    let context = Arc::new(RequestContext::new(Principal::root(account), "throughput"));
+    let caller = Caller::new(&context, Via::Api);
     let mut best = [[0.0_f64; 6]; 3];
     for round in 0..3 {
         let path = dir.path().join("plain");
@@ -176,7 +173,7 @@ async fn main() {
         let mut results = vec![measure(&file)];
         std::fs::remove_file(&path).unwrap();
         for encryption in [Encryption::Unencrypted, Encryption::Sealed { key: None }] {
-            let may = authorizer.authorize(&caller, &volumes.arn_new()).unwrap();
+            let may = authorizer.authorize(caller, volumes.new_one()).unwrap();
             let request = CreateVolume {
                 size: VolumeSize::from_bytes(LEN).unwrap(),
                 encryption,
@@ -186,12 +183,12 @@ async fn main() {
                 client_token: None,
             };
             let id = volumes.create(may, request).await.unwrap().id;
-            let may = authorizer.authorize(&caller, &volumes.arn(&id)).unwrap();
-            let attached = volumes.attach(may, &id, &caller).await.unwrap();
+            let may = authorizer.authorize(caller, volumes.one(id)).unwrap();
+            let attached = volumes.attach(may).await.unwrap();
             results.push(measure(&attached));
             drop(attached);
-            let may = authorizer.authorize(&caller, &volumes.arn(&id)).unwrap();
-            volumes.delete(may, &id).await.unwrap();
+            let may = authorizer.authorize(caller, volumes.one(id)).unwrap();
+            volumes.delete(may).await.unwrap();
         }
         for (best, result) in best.iter_mut().zip(results) {
             for (best, result) in best.iter_mut().zip(result) {

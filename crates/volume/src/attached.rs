@@ -2,9 +2,12 @@
 
 use std::{fmt, sync::Arc, thread::JoinHandle};
 
+use iam::Authorizer;
+use keyring::Keyring;
+use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::{VolumeError, VolumeId, engine::Engine, protection::Protection};
+use crate::{VolumeError, VolumeId, engine::Engine, protection::Protection, standing::Grounds};
 
 /// What is in a range of a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -106,6 +109,7 @@ pub struct AttachedVolume {
     // Dropped in this order: the files and the key, then the permission to be the one attachment.
     engine: Arc<dyn Requests>,
     housekeeper: Option<JoinHandle<()>>,
+    grounds: Mutex<Grounds>,
     _only: OwnedSemaphorePermit,
 }
 
@@ -114,6 +118,7 @@ impl AttachedVolume {
     pub(crate) fn new<P: Protection>(
         id: VolumeId,
         engine: Engine<P>,
+        grounds: Grounds,
         only: OwnedSemaphorePermit,
     ) -> Result<Self, VolumeError> {
         let engine: Arc<dyn Requests> = Arc::new(engine);
@@ -126,8 +131,22 @@ impl AttachedVolume {
             id,
             engine,
             housekeeper: Some(housekeeper),
+            grounds: Mutex::new(grounds),
             _only: only,
         })
+    }
+
+    /// Decides again about what the attachment rests on, if anything that decides has changed.
+    pub(crate) fn review(
+        &self,
+        authorizer: &Authorizer,
+        keyring: &Keyring,
+    ) -> Result<(), VolumeError> {
+        let mut grounds = self.grounds.lock();
+        if grounds.are_current() {
+            return Ok(());
+        }
+        grounds.renew(authorizer, keyring)
     }
 
     /// Which volume.

@@ -37,8 +37,10 @@ mod map;
 mod model;
 mod protection;
 mod ranges;
+mod resource;
 mod slot_file;
 mod slots;
+mod standing;
 mod volumes;
 
 pub use attached::{AttachedVolume, Extent, ExtentKind};
@@ -47,4 +49,5 @@ pub use id::{MalformedId, VolumeId};
 pub use model::{
     CreateVolume, Encryption, Protection, Tag, VolumeInfo, VolumeSize, VolumeState, VolumeType,
 };
+pub use resource::{EveryVolume, NewVolume, OneVolume};
 pub use volumes::{Options, Volumes};

@@ -1,7 +1,6 @@
 //! The registry of volumes: which there are, and who may do what with them.
 //!
-//! Every operation takes the permission that `iam` made for it, and refuses one that was made for another resource. A
-//! data key is asked for in the name of the caller, via [`Via::Volume`], so the key's own policy decides too, and every
+//! Every operation takes the permission that `iam` made for it, which says which volume it is about. A data key is asked for in the name of the caller, via [`Via::Volume`], so the key's own policy decides too, and every
 //! use of it is audited by the keyring.
 //!
 //! A volume whose descriptor does not open is served to nobody: it is not listed, attaching it says what is wrong, and
@@ -14,9 +13,11 @@ use crypto::{
     volume_key::VolumeDataKey,
 };
 use host::{Disk, private};
-use iam::{AccountId, Arn, Authorized, Caller, Region, Via};
-use keyring::{Clock, DataKeyLen, KeyArgument, Keyring};
-use parking_lot::RwLock;
+use iam::{
+    AccountId, Arn, Authorized, Authorizer, Caller, Decrypt, Region, Resource, Standing, Via,
+};
+use keyring::{BlobUse, Clock, DataKeyLen, KeyArgument, KeyUse, Keyring, NamedKey, SealedBlob};
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
@@ -28,6 +29,8 @@ use crate::{
     files,
     model::check_tags,
     protection::{Sealed, Unencrypted},
+    resource::{EveryVolume, NewVolume, OneVolume},
+    standing::Grounds,
 };
 
 /// The name in the encryption context of a volume's data key, as EBS's.
@@ -43,6 +46,8 @@ pub struct Options {
     pub dir: PathBuf,
     /// Wraps and unwraps data keys.
     pub keyring: Arc<Keyring>,
+    /// Decides again about what is attached; whose account it decides for is whose volumes these are.
+    pub authorizer: Arc<Authorizer>,
     /// Seals the volumes' descriptors, so that a sealed volume cannot be passed off as a plain one. From the root key:
     /// the store key's record key for `volume-descriptors`.
     pub records: RecordKey,
@@ -50,8 +55,6 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     /// Ids and nonces.
     pub random: Arc<dyn Random>,
-    /// Whose volumes these are.
-    pub account: AccountId,
     /// In which region they say they are.
     pub region: Region,
     /// Most volumes that may exist.
@@ -96,31 +99,54 @@ impl Volumes {
         }))
     }
 
-    /// The name of a volume, to authorize for.
-    pub fn arn(&self, id: &VolumeId) -> Arn {
-        let options = &self.options;
-        Arn::ec2_volume(&options.region, &options.account, &id.to_string())
+    /// A volume, to ask a permission for.
+    pub fn one(&self, id: VolumeId) -> OneVolume {
+        let arn = Arn::ec2_volume(&self.options.region, self.account(), &id.to_string());
+        OneVolume { id, arn }
     }
 
-    /// `volume/*`: what creating is authorized for, since the volume has no id yet.
-    pub fn arn_new(&self) -> Arn {
-        Arn::ec2_volume(&self.options.region, &self.options.account, "*")
+    /// What creating is asked for, since the volume has no id yet.
+    pub fn new_one(&self) -> NewVolume {
+        NewVolume {
+            arn: Arn::ec2_volume(&self.options.region, self.account(), "*"),
+        }
     }
 
-    /// `*`: what describing is authorized for.
-    pub fn arn_every(&self) -> Arn {
-        Arn::every("ec2", &self.options.region, &self.options.account)
+    /// What describing is asked for.
+    pub fn every(&self) -> EveryVolume {
+        EveryVolume {
+            arn: Arn::every("ec2", &self.options.region, self.account()),
+        }
     }
 
-    /// Makes a volume. `authorized` is for [`Volumes::arn_new`]. The data key is asked for in the name of its caller.
+    fn account(&self) -> &AccountId {
+        self.options.authorizer.account()
+    }
+
+    /// Refuses a permission for what another registry has.
+    fn permitted<A: iam::Action, R: Resource>(
+        &self,
+        authorized: &Authorized<A, R>,
+    ) -> Result<(), VolumeError> {
+        let arn = authorized.arn();
+        if arn.account() == Some(self.account())
+            && arn.region() == Some(self.options.region.as_str())
+        {
+            Ok(())
+        } else {
+            Err(VolumeError::PermissionMismatch(arn.to_string()))
+        }
+    }
+
+    /// Makes a volume. The data key is asked for in the name of its caller.
     ///
     /// If the future is dropped, the volume is made all the same or not at all; a client token finds out.
     pub async fn create(
         &self,
-        authorized: Authorized<iam::CreateVolume>,
+        authorized: Authorized<iam::CreateVolume, NewVolume>,
         request: CreateVolume,
     ) -> Result<VolumeInfo, VolumeError> {
-        permitted(&authorized, &self.arn_new())?;
+        self.permitted(&authorized)?;
         check_tags(&request.tags)?;
         check_zone(&request.availability_zone)?;
         let one = Arc::clone(&self.creating).lock_owned().await;
@@ -152,8 +178,8 @@ impl Volumes {
         let (protected, data_key) = match &request.encryption {
             Encryption::Unencrypted => (Protected::Unencrypted, None),
             Encryption::Sealed { key } => {
-                let caller = authorized.caller().via(Via::Volume);
-                let (protected, data_key) = self.new_data_key(&caller, id, key.as_ref()).await?;
+                let caller = authorized.caller().through(Via::Volume);
+                let (protected, data_key) = self.new_data_key(caller, id, key.as_ref()).await?;
                 (protected, Some(data_key))
             }
         };
@@ -224,7 +250,7 @@ impl Volumes {
     /// A data key for a new volume: wrapped, to be kept, and opened, to authenticate the first log.
     async fn new_data_key(
         &self,
-        caller: &Caller,
+        caller: Caller<'_>,
         id: VolumeId,
         key: Option<&KeyArgument>,
     ) -> Result<(Protected, VolumeDataKey), VolumeError> {
@@ -234,25 +260,43 @@ impl Volumes {
             // Made on first use.
             None => DEFAULT_KEY.parse()?,
         };
-        let authorized = keyring.authorize(caller, &key).await?;
+        let context = context(id)?;
+        let target = KeyUse { key: &key, context };
+        let authorized = keyring.authorize(caller, target).await?;
         let wrapped = keyring
-            .generate_data_key_without_plaintext(authorized, DataKeyLen::XTS_256, context(id)?)
+            .generate_data_key_without_plaintext(authorized, DataKeyLen::XTS_256)
             .await?;
         let protected = Protected::Sealed {
             key: wrapped.key,
             wrapped_data_key: wrapped.ciphertext,
         };
-        let data_key = self.open_data_key(caller, id, &protected).await?;
-        Ok((protected, data_key.expect("it is a sealed volume's")))
+        let opened = self.open_data_key(caller, id, &protected).await?;
+        let (data_key, _) = opened.expect("it is a sealed volume's");
+        Ok((protected, data_key))
     }
 
-    /// Unwraps the data key of a sealed volume; `None` for an unencrypted one.
+    /// Unwraps the data key of a sealed volume, and says what it stands on; `None` for an unencrypted one.
     async fn open_data_key(
         &self,
-        caller: &Caller,
+        caller: Caller<'_>,
         id: VolumeId,
         protected: &Protected,
-    ) -> Result<Option<VolumeDataKey>, VolumeError> {
+    ) -> Result<Option<(VolumeDataKey, Standing<Decrypt, NamedKey>)>, VolumeError> {
+        let Some(authorized) = self.may_open(caller, id, protected).await? else {
+            return Ok(None);
+        };
+        let standing = authorized.standing(authorized.resource().to_key());
+        let opened = self.options.keyring.decrypt(authorized).await?;
+        Ok(Some((data_key(opened.plaintext, id)?, standing)))
+    }
+
+    /// The permission to unwrap the data key of a sealed volume; `None` for an unencrypted one.
+    async fn may_open<'a>(
+        &self,
+        caller: Caller<'_>,
+        id: VolumeId,
+        protected: &'a Protected,
+    ) -> Result<Option<Authorized<Decrypt, SealedBlob<'a>>>, VolumeError> {
         let Protected::Sealed {
             key,
             wrapped_data_key,
@@ -260,23 +304,21 @@ impl Volumes {
         else {
             return Ok(None);
         };
-        let keyring = &self.options.keyring;
-        let authorized = keyring
-            .authorize_decrypt(caller, wrapped_data_key, Some(&KeyArgument::from(key)))
-            .await?;
-        let opened = keyring
-            .decrypt(authorized, wrapped_data_key, context(id)?)
-            .await?;
-        data_key(opened.plaintext, id).map(Some)
+        let target = BlobUse {
+            blob: wrapped_data_key,
+            key: Some(&KeyArgument::from(key)),
+            context: context(id)?,
+        };
+        Ok(Some(self.options.keyring.authorize(caller, target).await?))
     }
 
-    /// All volumes, or those named; fails if one of these does not exist. `authorized` is for [`Volumes::arn_every`].
+    /// All volumes, or those named; fails if one of these does not exist.
     pub fn describe(
         &self,
-        authorized: Authorized<iam::DescribeVolumes>,
+        authorized: Authorized<iam::DescribeVolumes, EveryVolume>,
         ids: &[VolumeId],
     ) -> Result<Vec<VolumeInfo>, VolumeError> {
-        permitted(&authorized, &self.arn_every())?;
+        self.permitted(&authorized)?;
         if ids.is_empty() {
             let entries = self.entries.read();
             return Ok(entries.values().filter_map(|entry| entry.info()).collect());
@@ -290,28 +332,27 @@ impl Volumes {
             .collect()
     }
 
-    /// Deletes a volume that is not attached. `authorized` is for [`Volumes::arn`] of it.
+    /// Deletes a volume that is not attached.
     ///
     /// It is gone when this returns, also after a crash; its space is given back in the background. Its wrapped data
     /// key goes with it, so what may be left of its sectors on the medium opens no more.
     pub async fn delete(
         &self,
-        authorized: Authorized<iam::DeleteVolume>,
-        id: &VolumeId,
+        authorized: Authorized<iam::DeleteVolume, OneVolume>,
     ) -> Result<(), VolumeError> {
-        permitted(&authorized, &self.arn(id))?;
-        let entry = self.entry(id)?;
+        self.permitted(&authorized)?;
+        let id = authorized.into_resource().id;
+        let entry = self.entry(&id)?;
         let one = Arc::clone(&entry.changing).lock_owned().await;
         let only =
             Arc::clone(&entry.only)
                 .try_acquire_owned()
                 .map_err(|_| match *entry.state.lock() {
-                    VolumeState::Deleting => not_found(id),
-                    _ => VolumeError::InUse(*id),
+                    VolumeState::Deleting => not_found(&id),
+                    _ => VolumeError::InUse(id),
                 })?;
         *entry.state.lock() = VolumeState::Deleting;
         let (options, entries) = (Arc::clone(&self.options), Arc::clone(&self.entries));
-        let id = *id;
         let hidden = blocking(move || {
             let _one = one;
             let hidden = files::hide(&*options.disk, &options.dir, id)
@@ -328,31 +369,29 @@ impl Volumes {
         Ok(())
     }
 
-    /// Sets tags (a tag of the same key is replaced). `authorized` is for [`Volumes::arn`] of it.
+    /// Sets tags (a tag of the same key is replaced).
     pub async fn create_tags(
         &self,
-        authorized: Authorized<iam::CreateTags>,
-        id: &VolumeId,
+        authorized: Authorized<iam::CreateTags, OneVolume>,
         tags: Vec<Tag>,
     ) -> Result<(), VolumeError> {
-        permitted(&authorized, &self.arn(id))?;
+        self.permitted(&authorized)?;
         check_tags(&tags)?;
-        self.change_tags(id, move |now| {
+        self.change_tags(&authorized.into_resource().id, move |now| {
             now.retain(|tag| tags.iter().all(|new| new.key != tag.key));
             now.extend(tags);
         })
         .await
     }
 
-    /// Takes tags off by their keys; with a value, only if it has that value. `authorized` is for [`Volumes::arn`] of it.
+    /// Takes tags off by their keys; with a value, only if it has that value.
     pub async fn delete_tags(
         &self,
-        authorized: Authorized<iam::DeleteTags>,
-        id: &VolumeId,
+        authorized: Authorized<iam::DeleteTags, OneVolume>,
         tags: Vec<(String, Option<String>)>,
     ) -> Result<(), VolumeError> {
-        permitted(&authorized, &self.arn(id))?;
-        self.change_tags(id, move |now| {
+        self.permitted(&authorized)?;
+        self.change_tags(&authorized.into_resource().id, move |now| {
             now.retain(|tag| {
                 !tags.iter().any(|(key, value)| {
                     *key == tag.key && value.as_ref().is_none_or(|value| *value == tag.value)
@@ -414,39 +453,28 @@ impl Volumes {
         }
     }
 
-    /// Attaches a volume, or shares the attachment there is. `authorized` is for [`Volumes::arn`] of it; the data key is
-    /// unwrapped in the name of `caller`, so that also needs `kms:Decrypt` (sharing too, though the key is not used
+    /// Attaches a volume, or shares the attachment there is. The data key is unwrapped in the name of the permission's
+    /// caller, so that also needs `kms:Decrypt` (sharing too, though the key is not used
     /// then, so that disabling it does not stop a volume that is attached).
     ///
     /// Waits while the last user of an earlier attachment is releasing it. Fails with [`VolumeError::Failed`] while
     /// others hold on to an attachment that has failed.
     pub async fn attach(
         &self,
-        authorized: Authorized<iam::AttachVolume>,
-        id: &VolumeId,
-        caller: &Caller,
+        authorized: Authorized<iam::AttachVolume, OneVolume>,
     ) -> Result<Arc<AttachedVolume>, VolumeError> {
-        permitted(&authorized, &self.arn(id))?;
-        let caller = caller.via(Via::Volume);
-        let entry = self.entry(id)?;
+        self.permitted(&authorized)?;
+        let id = authorized.resource().id;
+        let caller = authorized.caller().through(Via::Volume);
+        let entry = self.entry(&id)?;
         let _one = entry.changing.lock().await;
         if *entry.state.lock() == VolumeState::Deleting {
-            return Err(not_found(id));
+            return Err(not_found(&id));
         }
         let descriptor = entry.descriptor()?;
         let shared = entry.attached.lock().upgrade();
         if let Some(shared) = shared {
-            if let Protected::Sealed {
-                key,
-                wrapped_data_key,
-            } = &descriptor.protection
-            {
-                let key = KeyArgument::from(key);
-                let keyring = &self.options.keyring;
-                let _may = keyring
-                    .authorize_decrypt(&caller, wrapped_data_key, Some(&key))
-                    .await?;
-            }
+            let _may = self.may_open(caller, id, &descriptor.protection).await?;
             shared.alive()?;
             return Ok(shared);
         }
@@ -454,15 +482,39 @@ impl Volumes {
             .acquire_owned()
             .await
             .map_err(|_| VolumeError::ShuttingDown)?;
-        let data_key = self
-            .open_data_key(&caller, *id, &descriptor.protection)
-            .await?;
+        let (data_key, key) = self
+            .open_data_key(caller, id, &descriptor.protection)
+            .await?
+            .unzip();
+        tracing::info!(volume = %id, principal = %caller.context().principal_arn(), "attaching");
+        let grounds = Grounds {
+            attach: authorized.into_standing(),
+            key,
+        };
         let options = Arc::clone(&self.options);
-        let attached = blocking(move || open_files(&options, &descriptor, data_key, only)).await?;
+        let attached =
+            blocking(move || open_files(&options, &descriptor, data_key, grounds, only)).await?;
         let attached = Arc::new(attached);
         *entry.attached.lock() = Arc::downgrade(&attached);
-        tracing::info!(volume = %id, principal = %caller.principal.arn(), "attached");
         Ok(attached)
+    }
+
+    /// Decides again about the volumes that are attached, as far as anything that decides has changed since the last
+    /// time, and returns those that would be refused today, and why. They stay attached: this only reports.
+    ///
+    /// Without a change it costs two atomic loads a volume. Blocking: it may be the last to hold a volume.
+    pub fn review(&self) -> Vec<(VolumeId, VolumeError)> {
+        let attached: Vec<_> = self
+            .entries
+            .read()
+            .values()
+            .filter_map(|entry| entry.attached.lock().upgrade())
+            .collect();
+        let (authorizer, keyring) = (&self.options.authorizer, &self.options.keyring);
+        attached
+            .iter()
+            .filter_map(|volume| Some((volume.id(), volume.review(authorizer, keyring).err()?)))
+            .collect()
     }
 
     fn entry(&self, id: &VolumeId) -> Result<Arc<Entry>, VolumeError> {
@@ -478,6 +530,7 @@ fn open_files(
     options: &Options,
     descriptor: &Descriptor,
     data_key: Option<VolumeDataKey>,
+    grounds: Grounds,
     only: OwnedSemaphorePermit,
 ) -> Result<AttachedVolume, VolumeError> {
     let id = descriptor.id;
@@ -485,11 +538,11 @@ fn open_files(
         Some(data_key) => {
             let sealed = Sealed::new(id, data_key, BASE_GENERATION);
             let engine = files::open(&options.disk, &options.dir, descriptor, sealed)?;
-            AttachedVolume::new(id, engine, only)
+            AttachedVolume::new(id, engine, grounds, only)
         }
         None => {
             let engine = files::open(&options.disk, &options.dir, descriptor, Unencrypted::new())?;
-            AttachedVolume::new(id, engine, only)
+            AttachedVolume::new(id, engine, grounds, only)
         }
     }
 }
@@ -500,14 +553,6 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|_| VolumeError::ShuttingDown)?
-}
-
-fn permitted<A: iam::Action>(authorized: &Authorized<A>, needed: &Arn) -> Result<(), VolumeError> {
-    if authorized.resource() == needed {
-        Ok(())
-    } else {
-        Err(VolumeError::PermissionMismatch(needed.to_string()))
-    }
 }
 
 fn not_found(id: &VolumeId) -> VolumeError {

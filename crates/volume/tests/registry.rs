@@ -5,7 +5,10 @@ use std::{path::Path, sync::Arc};
 
 use crypto::{random::SystemRandom, secret::SecretBytes, store_key::GenerationKey};
 use host::OsDisk;
-use iam::{AccountId, Action, Authorized, Authorizer, Caller, Principal, Region, Via};
+use iam::{
+    AccountId, Action, Authorized, Authorizer, Caller, Principal, Region, RequestContext, Resource,
+    Via,
+};
 use keyring::{Keyring, SystemClock};
 use volume::{
     AttachedVolume, CreateVolume, Encryption, Options, Protection, Tag, VolumeError, VolumeId,
@@ -17,8 +20,8 @@ const GIB: u64 = 1 << 30;
 struct World {
     dir: tempfile::TempDir,
     keyring: Arc<Keyring>,
-    authorizer: Authorizer,
-    caller: Caller,
+    authorizer: Arc<Authorizer>,
+    context: Arc<RequestContext>,
 }
 
 fn account() -> AccountId {
@@ -37,6 +40,7 @@ impl World {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path();
+        let authorizer = Arc::new(Authorizer::new(account()));
         let keyring = Keyring::open(keyring::Options {
             store: Arc::new(keyring::store::SqliteStore::open(&path.join("keyring.db")).unwrap()),
             records: root().record_key(keyring::RECORD_LABEL),
@@ -44,15 +48,15 @@ impl World {
             audit: keyring::AuditLog::open(keyring::AuditOptions::new(path.join("audit"))).unwrap(),
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),
-            account: account(),
+            authorizer: Arc::clone(&authorizer),
             region: region(),
             observer: Arc::new(keyring::NoObserver),
         })
         .unwrap();
         Self {
             keyring,
-            authorizer: Authorizer::new(account()),
-            caller: Caller::new(Principal::root(account()), Via::Api, "request"),
+            authorizer,
+            context: Arc::new(RequestContext::new(Principal::root(account()), "request")),
             dir,
         }
     }
@@ -62,22 +66,30 @@ impl World {
     }
 
     fn volumes(&self) -> Arc<Volumes> {
+        self.volumes_in(self.path(), region())
+    }
+
+    fn volumes_in(&self, dir: std::path::PathBuf, region: Region) -> Arc<Volumes> {
         Volumes::open(Options {
             disk: Arc::new(OsDisk),
-            dir: self.path(),
+            dir,
             keyring: Arc::clone(&self.keyring),
             records: root().record_key("volume-descriptors"),
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),
-            account: account(),
-            region: region(),
+            authorizer: Arc::clone(&self.authorizer),
+            region,
             volumes_max: 5,
         })
         .unwrap()
     }
 
-    fn may<A: Action>(&self, arn: &iam::Arn) -> Authorized<A> {
-        self.authorizer.authorize(&self.caller, arn).unwrap()
+    fn caller(&self) -> Caller<'_> {
+        Caller::new(&self.context, Via::Api)
+    }
+
+    fn may<A: Action, R: Resource>(&self, resource: R) -> Authorized<A, R> {
+        self.authorizer.authorize(self.caller(), resource).unwrap()
     }
 
     async fn create(
@@ -85,7 +97,7 @@ impl World {
         volumes: &Volumes,
         request: CreateVolume,
     ) -> Result<VolumeInfo, VolumeError> {
-        volumes.create(self.may(&volumes.arn_new()), request).await
+        volumes.create(self.may(volumes.new_one()), request).await
     }
 
     async fn attach(
@@ -93,18 +105,15 @@ impl World {
         volumes: &Volumes,
         id: VolumeId,
     ) -> Result<Arc<AttachedVolume>, VolumeError> {
-        let may = self.may(&volumes.arn(&id));
-        volumes.attach(may, &id, &self.caller).await
+        volumes.attach(self.may(volumes.one(id))).await
     }
 
     async fn delete(&self, volumes: &Volumes, id: VolumeId) -> Result<(), VolumeError> {
-        volumes.delete(self.may(&volumes.arn(&id)), &id).await
+        volumes.delete(self.may(volumes.one(id))).await
     }
 
     fn describe(&self, volumes: &Volumes) -> Vec<VolumeInfo> {
-        volumes
-            .describe(self.may(&volumes.arn_every()), &[])
-            .unwrap()
+        volumes.describe(self.may(volumes.every()), &[]).unwrap()
     }
 }
 
@@ -252,7 +261,10 @@ async fn disabling_the_key_stops_the_next_attachment_and_not_this_one() {
     let keyring = &world.keyring;
     let key = keyring
         .create_key(
-            keyring.authorize_account(&world.caller).await.unwrap(),
+            keyring
+                .authorize(world.caller(), keyring::Account)
+                .await
+                .unwrap(),
             keyring::CreateKey::default(),
         )
         .await
@@ -266,7 +278,20 @@ async fn disabling_the_key_stops_the_next_attachment_and_not_this_one() {
     assert_eq!(made.protection, Protection::Sealed { key });
     let attached = world.attach(&volumes, made.id).await.unwrap();
     attached.write(0, &mut [1; 4096], false).unwrap();
-    let may = keyring.authorize(&world.caller, &argument).await.unwrap();
+    let may = keyring.authorize(world.caller(), &argument).await.unwrap();
+    assert!(volumes.review().is_empty());
+    keyring.disable_key(may).await.unwrap();
+    // It is reported, each time it is asked for, and stays attached.
+    for _ in 0..2 {
+        let review = volumes.review();
+        assert_eq!(review.len(), 1);
+        assert_eq!(review[0].0, made.id);
+        assert_eq!(review[0].1.code(), "InvalidKmsKey.InvalidState");
+    }
+    let may = keyring.authorize(world.caller(), &argument).await.unwrap();
+    keyring.enable_key(may).await.unwrap();
+    assert!(volumes.review().is_empty());
+    let may = keyring.authorize(world.caller(), &argument).await.unwrap();
     keyring.disable_key(may).await.unwrap();
     attached.flush().unwrap();
     assert_eq!(read(&attached, 0, 4096), [1; 4096]);
@@ -307,16 +332,17 @@ async fn descriptors_and_folders_cannot_be_swapped() {
 async fn a_permission_for_another_resource_is_refused() {
     let world = World::new();
     let volumes = world.volumes();
+    let elsewhere = world.dir.path().join("elsewhere");
+    let elsewhere = world.volumes_in(elsewhere, "eu-west-1".parse().unwrap());
     let one = world.create(&volumes, named("one")).await.unwrap().id;
-    let two = world.create(&volumes, named("two")).await.unwrap().id;
-    let for_two = world.may(&volumes.arn(&two));
+    let foreign = world.may(elsewhere.one(one));
     assert!(matches!(
-        volumes.attach(for_two, &one, &world.caller).await,
+        volumes.attach(foreign).await,
         Err(VolumeError::PermissionMismatch(_))
     ));
-    let for_two = world.may(&volumes.arn(&two));
+    let foreign = world.may(elsewhere.one(one));
     assert!(matches!(
-        volumes.delete(for_two, &one).await,
+        volumes.delete(foreign).await,
         Err(VolumeError::PermissionMismatch(_))
     ));
 }
@@ -337,7 +363,7 @@ async fn exports_are_named_by_id_and_by_the_tag_name() {
     }
     let tags = vec![Tag::new("Name", "data").unwrap()];
     volumes
-        .create_tags(world.may(&volumes.arn(&two)), &two, tags)
+        .create_tags(world.may(volumes.one(two)), tags)
         .await
         .unwrap();
     assert!(matches!(
@@ -346,7 +372,7 @@ async fn exports_are_named_by_id_and_by_the_tag_name() {
     ));
     let tags = vec![("Name".to_owned(), None)];
     volumes
-        .delete_tags(world.may(&volumes.arn(&one)), &one, tags)
+        .delete_tags(world.may(volumes.one(one)), tags)
         .await
         .unwrap();
     assert_eq!(volumes.find_by_export_name("data").unwrap(), two);

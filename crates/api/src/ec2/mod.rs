@@ -15,9 +15,11 @@ mod places;
 mod tags;
 mod volumes;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{Response, StatusCode, header, request::Parts};
-use iam::{Action, Arn, Authorized, Authorizer, Caller};
+use iam::{Action, Authorized, Authorizer, Caller, RequestContext, Resource, Via};
 use volume::Volumes;
 
 use self::fault::Fault;
@@ -60,7 +62,7 @@ const NOT_YET: [&str; 22] = [
 struct Request<'a> {
     volumes: &'a Volumes,
     authorizer: &'a Authorizer,
-    caller: &'a Caller,
+    caller: Caller<'a>,
     /// The `Host` the client called.
     host: &'a str,
     form: Form,
@@ -70,10 +72,11 @@ struct Request<'a> {
 pub async fn handle(
     volumes: &Volumes,
     authorizer: &Authorizer,
-    caller: Caller,
+    context: &Arc<RequestContext>,
     head: &Parts,
     body: Bytes,
 ) -> Answer {
+    let caller = Caller::new(context, Via::Api);
     let host = head
         .headers
         .get(header::HOST)
@@ -84,7 +87,7 @@ pub async fn handle(
             Request {
                 volumes,
                 authorizer,
-                caller: &caller,
+                caller,
                 host,
                 form,
             }
@@ -97,10 +100,10 @@ pub async fn handle(
         Ok(xml) => respond(
             Protocol::Ec2,
             StatusCode::OK,
-            &caller.request_id,
+            caller.request_id(),
             xml.into(),
         ),
-        Err(fault) => explain(&fault, operation, &caller),
+        Err(fault) => explain(&fault, operation, caller),
     };
     Answer {
         operation,
@@ -135,8 +138,8 @@ impl Request<'_> {
     }
 
     /// The permission to do `A`, or the answer to a dry run of it.
-    fn authorize<A: Action>(&self, resource: &Arn) -> Result<Authorized<A>, Fault> {
-        let authorized = self.authorizer.authorize::<A>(self.caller, resource)?;
+    fn authorize<A: Action, R: Resource>(&self, resource: R) -> Result<Authorized<A, R>, Fault> {
+        let authorized = self.authorizer.authorize(self.caller, resource)?;
         match self.flag("DryRun")? {
             Some(true) => Err(Fault::DryRun),
             _ => Ok(authorized),
@@ -201,22 +204,22 @@ impl Request<'_> {
     fn answer(&self, name: &str, content: impl FnOnce(&mut Xml)) -> String {
         let mut xml = Xml::new();
         xml.root(name, NAMESPACE, |xml| {
-            xml.text("requestId", &self.caller.request_id);
+            xml.text("requestId", self.caller.request_id());
             content(xml);
         });
         xml.finish()
     }
 }
 
-fn explain(fault: &Fault, operation: &'static str, caller: &Caller) -> Response<Bytes> {
+fn explain(fault: &Fault, operation: &'static str, caller: Caller<'_>) -> Response<Bytes> {
     if fault.is_internal() {
-        tracing::error!(operation, request_id = caller.request_id, error = %fault, "EC2 request failed");
+        tracing::error!(operation, request_id = caller.request_id(), error = %fault, "EC2 request failed");
     }
     refuse(
         Protocol::Ec2,
         fault.status(),
         fault.code(),
         &fault.message(),
-        &caller.request_id,
+        caller.request_id(),
     )
 }

@@ -1,5 +1,7 @@
 //! DescribeAvailabilityZones and DescribeRegions: one region, with three zones that differ in name
 //! alone. Clients ask for them before they make a volume.
+use iam::Resource;
+
 use super::{
     Request,
     fault::Fault,
@@ -72,7 +74,8 @@ impl Request<'_> {
     /// The region served.
     pub(super) fn region(&self) -> String {
         self.volumes
-            .arn_every()
+            .every()
+            .arn()
             .region()
             .unwrap_or_default()
             .to_owned()
@@ -104,8 +107,7 @@ impl Request<'_> {
                 "There is no such zone.",
             ));
         }
-        let _listing =
-            self.authorize::<iam::DescribeAvailabilityZones>(&self.volumes.arn_every())?;
+        let _listing = self.authorize::<iam::DescribeAvailabilityZones, _>(self.volumes.every())?;
         Ok(self.answer("DescribeAvailabilityZonesResponse", |xml| {
             xml.element("availabilityZoneInfo", |xml| {
                 let asked = |zone: &&Zone<'_>| {
@@ -148,7 +150,7 @@ impl Request<'_> {
         {
             return Err(Fault::invalid("region", other, "There is no such region."));
         }
-        let _listing = self.authorize::<iam::DescribeRegions>(&self.volumes.arn_every())?;
+        let _listing = self.authorize::<iam::DescribeRegions, _>(self.volumes.every())?;
         Ok(self.answer("DescribeRegionsResponse", |xml| {
             xml.element("regionInfo", |xml| {
                 if filters.pass(&Region(&region)) {

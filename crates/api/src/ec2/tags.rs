@@ -106,7 +106,7 @@ impl Request<'_> {
     /// Whether all of them exist: tagging several is not one step, so the likeliest failure is found
     /// before the first.
     fn all_exist(&self, ids: &[VolumeId]) -> Result<(), Fault> {
-        let authorized = self.authorize(&self.volumes.arn_every())?;
+        let authorized = self.authorize(self.volumes.every())?;
         self.volumes.describe(authorized, ids)?;
         Ok(())
     }
@@ -120,10 +120,8 @@ impl Request<'_> {
         }
         self.all_exist(&ids)?;
         for id in ids {
-            let authorized = self.authorize(&self.volumes.arn(&id))?;
-            self.volumes
-                .create_tags(authorized, &id, tags.clone())
-                .await?;
+            let authorized = self.authorize(self.volumes.one(id))?;
+            self.volumes.create_tags(authorized, tags.clone()).await?;
         }
         Ok(self.answer("CreateTagsResponse", |xml| xml.text("return", true)))
     }
@@ -148,15 +146,15 @@ impl Request<'_> {
             } else {
                 tags.clone()
             };
-            let authorized = self.authorize(&self.volumes.arn(&id))?;
-            self.volumes.delete_tags(authorized, &id, tags).await?;
+            let authorized = self.authorize(self.volumes.one(id))?;
+            self.volumes.delete_tags(authorized, tags).await?;
         }
         Ok(self.answer("DeleteTagsResponse", |xml| xml.text("return", true)))
     }
 
     /// Every tag of a volume: what DeleteTags means when it names none.
     fn all_tags(&self, id: &VolumeId) -> Result<Vec<(String, Option<String>)>, Fault> {
-        let authorized = self.authorize(&self.volumes.arn_every())?;
+        let authorized = self.authorize(self.volumes.every())?;
         let volumes = self
             .volumes
             .describe(authorized, std::slice::from_ref(id))?;
@@ -174,9 +172,10 @@ impl Request<'_> {
             name.starts_with("tag:")
                 || ["resource-id", "resource-type", "key", "value"].contains(&name)
         })?;
-        let every = self.volumes.arn_every();
-        let _listing = self.authorize::<iam::DescribeTags>(&every)?;
-        let mut volumes = self.volumes.describe(self.authorize(&every)?, &[])?;
+        let _listing = self.authorize::<iam::DescribeTags, _>(self.volumes.every())?;
+        let mut volumes = self
+            .volumes
+            .describe(self.authorize(self.volumes.every())?, &[])?;
         volumes.sort_by_key(|volume| volume.id);
         Ok(self.answer("DescribeTagsResponse", |xml| {
             xml.element("tagSet", |xml| {

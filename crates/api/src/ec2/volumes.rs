@@ -73,11 +73,10 @@ impl Request<'_> {
             tags: tag_specification(&self.form)?,
             client_token: client_token.map(str::to_owned),
         };
-        let arn = self.volumes.arn_new();
         if !request.tags.is_empty() {
-            let _tagging = self.authorize::<iam::CreateTags>(&arn)?;
+            let _tagging = self.authorize::<iam::CreateTags, _>(self.volumes.new_one())?;
         }
-        let authorized = self.authorize(&arn)?;
+        let authorized = self.authorize(self.volumes.new_one())?;
         let volume = self.volumes.create(authorized, request).await?;
         Ok(self.answer("CreateVolumeResponse", |xml| describe(xml, &volume)))
     }
@@ -123,7 +122,7 @@ impl Request<'_> {
         };
         let after = self.form.get("NextToken").map(read_token).transpose()?;
 
-        let authorized = self.authorize(&self.volumes.arn_every())?;
+        let authorized = self.authorize(self.volumes.every())?;
         let mut volumes = self.volumes.describe(authorized, &ids)?;
         volumes.sort_by_key(|volume| volume.id);
         let mut page = volumes
@@ -147,8 +146,8 @@ impl Request<'_> {
     pub(super) async fn delete_volume(self) -> Result<String, Fault> {
         self.takes(&["VolumeId"])?;
         let id: VolumeId = self.required("VolumeId")?.parse()?;
-        let authorized = self.authorize(&self.volumes.arn(&id))?;
-        self.volumes.delete(authorized, &id).await?;
+        let authorized = self.authorize(self.volumes.one(id))?;
+        self.volumes.delete(authorized).await?;
         Ok(self.answer("DeleteVolumeResponse", |xml| xml.text("return", true)))
     }
 }

@@ -1,5 +1,6 @@
 //! Aliases.
 use bytes::Bytes;
+use keyring::Account;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -71,11 +72,8 @@ impl Request<'_> {
     pub(super) async fn delete_alias(self) -> Result<Bytes, Fault> {
         let request: Delete = self.parse()?;
         let name = alias(&request.alias_name)?;
-        let authorized = self
-            .keyring
-            .authorize_delete_alias(self.caller, &name)
-            .await?;
-        self.keyring.delete_alias(authorized, name).await?;
+        let authorized = self.keyring.authorize(self.caller, &name).await?;
+        self.keyring.delete_alias(authorized).await?;
         empty()
     }
 
@@ -83,7 +81,7 @@ impl Request<'_> {
         let request: List = self.parse()?;
         let key = request.key_id.as_deref().map(key_itself).transpose()?;
         let page = page(request.limit, 100, request.marker)?;
-        let authorized = self.keyring.authorize_account(self.caller).await?;
+        let authorized = self.keyring.authorize(self.caller, Account).await?;
         let listed = self.keyring.list_aliases(authorized, key, page).await?;
         let entry = |alias: keyring::Alias| Entry {
             alias_name: alias.name.to_string(),

@@ -1,6 +1,6 @@
 //! Encrypt, Decrypt, ReEncrypt, GenerateDataKey with and without plaintext, GenerateRandom.
 use bytes::Bytes;
-use keyring::{DataKeyLen, KeyringError};
+use keyring::{Account, BlobUse, DataKeyLen, KeyUse, KeyringError};
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use super::{
@@ -149,15 +149,16 @@ impl Request<'_> {
         grant_tokens(request.grant_tokens.as_deref())?;
         let context = context(request.encryption_context, "encryptionContext")?;
 
-        let authorized = self.keyring.authorize(self.caller, &key).await?;
+        let target = KeyUse { key: &key, context };
+        let authorized = self.keyring.authorize(self.caller, target).await?;
         if request.dry_run == Some(true) {
             return Err(self
                 .keyring
-                .dry_run::<iam::Encrypt>(authorized)
+                .dry_run::<iam::Encrypt, _>(authorized)
                 .await
                 .into());
         }
-        let sealed = self.keyring.encrypt(authorized, plaintext, context).await?;
+        let sealed = self.keyring.encrypt(authorized, plaintext).await?;
         answer(&Sealed {
             ciphertext_blob: Base64(&sealed.ciphertext),
             key_id: sealed.key.as_str(),
@@ -176,15 +177,19 @@ impl Request<'_> {
 
         let authorized = self
             .keyring
-            .authorize_decrypt(self.caller, blob.expose(), key.as_ref())
+            .authorize(
+                self.caller,
+                BlobUse {
+                    blob: blob.expose(),
+                    key: key.as_ref(),
+                    context,
+                },
+            )
             .await?;
         if request.dry_run == Some(true) {
             return Err(self.keyring.dry_run(authorized).await.into());
         }
-        let opened = self
-            .keyring
-            .decrypt(authorized, blob.expose(), context)
-            .await?;
+        let opened = self.keyring.decrypt(authorized).await?;
         secret_answer(&Opened {
             key_id: opened.key.as_str(),
             plaintext: Base64(opened.plaintext.expose()),
@@ -213,11 +218,24 @@ impl Request<'_> {
 
         let from = self
             .keyring
-            .authorize_blob::<iam::ReEncryptFrom>(self.caller, blob.expose(), source.as_ref())
+            .authorize(
+                self.caller,
+                BlobUse {
+                    blob: blob.expose(),
+                    key: source.as_ref(),
+                    context: source_context,
+                },
+            )
             .await?;
         let to = self
             .keyring
-            .authorize::<iam::ReEncryptTo>(self.caller, &destination)
+            .authorize(
+                self.caller,
+                KeyUse {
+                    key: &destination,
+                    context: destination_context,
+                },
+            )
             .await?;
         if request.dry_run == Some(true) {
             return Err(match self.keyring.dry_run(from).await {
@@ -225,10 +243,7 @@ impl Request<'_> {
                 refusal => refusal.into(),
             });
         }
-        let resealed = self
-            .keyring
-            .re_encrypt(from, blob.expose(), source_context, to, destination_context)
-            .await?;
+        let resealed = self.keyring.re_encrypt(from, to).await?;
         answer(&Resealed {
             ciphertext_blob: Base64(&resealed.ciphertext),
             source_key_id: resealed.source.as_str(),
@@ -248,18 +263,16 @@ impl Request<'_> {
         no_recipient(request.recipient.as_ref())?;
         let context = context(request.encryption_context, "encryptionContext")?;
 
-        let authorized = self.keyring.authorize(self.caller, &key).await?;
+        let target = KeyUse { key: &key, context };
+        let authorized = self.keyring.authorize(self.caller, target).await?;
         if request.dry_run == Some(true) {
             return Err(self
                 .keyring
-                .dry_run::<iam::GenerateDataKey>(authorized)
+                .dry_run::<iam::GenerateDataKey, _>(authorized)
                 .await
                 .into());
         }
-        let data_key = self
-            .keyring
-            .generate_data_key(authorized, len, context)
-            .await?;
+        let data_key = self.keyring.generate_data_key(authorized, len).await?;
         secret_answer(&DataKey {
             ciphertext_blob: Base64(&data_key.ciphertext),
             plaintext: Some(Base64(data_key.plaintext.expose())),
@@ -275,17 +288,18 @@ impl Request<'_> {
         grant_tokens(request.grant_tokens.as_deref())?;
         let context = context(request.encryption_context, "encryptionContext")?;
 
-        let authorized = self.keyring.authorize(self.caller, &key).await?;
+        let target = KeyUse { key: &key, context };
+        let authorized = self.keyring.authorize(self.caller, target).await?;
         if request.dry_run == Some(true) {
             let refusal = self
                 .keyring
-                .dry_run::<iam::GenerateDataKeyWithoutPlaintext>(authorized)
+                .dry_run::<iam::GenerateDataKeyWithoutPlaintext, _>(authorized)
                 .await;
             return Err(refusal.into());
         }
         let data_key = self
             .keyring
-            .generate_data_key_without_plaintext(authorized, len, context)
+            .generate_data_key_without_plaintext(authorized, len)
             .await?;
         answer(&DataKey {
             ciphertext_blob: Base64(&data_key.ciphertext),
@@ -305,7 +319,7 @@ impl Request<'_> {
         if request.custom_key_store_id.is_some() {
             return Err(Fault::Unsupported("There are no custom key stores."));
         }
-        let authorized = self.keyring.authorize_account(self.caller).await?;
+        let authorized = self.keyring.authorize(self.caller, Account).await?;
         let random = self.keyring.generate_random(authorized, len).await?;
         secret_answer(&Random {
             plaintext: Base64(random.expose()),

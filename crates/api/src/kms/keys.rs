@@ -1,6 +1,6 @@
 //! Keys: made, described, listed, switched on and off, deleted.
 use bytes::Bytes;
-use keyring::{CreateKey, KeyMetadata, KeyState, PendingWindow};
+use keyring::{Account, CreateKey, KeyMetadata, KeyState, PendingWindow};
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use super::{
@@ -205,7 +205,7 @@ impl Request<'_> {
         let description = request.description.unwrap_or_default();
         let tags = read_tags(request.tags.unwrap_or_default());
 
-        let authorized = self.keyring.authorize_account(self.caller).await?;
+        let authorized = self.keyring.authorize(self.caller, Account).await?;
         let key = self
             .keyring
             .create_key(authorized, CreateKey { description, tags })
@@ -229,7 +229,7 @@ impl Request<'_> {
     pub(super) async fn list_keys(self) -> Result<Bytes, Fault> {
         let request: List = self.parse()?;
         let page = page(request.limit, 1000, request.marker)?;
-        let authorized = self.keyring.authorize_account(self.caller).await?;
+        let authorized = self.keyring.authorize(self.caller, Account).await?;
         let listed = self.keyring.list_keys(authorized, page).await?;
         let entry = |arn: keyring::KeyArn| ListedKey {
             key_id: arn.key_id().to_string(),

@@ -30,9 +30,11 @@ mod tags;
 mod validate;
 mod wire;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{Method, Response, StatusCode, request::Parts};
-use iam::Caller;
+use iam::{Caller, RequestContext, Via};
 use keyring::Keyring;
 use zeroize::Zeroize;
 
@@ -50,18 +52,24 @@ const MEDIA_TYPE: &str = "application/x-amz-json-1.1";
 /// One request on its way.
 struct Request<'a> {
     keyring: &'a Keyring,
-    caller: &'a Caller,
+    caller: Caller<'a>,
     operation: &'static Operation,
     body: &'a [u8],
 }
 
 /// Answers one request.
-pub async fn handle(keyring: &Keyring, caller: Caller, head: &Parts, body: Bytes) -> Answer {
+pub async fn handle(
+    keyring: &Keyring,
+    context: &Arc<RequestContext>,
+    head: &Parts,
+    body: Bytes,
+) -> Answer {
+    let caller = Caller::new(context, Via::Api);
     let (operation, result) = match operation(head) {
         Ok(operation) => {
             let request = Request {
                 keyring,
-                caller: &caller,
+                caller,
                 operation,
                 body: &body,
             };
@@ -71,8 +79,8 @@ pub async fn handle(keyring: &Keyring, caller: Caller, head: &Parts, body: Bytes
     };
     wipe(body);
     let response = match result {
-        Ok(body) => respond(Protocol::Json, StatusCode::OK, &caller.request_id, body),
-        Err(fault) => explain(&fault, operation, &caller),
+        Ok(body) => respond(Protocol::Json, StatusCode::OK, caller.request_id(), body),
+        Err(fault) => explain(&fault, operation, caller),
     };
     Answer {
         operation,
@@ -171,16 +179,16 @@ fn wipe(body: Bytes) {
     }
 }
 
-fn explain(fault: &Fault, operation: &'static str, caller: &Caller) -> Response<Bytes> {
+fn explain(fault: &Fault, operation: &'static str, caller: Caller<'_>) -> Response<Bytes> {
     if fault.is_internal() {
-        tracing::error!(operation, request_id = caller.request_id, error = %fault, "KMS request failed");
+        tracing::error!(operation, request_id = caller.request_id(), error = %fault, "KMS request failed");
     }
     refuse(
         Protocol::Json,
         fault.status(),
         fault.code(),
         &fault.message(),
-        &caller.request_id,
+        caller.request_id(),
     )
 }
 

@@ -104,9 +104,9 @@ impl Request<'_> {
         let key = key_itself(&request.key_id)?;
         let all = request.include_key_material.as_deref() == Some("ALL_KEY_MATERIAL");
         let page = page(request.limit, 1000, request.marker)?;
-        let authorized: iam::Authorized<iam::ListKeyRotations> =
+        let authorized: iam::Authorized<iam::ListKeyRotations, _> =
             self.keyring.authorize(self.caller, &key).await?;
-        let arn = authorized.resource().clone();
+        let arn = authorized.arn().clone();
         let listed = self.keyring.list_key_rotations(authorized, page).await?;
         // Material made with the key is no rotation; a page that held it comes out one shorter.
         let entry = |rotation: keyring::Rotation| {

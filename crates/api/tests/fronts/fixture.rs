@@ -4,7 +4,7 @@ use std::sync::Arc;
 use api::Answer;
 use bytes::Bytes;
 use crypto::{random::SystemRandom, store_key::GenerationKey};
-use iam::{Authorizer, Caller, Principal, Via};
+use iam::{Authorizer, Principal, RequestContext};
 use keyring::{
     AuditLog, AuditOptions, Keyring, NoObserver, Options, SystemClock, store::SqliteStore,
 };
@@ -15,6 +15,7 @@ pub(crate) const ACCOUNT: &str = "123456789012";
 
 pub(crate) struct Fixture {
     _dir: tempfile::TempDir,
+    authorizer: Arc<Authorizer>,
     pub(crate) keyring: Arc<Keyring>,
     pub(crate) volumes: Option<Arc<Volumes>>,
     /// Who calls; the owner if not changed.
@@ -36,6 +37,7 @@ impl Fixture {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(SqliteStore::open(&dir.path().join("keyring.db")).unwrap());
         let key = GenerationKey::generate(&SystemRandom);
+        let authorizer = Arc::new(Authorizer::new(ACCOUNT.parse().unwrap()));
         let records = key.record_key("volume-descriptors");
         let keyring = Keyring::open(Options {
             store,
@@ -44,7 +46,7 @@ impl Fixture {
             audit: AuditLog::open(AuditOptions::new(dir.path().join("audit"))).unwrap(),
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),
-            account: ACCOUNT.parse().unwrap(),
+            authorizer: Arc::clone(&authorizer),
             region: "us-east-1".parse().unwrap(),
             observer: Arc::new(NoObserver),
         })
@@ -57,7 +59,7 @@ impl Fixture {
                 records,
                 clock: Arc::new(SystemClock),
                 random: Arc::new(SystemRandom),
-                account: ACCOUNT.parse().unwrap(),
+                authorizer: Arc::clone(&authorizer),
                 region: "us-east-1".parse().unwrap(),
                 volumes_max: 100,
             })
@@ -65,18 +67,16 @@ impl Fixture {
         });
         Self {
             _dir: dir,
+            authorizer,
             keyring,
             volumes,
             account: ACCOUNT,
         }
     }
 
-    fn caller(&self) -> Caller {
-        Caller::new(
-            Principal::root(self.account.parse().unwrap()),
-            Via::Api,
-            "request-1",
-        )
+    fn context(&self) -> Arc<RequestContext> {
+        let principal = Principal::root(self.account.parse().unwrap());
+        Arc::new(RequestContext::new(principal, "request-1"))
     }
 
     /// A KMS request as it came.
@@ -94,7 +94,7 @@ impl Fixture {
         body: impl Into<Bytes>,
     ) -> Answer {
         let (head, ()) = head.body(()).unwrap().into_parts();
-        let answer = api::kms::handle(&self.keyring, self.caller(), &head, body.into()).await;
+        let answer = api::kms::handle(&self.keyring, &self.context(), &head, body.into()).await;
         assert_eq!(
             answer.response.headers()["content-type"],
             "application/x-amz-json-1.1"
@@ -138,10 +138,10 @@ impl Fixture {
             .body(())
             .unwrap()
             .into_parts();
-        let authorizer = Authorizer::new(ACCOUNT.parse().unwrap());
         let volumes = self.volumes.as_ref().unwrap();
         let body = Bytes::from(format!("Version=2016-11-15&{form}"));
-        let answer = api::ec2::handle(volumes, &authorizer, self.caller(), &head, body).await;
+        let answer =
+            api::ec2::handle(volumes, &self.authorizer, &self.context(), &head, body).await;
         let text = String::from_utf8(answer.response.body().to_vec()).unwrap();
         assert_eq!(
             answer.response.headers()["content-type"],

@@ -1,12 +1,12 @@
 //! What must be true under attack: blobs, contexts, names, and whoever has the disk.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
-use iam::{Principal, Via};
+use iam::{Caller, Principal, RequestContext, Via};
 use keyring::{KeyArgument, KeyringError};
 use rusqlite::{Connection, params};
 
-use crate::fixture::{Fixture, code, context, root, secret};
+use crate::fixture::{Fixture, code, root, secret};
 
 #[tokio::test]
 async fn a_blob_changed_in_any_byte_cut_or_extended_is_invalid_with_one_message() {
@@ -109,10 +109,10 @@ async fn the_wrong_key_named_is_an_incorrect_key() {
         "IncorrectKeyException"
     );
     assert!(fixture.open(&blob, Some(&a), &[]).await.is_ok());
-    // A permission for one key does not open what another sealed.
-    let may = fixture.may(&b).await;
-    let result = fixture.keyring.decrypt(may, &blob, context(&[])).await;
-    assert_eq!(code(result), "InvalidCiphertextException");
+    // A permission is for the blob that it was asked for, and its key.
+    let may = fixture.may_open(&blob, Via::Api).await.unwrap();
+    assert_eq!(may.arn(), a.as_arn());
+    assert_eq!(fixture.keyring.decrypt(may).await.unwrap().key, a);
 }
 
 #[tokio::test]
@@ -124,7 +124,7 @@ async fn names_of_other_accounts_and_regions_lead_nowhere() {
         code(
             fixture
                 .keyring
-                .authorize::<iam::Decrypt>(&root(Via::Api), &argument)
+                .authorize::<iam::Decrypt, _>(root(Via::Api), &argument)
                 .await,
         )
     };
@@ -155,14 +155,14 @@ async fn names_of_other_accounts_and_regions_lead_nowhere() {
     ] {
         assert_eq!(ask(&argument).await, expected, "{argument}");
     }
-    let stranger = iam::Caller::new(
+    let stranger = Arc::new(RequestContext::new(
         Principal::root("210987654321".parse().unwrap()),
-        Via::Api,
         "request-2",
-    );
+    ));
+    let stranger = Caller::new(&stranger, Via::Api);
     let refused = fixture
         .keyring
-        .authorize::<iam::Decrypt>(&stranger, &KeyArgument::from(&key))
+        .authorize::<iam::Decrypt, _>(stranger, &KeyArgument::from(&key))
         .await;
     assert_eq!(code(refused), "AccessDeniedException");
     let line = fixture.audit_lines().pop().unwrap();
@@ -413,17 +413,12 @@ async fn no_secret_is_in_a_file_a_message_or_a_debug_text() {
     let key = fixture.create().await;
     let needle = b"needle-of-the-plaintext";
     let may = fixture.may(&key).await;
-    let sealed = fixture
-        .keyring
-        .encrypt(may, secret(needle), context(&[]))
+    let sealed = fixture.keyring.encrypt(may, secret(needle)).await.unwrap();
+    let may = fixture
+        .may_open(&sealed.ciphertext, Via::Api)
         .await
         .unwrap();
-    let may = fixture.may(&key).await;
-    let opened = fixture
-        .keyring
-        .decrypt(may, &sealed.ciphertext, context(&[]))
-        .await
-        .unwrap();
+    let opened = fixture.keyring.decrypt(may).await.unwrap();
     assert!(!format!("{opened:?}").contains("needle"));
     let dir = fixture.close().dir;
     let mut dirs = vec![dir.path().to_owned()];

@@ -6,8 +6,9 @@ use std::{
 };
 
 use iam::Via;
+use keyring::KeyArgument;
 
-use crate::fixture::{Fixture, code, context, root, secret};
+use crate::fixture::{Fixture, code, root, secret};
 
 #[tokio::test]
 async fn every_request_is_recorded_with_its_outcome_in_sequence() {
@@ -19,10 +20,10 @@ async fn every_request_is_recorded_with_its_outcome_in_sequence() {
         "InvalidCiphertextException"
     );
     assert!(fixture.open(&blob, None, &[("a", "b")]).await.is_ok());
-    let unknown = "alias/none".parse().unwrap();
+    let unknown: KeyArgument = "alias/none".parse().unwrap();
     let refused = fixture
         .keyring
-        .authorize::<iam::Encrypt>(&root(Via::S3), &unknown)
+        .authorize::<iam::Encrypt, _>(root(Via::S3), &unknown)
         .await;
     assert_eq!(code(refused), "NotFoundException");
     let fixture = fixture.restart();
@@ -66,8 +67,7 @@ async fn nothing_is_answered_before_its_record_is_durable() {
     let may = fixture.may(&key).await;
     let keyring = Arc::clone(&fixture.keyring);
     let held = fixture.gate.lock().await;
-    let answer =
-        tokio::spawn(async move { keyring.encrypt(may, secret(b"x"), context(&[])).await });
+    let answer = tokio::spawn(async move { keyring.encrypt(may, secret(b"x")).await });
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(!answer.is_finished());
     drop(held);
@@ -89,10 +89,10 @@ async fn a_full_disk_stops_key_use_until_the_log_is_opened_anew() {
     }
     assert!(fixture.keyring.healthy().is_err());
     // Refusals are no exception, and nothing is changed either.
-    let unknown = "alias/none".parse().unwrap();
+    let unknown: KeyArgument = "alias/none".parse().unwrap();
     let refused = fixture
         .keyring
-        .authorize::<iam::Encrypt>(&root(Via::Api), &unknown)
+        .authorize::<iam::Encrypt, _>(root(Via::Api), &unknown)
         .await;
     assert_eq!(code(refused), "KMSInternalException");
     let disable = fixture.may(&key).await;

@@ -1,9 +1,9 @@
 //! Crashes and failures between the steps of a change: the state before or after, never between.
 
 use iam::Via;
-use keyring::{KeyArn, KeyState, KeyringError, PendingWindow};
+use keyring::{Account, KeyArn, KeyState, KeyringError, PendingWindow};
 
-use crate::fixture::{DAY, Fault, Fixture, code, context, root, secret};
+use crate::fixture::{DAY, Fault, Fixture, code, root, secret};
 
 const FAULTS: [Fault; 3] = [Fault::Before, Fault::After, Fault::Full];
 
@@ -16,7 +16,7 @@ async fn current_material(fixture: &Fixture, key: &KeyArn) -> keyring::MaterialI
 async fn a_crash_while_a_key_is_made_leaves_it_whole_or_not_there() {
     for fault in FAULTS {
         let fixture = Fixture::new();
-        let authorized = fixture.keyring.authorize_account(&root(Via::Api)).await;
+        let authorized = fixture.keyring.authorize(root(Via::Api), Account).await;
         fixture.store.fail_next(fault);
         let made = fixture
             .keyring
@@ -39,7 +39,7 @@ async fn a_crash_while_a_key_is_made_leaves_it_whole_or_not_there() {
 }
 
 async fn list(fixture: &Fixture) -> Vec<KeyArn> {
-    let authorized = fixture.keyring.authorize_account(&root(Via::Api)).await;
+    let authorized = fixture.keyring.authorize(root(Via::Api), Account).await;
     let listed = fixture
         .keyring
         .list_keys(authorized.unwrap(), Default::default())
@@ -133,10 +133,7 @@ async fn a_store_that_cannot_be_read_back_stops_the_keyring() {
         "KMSInternalException"
     );
     let may = fixture.may(&key).await;
-    let result = fixture
-        .keyring
-        .encrypt(may, secret(b"x"), context(&[]))
-        .await;
+    let result = fixture.keyring.encrypt(may, secret(b"x")).await;
     assert!(matches!(result.unwrap_err(), KeyringError::Stopped(_)));
     assert!(fixture.keyring.healthy().is_err());
 }

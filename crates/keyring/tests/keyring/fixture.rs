@@ -5,7 +5,7 @@ use std::{
     io,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicU8, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -18,10 +18,10 @@ use crypto::{
     secret::{SecretBytes, SecretVec},
     store_key::GenerationKey,
 };
-use iam::{Action, Authorized, Caller, Principal, Via};
+use iam::{Action, Authorized, Authorizer, Caller, Principal, RequestContext, Via};
 use keyring::{
-    AuditLog, AuditOptions, Clock, CreateKey, KeyArgument, KeyArn, Keyring, KeyringError,
-    NoObserver, Options,
+    Account, AuditLog, AuditOptions, BlobUse, Clock, CreateKey, KeyArgument, KeyArn, KeyUse,
+    Keyring, KeyringError, NamedKey, NoObserver, Options, SealedBlob,
     store::{Batch, KeyStore, SqliteStore, StoreError, StoredRecord, Table},
 };
 
@@ -161,7 +161,7 @@ impl Fixture {
     }
 
     pub(crate) async fn create(&self) -> KeyArn {
-        let authorized = self.keyring.authorize_account(&root(Via::Api)).await;
+        let authorized = self.keyring.authorize(root(Via::Api), Account).await;
         self.keyring
             .create_key(authorized.unwrap(), CreateKey::default())
             .await
@@ -169,7 +169,7 @@ impl Fixture {
             .arn
     }
 
-    pub(crate) async fn may<A: Action>(&self, key: &KeyArn) -> Authorized<A> {
+    pub(crate) async fn may<A: Action>(&self, key: &KeyArn) -> Authorized<A, NamedKey> {
         self.may_via(key, Via::Api).await.unwrap()
     }
 
@@ -177,9 +177,33 @@ impl Fixture {
         &self,
         key: &KeyArn,
         via: Via,
-    ) -> Result<Authorized<A>, KeyringError> {
+    ) -> Result<Authorized<A, NamedKey>, KeyringError> {
         self.keyring
-            .authorize(&root(via), &KeyArgument::from(key))
+            .authorize(root(via), &KeyArgument::from(key))
+            .await
+    }
+
+    pub(crate) async fn may_under<A: Action>(
+        &self,
+        key: &KeyArn,
+        pairs: &[(&str, &str)],
+    ) -> Result<Authorized<A, NamedKey>, KeyringError> {
+        let key = &KeyArgument::from(key);
+        let context = context(pairs);
+        self.keyring
+            .authorize(root(Via::Api), KeyUse { key, context })
+            .await
+    }
+
+    /// The permission to open a blob under no context.
+    pub(crate) async fn may_open<'a>(
+        &self,
+        blob: &'a [u8],
+        via: Via,
+    ) -> Result<Authorized<iam::Decrypt, SealedBlob<'a>>, KeyringError> {
+        let (key, context) = (None, context(&[]));
+        self.keyring
+            .authorize(root(via), BlobUse { blob, key, context })
             .await
     }
 
@@ -192,10 +216,10 @@ impl Fixture {
         key: &KeyArn,
         pairs: &[(&str, &str)],
     ) -> Result<Vec<u8>, KeyringError> {
-        let authorized = self.may_via(key, Via::Api).await?;
+        let authorized = self.may_under(key, pairs).await?;
         let encrypted = self
             .keyring
-            .encrypt(authorized, secret(b"a secret"), context(pairs))
+            .encrypt(authorized, secret(b"a secret"))
             .await?;
         Ok(encrypted.ciphertext)
     }
@@ -209,12 +233,16 @@ impl Fixture {
         let key = key.map(KeyArgument::from);
         let authorized = self
             .keyring
-            .authorize_decrypt(&root(Via::Api), blob, key.as_ref())
+            .authorize(
+                root(Via::Api),
+                BlobUse {
+                    blob,
+                    key: key.as_ref(),
+                    context: context(pairs),
+                },
+            )
             .await?;
-        let decrypted = self
-            .keyring
-            .decrypt(authorized, blob, context(pairs))
-            .await?;
+        let decrypted = self.keyring.decrypt(authorized).await?;
         Ok(decrypted.plaintext)
     }
 
@@ -289,7 +317,7 @@ impl Closed {
             audit: AuditLog::with_sink(Box::new(sink), next, options.queue_len)?,
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             random: Arc::new(SystemRandom),
-            account: ACCOUNT.parse().unwrap(),
+            authorizer: Arc::new(Authorizer::new(ACCOUNT.parse().unwrap())),
             region: REGION.parse().unwrap(),
             observer: Arc::new(NoObserver),
         })?;
@@ -297,8 +325,13 @@ impl Closed {
     }
 }
 
-pub(crate) fn root(via: Via) -> Caller {
-    Caller::new(Principal::root(ACCOUNT.parse().unwrap()), via, "request-1")
+/// The account's root user, always with the same request.
+pub(crate) fn root(via: Via) -> Caller<'static> {
+    static CONTEXT: LazyLock<Arc<RequestContext>> = LazyLock::new(|| {
+        let principal = Principal::root(ACCOUNT.parse().unwrap());
+        Arc::new(RequestContext::new(principal, "request-1"))
+    });
+    Caller::new(&CONTEXT, via)
 }
 
 pub(crate) fn secret(bytes: &[u8]) -> SecretVec {

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use iam::Via;
 use keyring::{
-    AliasName, CreateKey, DataKeyLen, KeyArgument, KeyChange, KeyState, Page, PendingWindow,
-    RotationKind, Tag,
+    Account, AliasName, BlobUse, CreateKey, DataKeyLen, KeyArgument, KeyChange, KeyState, Page,
+    PendingWindow, RotationKind, Tag,
 };
 
 use crate::fixture::{ACCOUNT, DAY, Fixture, REGION, code, context, root, secret};
@@ -33,9 +33,8 @@ async fn a_data_key_comes_in_the_clear_and_sealed() {
     let made = fixture
         .keyring
         .generate_data_key(
-            fixture.may(&key).await,
+            fixture.may_under(&key, &pairs).await.unwrap(),
             DataKeyLen::XTS_256,
-            context(&pairs),
         )
         .await
         .unwrap();
@@ -44,18 +43,14 @@ async fn a_data_key_comes_in_the_clear_and_sealed() {
     assert_eq!(opened.expose(), made.plaintext.expose());
     let wrapped = fixture
         .keyring
-        .generate_data_key_without_plaintext(
-            fixture.may(&key).await,
-            DataKeyLen::AES_256,
-            context(&[]),
-        )
+        .generate_data_key_without_plaintext(fixture.may(&key).await, DataKeyLen::AES_256)
         .await
         .unwrap();
     let opened = fixture.open(&wrapped.ciphertext, Some(&key), &[]).await;
     assert_eq!(opened.unwrap().len(), 32);
     let random = fixture
         .keyring
-        .authorize_account(&root(Via::Api))
+        .authorize(root(Via::Api), Account)
         .await
         .unwrap();
     let random = fixture
@@ -81,7 +76,7 @@ async fn a_plaintext_has_1_to_4096_bytes() {
         let authorized = fixture.may(&key).await;
         let result = fixture
             .keyring
-            .encrypt(authorized, secret(&vec![7; len]), context(&[]))
+            .encrypt(authorized, secret(&vec![7; len]))
             .await;
         assert_eq!(code(result), expected, "{len}");
     }
@@ -94,17 +89,21 @@ async fn re_encryption_moves_a_blob_to_another_key_and_context() {
     let blob = fixture.seal(&old, &[("a", "1")]).await;
     let source = fixture
         .keyring
-        .authorize_blob(&root(Via::Api), &blob, None)
+        .authorize(
+            root(Via::Api),
+            BlobUse {
+                blob: &blob,
+                key: None,
+                context: context(&[("a", "1")]),
+            },
+        )
         .await
         .unwrap();
     let moved = fixture
         .keyring
         .re_encrypt(
             source,
-            &blob,
-            context(&[("a", "1")]),
-            fixture.may(&new).await,
-            context(&[("b", "2")]),
+            fixture.may_under(&new, &[("b", "2")]).await.unwrap(),
         )
         .await
         .unwrap();
@@ -237,10 +236,10 @@ async fn aliases_are_made_moved_listed_and_deleted() {
     for argument in ["alias/app/main", arn.as_str()] {
         let argument: KeyArgument = argument.parse().unwrap();
         let authorized = keyring
-            .authorize::<iam::DescribeKey>(&root(Via::Api), &argument)
+            .authorize::<iam::DescribeKey, _>(root(Via::Api), &argument)
             .await
             .unwrap();
-        assert_eq!(authorized.resource(), a.as_arn());
+        assert_eq!(authorized.arn(), a.as_arn());
     }
     keyring
         .update_alias(fixture.may(&b).await, name.clone())
@@ -251,7 +250,7 @@ async fn aliases_are_made_moved_listed_and_deleted() {
     let list = |key| {
         let page = Page::default();
         async move {
-            let authorized = keyring.authorize_account(&root(Via::Api)).await.unwrap();
+            let authorized = keyring.authorize(root(Via::Api), Account).await.unwrap();
             keyring.list_aliases(authorized, key, page).await.unwrap()
         }
     };
@@ -260,15 +259,11 @@ async fn aliases_are_made_moved_listed_and_deleted() {
     assert_eq!((&all[0].name, &all[0].target), (&name, &b));
     assert!(list(Some(KeyArgument::from(&a))).await.entries.is_empty());
 
-    let authorized = keyring
-        .authorize_delete_alias(&root(Via::Api), &name)
-        .await
-        .unwrap();
-    keyring
-        .delete_alias(authorized, name.clone())
-        .await
-        .unwrap();
-    let gone = keyring.authorize_delete_alias(&root(Via::Api), &name).await;
+    let authorized = keyring.authorize(root(Via::Api), &name).await.unwrap();
+    keyring.delete_alias(authorized).await.unwrap();
+    let gone = keyring
+        .authorize::<iam::DeleteAlias, _>(root(Via::Api), &name)
+        .await;
     assert_eq!(code(gone), "NotFoundException");
     let missing = keyring.update_alias(fixture.may(&b).await, name).await;
     assert_eq!(code(missing), "NotFoundException");
@@ -284,7 +279,7 @@ async fn keys_are_listed_in_pages() {
     let mut seen = Vec::new();
     let mut marker = None;
     loop {
-        let authorized = fixture.keyring.authorize_account(&root(Via::Api)).await;
+        let authorized = fixture.keyring.authorize(root(Via::Api), Account).await;
         let page = Page {
             limit: Some(2),
             marker,
@@ -319,12 +314,19 @@ async fn a_disabled_key_opens_nothing_and_listeners_were_told_first() {
             .push((event.key.clone(), event.change));
     }));
     let disable = fixture.may(&key).await;
-    let decrypt = fixture.may(&key).await;
+    let decrypt = fixture.may_open(&blob, Via::Api).await.unwrap();
+    let mut standing = decrypt.standing(decrypt.resource().to_key());
+    assert!(standing.is_current());
     fixture.keyring.disable_key(disable).await.unwrap();
     assert_eq!(*told.lock().unwrap(), [(key.clone(), KeyChange::Disabled)]);
     // A permission from before does not outlive the state.
-    let result = fixture.keyring.decrypt(decrypt, &blob, context(&[])).await;
+    let result = fixture.keyring.decrypt(decrypt).await;
     assert_eq!(code(result), "DisabledException");
+    // What stood on it is stale, and is not renewed while the key is disabled.
+    assert!(!standing.is_current());
+    let renewed = fixture.keyring.renew(&mut standing);
+    assert_eq!(code(renewed), "DisabledException");
+    assert!(!standing.is_current());
     assert_eq!(code(fixture.try_seal(&key, &[]).await), "DisabledException");
     let fixture = fixture.restart();
     assert_eq!(
@@ -457,7 +459,7 @@ async fn tags_are_kept_replaced_and_removed() {
         key: key.to_owned(),
         value: value.to_owned(),
     };
-    let authorized = fixture.keyring.authorize_account(&root(Via::Api)).await;
+    let authorized = fixture.keyring.authorize(root(Via::Api), Account).await;
     let request = CreateKey {
         description: "d".to_owned(),
         tags: vec![tag("a", "1"), tag("b", "2")],

@@ -1,9 +1,9 @@
 //! Keys that belong to services: who sees them, who uses them, who changes them.
 
-use iam::Via;
-use keyring::{AliasName, KeyArgument, Page, PendingWindow, Service, Tier};
+use iam::{Authorized, Via};
+use keyring::{Account, AliasName, KeyArgument, Page, PendingWindow, Service, Tier};
 
-use crate::fixture::{DAY, Fixture, code, context, root, secret};
+use crate::fixture::{DAY, Fixture, code, root, secret};
 
 #[tokio::test]
 async fn a_managed_key_is_made_once_seen_by_all_and_used_through_its_service() {
@@ -17,7 +17,7 @@ async fn a_managed_key_is_made_once_seen_by_all_and_used_through_its_service() {
     assert_eq!(key, second.unwrap());
     let alias: KeyArgument = "alias/aws/s3".parse().unwrap();
     let described = keyring
-        .authorize::<iam::DescribeKey>(&root(Via::Api), &alias)
+        .authorize::<iam::DescribeKey, _>(root(Via::Api), &alias)
         .await
         .unwrap();
     let described = keyring.describe_key(described).await.unwrap();
@@ -27,18 +27,13 @@ async fn a_managed_key_is_made_once_seen_by_all_and_used_through_its_service() {
     );
 
     let permission = fixture.may_via(&key, Via::S3).await.unwrap();
-    let sealed = keyring
-        .encrypt(permission, secret(b"x"), context(&[]))
-        .await
-        .unwrap();
+    let sealed = keyring.encrypt(permission, secret(b"x")).await.unwrap();
     for via in [Via::Api, Via::Volume] {
         assert_eq!(
             code(fixture.may_via::<iam::Encrypt>(&key, via).await),
             "AccessDeniedException"
         );
-        let blob = keyring
-            .authorize_decrypt(&root(via), &sealed.ciphertext, None)
-            .await;
+        let blob = fixture.may_open(&sealed.ciphertext, via).await;
         assert_eq!(code(blob), "AccessDeniedException");
     }
     // Nobody changes it, its service neither.
@@ -67,7 +62,7 @@ async fn a_managed_keys_alias_makes_the_key_when_its_service_asks() {
         let (keyring, alias) = (&fixture.keyring, &alias);
         async move {
             keyring
-                .authorize::<iam::GenerateDataKeyWithoutPlaintext>(&root(via), alias)
+                .authorize::<iam::GenerateDataKeyWithoutPlaintext, _>(root(via), alias)
                 .await
         }
     };
@@ -84,18 +79,13 @@ async fn an_owned_key_is_in_no_list_and_cannot_be_named() {
     let key = keyring.owned_key(Service::S3).await.unwrap();
     assert_eq!(keyring.owned_key(Service::S3).await.unwrap(), key);
     let may = fixture.may_via(&key, Via::S3).await.unwrap();
-    let sealed = keyring
-        .encrypt(may, secret(b"x"), context(&[]))
-        .await
-        .unwrap();
+    let sealed = keyring.encrypt(may, secret(b"x")).await.unwrap();
     for via in [Via::Api, Via::Volume] {
         assert_eq!(
             code(fixture.may_via::<iam::DescribeKey>(&key, via).await),
             "NotFoundException"
         );
-        let blob = keyring
-            .authorize_decrypt(&root(via), &sealed.ciphertext, None)
-            .await;
+        let blob = fixture.may_open(&sealed.ciphertext, via).await;
         assert_eq!(code(blob), "InvalidCiphertextException");
     }
     assert_eq!(
@@ -106,10 +96,10 @@ async fn an_owned_key_is_in_no_list_and_cannot_be_named() {
         ),
         "AccessDeniedException"
     );
-    let list = keyring.authorize_account(&root(Via::Api)).await.unwrap();
+    let list = keyring.authorize(root(Via::Api), Account).await.unwrap();
     let keys = keyring.list_keys(list, Page::default()).await.unwrap();
     assert!(keys.entries.is_empty());
-    let list = keyring.authorize_account(&root(Via::Api)).await.unwrap();
+    let list = keyring.authorize(root(Via::Api), Account).await.unwrap();
     let aliases = keyring
         .list_aliases(list, None, Page::default())
         .await
@@ -118,15 +108,8 @@ async fn an_owned_key_is_in_no_list_and_cannot_be_named() {
 
     let fixture = fixture.restart();
     assert_eq!(fixture.keyring.owned_key(Service::S3).await.unwrap(), key);
-    let may = fixture
-        .keyring
-        .authorize_decrypt(&root(Via::S3), &sealed.ciphertext, None)
-        .await
-        .unwrap();
-    let opened = fixture
-        .keyring
-        .decrypt(may, &sealed.ciphertext, context(&[]))
-        .await;
+    let may = fixture.may_open(&sealed.ciphertext, Via::S3).await.unwrap();
+    let opened = fixture.keyring.decrypt(may).await;
     assert_eq!(opened.unwrap().plaintext.expose(), b"x");
 }
 
@@ -138,17 +121,24 @@ async fn a_permission_that_passed_by_the_keyring_does_not_pass_the_tiers() {
     let authorizer = iam::Authorizer::new(*keyring.account());
     let caller = root(Via::Api);
     let owned = keyring.owned_key(Service::S3).await.unwrap();
-    let managed = keyring.managed_key(Service::Ebs).await.unwrap();
-    let forged = authorizer.authorize(&caller, owned.as_arn()).unwrap();
-    let result = keyring.encrypt(forged, secret(b"x"), context(&[])).await;
+    let seen: Authorized<iam::Encrypt, _> = fixture.may_via(&owned, Via::S3).await.unwrap();
+    let forged = authorizer.authorize(caller, seen.into_resource()).unwrap();
+    let result = keyring.encrypt(forged, secret(b"x")).await;
     assert_eq!(code(result), "NotFoundException");
-    let forged = authorizer.authorize(&caller, managed.as_arn()).unwrap();
+    let managed = keyring.managed_key(Service::Ebs).await.unwrap();
+    let seen = async || {
+        fixture
+            .may::<iam::DescribeKey>(&managed)
+            .await
+            .into_resource()
+    };
+    let forged = authorizer.authorize(caller, seen().await).unwrap();
     let result = keyring
         .schedule_key_deletion(forged, PendingWindow::default())
         .await;
     assert_eq!(code(result), "AccessDeniedException");
     let name: AliasName = "alias/mine".parse().unwrap();
-    let forged = authorizer.authorize(&caller, managed.as_arn()).unwrap();
+    let forged = authorizer.authorize(caller, seen().await).unwrap();
     assert_eq!(
         code(keyring.create_alias(forged, name).await),
         "AccessDeniedException"

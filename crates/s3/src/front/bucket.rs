@@ -23,7 +23,7 @@ impl Front {
     ) -> Result<S3Response<ListBucketsOutput>, Error> {
         let may = self
             .access
-            .service::<action::ListAllMyBuckets>(&request.caller)?;
+            .service::<action::ListAllMyBuckets>(request.caller())?;
         let prefix = request.query.get("prefix").unwrap_or_default();
         let after = match request.query.get("continuation-token") {
             Some(token) => Some(super::listing::parse_token(token)?),
@@ -77,7 +77,7 @@ impl Front {
     ) -> Result<S3Response<CreateBucketOutput>, Error> {
         let on = self
             .access
-            .bucket::<action::CreateBucket>(&request.caller, &input.bucket)?;
+            .bucket::<action::CreateBucket>(request.caller(), &input.bucket)?;
         let wanted = input
             .create_bucket_configuration
             .and_then(|config| config.location_constraint)
@@ -121,7 +121,7 @@ impl Front {
     ) -> Result<S3Response<HeadBucketOutput>, Error> {
         let on = self
             .access
-            .bucket::<action::ListBucket>(&request.caller, &input.bucket)?;
+            .bucket::<action::ListBucket>(request.caller(), &input.bucket)?;
         self.vault.bucket(&on).await?;
         let mut headers = HeaderMap::new();
         answer::set(&mut headers, "x-amz-bucket-region", self.region.as_str());
@@ -135,7 +135,7 @@ impl Front {
     ) -> Result<S3Response<DeleteBucketOutput>, Error> {
         let on = self
             .access
-            .bucket::<action::DeleteBucket>(&request.caller, &input.bucket)?;
+            .bucket::<action::DeleteBucket>(request.caller(), &input.bucket)?;
         self.vault.delete_bucket(&on).await?;
         Ok(no_content(DeleteBucketOutput::default()))
     }
@@ -147,7 +147,7 @@ impl Front {
     ) -> Result<S3Response<GetBucketLocationOutput>, Error> {
         let on = self
             .access
-            .bucket::<action::GetBucketLocation>(&request.caller, &input.bucket)?;
+            .bucket::<action::GetBucketLocation>(request.caller(), &input.bucket)?;
         self.vault.bucket(&on).await?;
         let region = self.region.as_str();
         let location_constraint = (region != CLASSIC_REGION).then(|| region.to_owned().into());
@@ -164,7 +164,7 @@ impl Front {
     ) -> Result<S3Response<GetBucketVersioningOutput>, Error> {
         let on = self
             .access
-            .bucket::<action::GetBucketVersioning>(&request.caller, &input.bucket)?;
+            .bucket::<action::GetBucketVersioning>(request.caller(), &input.bucket)?;
         self.vault.bucket(&on).await?;
         Ok(S3Response::new(GetBucketVersioningOutput::default()))
     }
@@ -176,9 +176,9 @@ impl Front {
     ) -> Result<S3Response<GetBucketEncryptionOutput>, Error> {
         let on = self
             .access
-            .bucket::<action::GetEncryptionConfiguration>(&request.caller, &input.bucket)?;
+            .bucket::<action::GetEncryptionConfiguration>(request.caller(), &input.bucket)?;
         let settings = self.vault.settings(&on).await?;
-        let default = self.bucket_default(on.bucket(), &settings)?;
+        let default = self.bucket_default(on.resource().name(), &settings)?;
         Ok(S3Response::new(GetBucketEncryptionOutput {
             server_side_encryption_configuration: Some(default.to_answer()),
         }))
@@ -191,11 +191,14 @@ impl Front {
     ) -> Result<S3Response<PutBucketEncryptionOutput>, Error> {
         let on = self
             .access
-            .bucket::<action::PutEncryptionConfiguration>(&request.caller, &input.bucket)?;
+            .bucket::<action::PutEncryptionConfiguration>(request.caller(), &input.bucket)?;
         let default = BucketDefault::of_request(input.server_side_encryption_configuration)?;
-        let sealed =
-            self.envelopes
-                .seal_setting(on.bucket(), SETTING, &default.to_json(), &*self.random);
+        let sealed = self.envelopes.seal_setting(
+            on.resource().name(),
+            SETTING,
+            &default.to_json(),
+            &*self.random,
+        );
         self.vault
             .set_setting(&on, SETTING, Some(sealed.into()))
             .await?;
@@ -209,7 +212,7 @@ impl Front {
     ) -> Result<S3Response<DeleteBucketEncryptionOutput>, Error> {
         let on = self
             .access
-            .bucket::<action::PutEncryptionConfiguration>(&request.caller, &input.bucket)?;
+            .bucket::<action::PutEncryptionConfiguration>(request.caller(), &input.bucket)?;
         self.vault.set_setting(&on, SETTING, None).await?;
         Ok(no_content(DeleteBucketEncryptionOutput::default()))
     }

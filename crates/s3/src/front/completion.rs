@@ -34,7 +34,7 @@ impl Front {
     ) -> Result<S3Response<CompleteMultipartUploadOutput>, Error> {
         let on =
             self.access
-                .object::<action::PutObject>(&request.caller, &input.bucket, &input.key)?;
+                .object::<action::PutObject>(request.caller(), &input.bucket, &input.key)?;
         let customer = sse::customer_only(&request.headers, request.confidential())?;
         let open = self.open_upload(&on, request).await?;
         if customer.is_some() {
@@ -91,7 +91,12 @@ impl Front {
             .collect();
         let envelope = self
             .envelopes
-            .seal_object(on.bucket(), on.key(), &object, &*self.random)
+            .seal_object(
+                on.resource().bucket(),
+                on.resource().key(),
+                &object,
+                &*self.random,
+            )
             .into();
         let commit = Commit {
             envelope,
@@ -263,7 +268,7 @@ fn check_announced(
 }
 
 fn location(request: &Request, bucket: &str, key: &str) -> String {
-    let scheme = if request.caller.secure_transport {
+    let scheme = if request.context.secure_transport {
         "https"
     } else {
         "http"

@@ -71,7 +71,7 @@ impl Front {
     ) -> Result<S3Response<CopyObjectOutput>, Error> {
         let on =
             self.access
-                .object::<action::PutObject>(&request.caller, &input.bucket, &input.key)?;
+                .object::<action::PutObject>(request.caller(), &input.bucket, &input.key)?;
         check_key(&input.key)?;
         let wanted = sse::wanted(&request.headers, request.confidential())?;
         let customer_md5 = match &wanted {
@@ -88,7 +88,8 @@ impl Front {
                 "The specified copy source is larger than the maximum allowable size for a copy source: 5368709120",
             ));
         }
-        let itself = source.on.bucket() == on.bucket() && source.on.key() == on.key();
+        let itself = source.on.resource().bucket() == on.resource().bucket()
+            && source.on.resource().key() == on.resource().key();
         let same_encryption = matches!(wanted, Wanted::Default { bucket_key: None });
         if itself && !replace && !replace_tags && same_encryption {
             return Err(Error::invalid_request(
@@ -166,10 +167,10 @@ impl Front {
         }
         let on = self
             .access
-            .object::<action::GetObject>(&request.caller, &bucket, &key)?;
+            .object::<action::GetObject>(request.caller(), &bucket, &key)?;
         let customer = sse::copy_source(&request.headers, request.confidential())?;
         let (record, reader) = self.vault.open(&on).await?;
-        let open = OpenObject::new(&self.envelopes, on.bucket(), record, reader)?;
+        let open = OpenObject::new(&self.envelopes, on.resource().bucket(), record, reader)?;
         check_customer(&open.object.protection, customer.as_ref(), Asked::Read)?;
         let conditions = ReadConditions::of_copy_source(&request.headers);
         conditions.check_copy_source(&open.object.etag, open.record.modified)?;

@@ -27,7 +27,7 @@ impl Front {
         input: DeleteObjectInput,
     ) -> Result<S3Response<DeleteObjectOutput>, Error> {
         let on = self.access.object::<action::DeleteObject>(
-            &request.caller,
+            request.caller(),
             &input.bucket,
             &input.key,
         )?;
@@ -61,7 +61,7 @@ impl Front {
                 continue;
             }
             let found = self.access.object::<action::DeleteObject>(
-                &request.caller,
+                request.caller(),
                 &input.bucket,
                 &object.key,
             );
@@ -82,12 +82,12 @@ impl Front {
         for ((on, condition), result) in allowed.iter().zip(results) {
             match result {
                 Ok(_) => deleted.push(DeletedObject {
-                    key: Some(on.key().to_owned()),
+                    key: Some(on.resource().key().to_owned()),
                     ..Default::default()
                 }),
                 Err(error) => {
                     let error = commit_error(error, *condition);
-                    errors.push(delete_error(on.key().to_owned(), &error));
+                    errors.push(delete_error(on.resource().key().to_owned(), &error));
                 }
             }
         }

@@ -92,7 +92,7 @@ impl Front {
     ) -> Result<S3Response<ListObjectsOutput>, Error> {
         let on = self
             .access
-            .bucket::<action::ListBucket>(&request.caller, &input.bucket)?;
+            .bucket::<action::ListBucket>(request.caller(), &input.bucket)?;
         let encoding = Encoding::of(request)?;
         let limit = count(request, "max-keys")?;
         let marker = request.query.get("marker").unwrap_or_default();
@@ -127,7 +127,7 @@ impl Front {
     ) -> Result<S3Response<ListObjectsV2Output>, Error> {
         let on = self
             .access
-            .bucket::<action::ListBucket>(&request.caller, &input.bucket)?;
+            .bucket::<action::ListBucket>(request.caller(), &input.bucket)?;
         let encoding = Encoding::of(request)?;
         let limit = count(request, "max-keys")?;
         let given = request.query.get("continuation-token");
@@ -191,7 +191,7 @@ impl Front {
                     prefix: Some(encoding.apply(&prefix)),
                 }),
                 ListEntry::Object(record) => {
-                    let mut object = self.entry(on.bucket(), &record, encoding)?;
+                    let mut object = self.entry(on.resource().name(), &record, encoding)?;
                     object.owner = owner.then(|| self.owner());
                     listed.contents.push(object);
                 }

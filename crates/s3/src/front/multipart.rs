@@ -64,7 +64,7 @@ impl Front {
     ) -> Result<S3Response<CreateMultipartUploadOutput>, Error> {
         let on =
             self.access
-                .object::<action::PutObject>(&request.caller, &input.bucket, &input.key)?;
+                .object::<action::PutObject>(request.caller(), &input.bucket, &input.key)?;
         check_key(&input.key)?;
         let wanted = sse::wanted(&request.headers, request.confidential())?;
         let customer_md5 = match &wanted {
@@ -84,7 +84,12 @@ impl Front {
         };
         let sealed = self
             .envelopes
-            .seal_upload(on.bucket(), on.key(), &upload, &*self.random)
+            .seal_upload(
+                on.resource().bucket(),
+                on.resource().key(),
+                &upload,
+                &*self.random,
+            )
             .into();
         let record = self
             .vault
@@ -118,7 +123,7 @@ impl Front {
     ) -> Result<S3Response<UploadPartOutput>, Error> {
         let on =
             self.access
-                .object::<action::PutObject>(&request.caller, &input.bucket, &input.key)?;
+                .object::<action::PutObject>(request.caller(), &input.bucket, &input.key)?;
         let number = part_number(request.query.get("partNumber").unwrap_or_default())?;
         let customer = sse::customer_only(&request.headers, request.confidential())?;
         let customer_md5 = answer::md5_of(customer.as_ref());
@@ -166,7 +171,7 @@ impl Front {
     ) -> Result<S3Response<UploadPartCopyOutput>, Error> {
         let on =
             self.access
-                .object::<action::PutObject>(&request.caller, &input.bucket, &input.key)?;
+                .object::<action::PutObject>(request.caller(), &input.bucket, &input.key)?;
         let number = part_number(request.query.get("partNumber").unwrap_or_default())?;
         let customer = sse::customer_only(&request.headers, request.confidential())?;
         let customer_md5 = answer::md5_of(customer.as_ref());
@@ -223,7 +228,7 @@ impl Front {
         input: AbortMultipartUploadInput,
     ) -> Result<S3Response<AbortMultipartUploadOutput>, Error> {
         let on = self.access.object::<action::AbortMultipartUpload>(
-            &request.caller,
+            request.caller(),
             &input.bucket,
             &input.key,
         )?;
@@ -240,9 +245,11 @@ impl Front {
     ) -> Result<OpenUpload, Error> {
         let id = upload_id(request)?;
         let record = self.vault.upload(on, &id).await?;
-        let upload = self
-            .envelopes
-            .open_upload(on.bucket(), on.key(), &record.envelope)?;
+        let upload = self.envelopes.open_upload(
+            on.resource().bucket(),
+            on.resource().key(),
+            &record.envelope,
+        )?;
         Ok(OpenUpload { id, upload })
     }
 
@@ -253,8 +260,8 @@ impl Front {
         record: &PartRecord,
     ) -> Result<envelope::Part, Error> {
         let at = PartPlace {
-            bucket: on.bucket(),
-            key: on.key(),
+            bucket: on.resource().bucket(),
+            key: on.resource().key(),
             object: upload.id,
             number: record.number,
         };
@@ -277,8 +284,8 @@ impl Front {
     ) -> Result<(envelope::Part, Option<Value>, PartRecord), Error> {
         let upload = &open.upload;
         let at = Place {
-            bucket: on.bucket(),
-            key: on.key(),
+            bucket: on.resource().bucket(),
+            key: on.resource().key(),
             id: &upload.id,
         };
         let key = self
@@ -292,7 +299,7 @@ impl Front {
         let with = Seal {
             algorithm: upload.algorithm,
             key: &key,
-            place: stream_place(on.bucket(), on.key(), new.number),
+            place: stream_place(on.resource().bucket(), on.resource().key(), new.number),
             random: &*self.random,
         };
         let sealed = seal(new.plain, &mut sink, with).await?;
@@ -304,8 +311,8 @@ impl Front {
             checksum: sealed.received.checksum(new.keep),
         };
         let at = PartPlace {
-            bucket: on.bucket(),
-            key: on.key(),
+            bucket: on.resource().bucket(),
+            key: on.resource().key(),
             object: upload.id,
             number: new.number,
         };

@@ -54,7 +54,7 @@ impl Front {
     ) -> Result<S3Response<GetObjectOutput>, Error> {
         let on =
             self.access
-                .object::<action::GetObject>(&request.caller, &input.bucket, &input.key)?;
+                .object::<action::GetObject>(request.caller(), &input.bucket, &input.key)?;
         let customer = sse::customer_only(&request.headers, request.confidential())?;
         let customer_md5 = answer::md5_of(customer.as_ref());
         let open = self.open_for(&on, request, customer.as_ref()).await?;
@@ -96,7 +96,7 @@ impl Front {
     ) -> Result<S3Response<HeadObjectOutput>, Error> {
         let on =
             self.access
-                .object::<action::GetObject>(&request.caller, &input.bucket, &input.key)?;
+                .object::<action::GetObject>(request.caller(), &input.bucket, &input.key)?;
         let customer = sse::customer_only(&request.headers, request.confidential())?;
         let customer_md5 = answer::md5_of(customer.as_ref());
         // Only a part's place needs the parts.
@@ -139,13 +139,13 @@ impl Front {
         input: GetObjectAttributesInput,
     ) -> Result<S3Response<GetObjectAttributesOutput>, Error> {
         let on = self.access.object::<action::GetObjectAttributes>(
-            &request.caller,
+            request.caller(),
             &input.bucket,
             &input.key,
         )?;
         let customer = sse::customer_only(&request.headers, request.confidential())?;
         let (record, reader) = self.vault.open(&on).await?;
-        let open = OpenObject::new(&self.envelopes, on.bucket(), record, reader)?;
+        let open = OpenObject::new(&self.envelopes, on.resource().bucket(), record, reader)?;
         check_customer(&open.object.protection, customer.as_ref(), Asked::Read)?;
         let asked = |name: &str| {
             let lines = request.headers.get_all("x-amz-object-attributes").iter();
@@ -197,8 +197,8 @@ impl Front {
                 break;
             }
             let at = PartPlace {
-                bucket: on.bucket(),
-                key: on.key(),
+                bucket: on.resource().bucket(),
+                key: on.resource().key(),
                 object: open.object.id,
                 number: record.number,
             };
@@ -231,7 +231,7 @@ impl Front {
         customer: Option<&CustomerKey>,
     ) -> Result<OpenObject, Error> {
         let (record, reader) = self.vault.open(on).await?;
-        let open = OpenObject::new(&self.envelopes, on.bucket(), record, reader)?;
+        let open = OpenObject::new(&self.envelopes, on.resource().bucket(), record, reader)?;
         check_customer(&open.object.protection, customer, Asked::Read)?;
         let conditions = ReadConditions::of_read(&request.headers);
         conditions.check_read(&open.object.etag, open.record.modified)?;
@@ -244,9 +244,11 @@ impl Front {
         on: &OnObject<A>,
         record: &ObjectRecord,
     ) -> Result<Object, Error> {
-        let object = self
-            .envelopes
-            .open_object(on.bucket(), on.key(), &record.envelope)?;
+        let object = self.envelopes.open_object(
+            on.resource().bucket(),
+            on.resource().key(),
+            &record.envelope,
+        )?;
         if object.size != record.size {
             return Err(Error::Integrity);
         }
@@ -261,8 +263,8 @@ impl Front {
         customer: Option<CustomerKey>,
     ) -> Result<std::sync::Arc<crypto::chunk::ObjectKey>, Error> {
         let at = Place {
-            bucket: on.bucket(),
-            key: on.key(),
+            bucket: on.resource().bucket(),
+            key: on.resource().key(),
             id: &object.id,
         };
         self.keys

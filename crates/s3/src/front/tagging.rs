@@ -28,7 +28,7 @@ impl Front {
         input: GetObjectTaggingInput,
     ) -> Result<S3Response<GetObjectTaggingOutput>, Error> {
         let on = self.access.object::<action::GetObjectTagging>(
-            &request.caller,
+            request.caller(),
             &input.bucket,
             &input.key,
         )?;
@@ -50,7 +50,7 @@ impl Front {
         input: PutObjectTaggingInput,
     ) -> Result<S3Response<PutObjectTaggingOutput>, Error> {
         let on = self.access.object::<action::PutObjectTagging>(
-            &request.caller,
+            request.caller(),
             &input.bucket,
             &input.key,
         )?;
@@ -70,7 +70,7 @@ impl Front {
         input: DeleteObjectTaggingInput,
     ) -> Result<S3Response<DeleteObjectTaggingOutput>, Error> {
         let on = self.access.object::<action::DeleteObjectTagging>(
-            &request.caller,
+            request.caller(),
             &input.bucket,
             &input.key,
         )?;
@@ -91,7 +91,12 @@ impl Front {
             object.attributes.tags.clone_from(&tags);
             let envelope: Bytes = self
                 .envelopes
-                .seal_object(on.bucket(), on.key(), &object, &*self.random)
+                .seal_object(
+                    on.resource().bucket(),
+                    on.resource().key(),
+                    &object,
+                    &*self.random,
+                )
                 .into();
             match self
                 .vault

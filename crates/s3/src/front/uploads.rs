@@ -18,7 +18,7 @@ impl Front {
         input: ListPartsInput,
     ) -> Result<S3Response<ListPartsOutput>, Error> {
         let on = self.access.object::<action::ListMultipartUploadParts>(
-            &request.caller,
+            request.caller(),
             &input.bucket,
             &input.key,
         )?;
@@ -87,7 +87,7 @@ impl Front {
     ) -> Result<S3Response<ListMultipartUploadsOutput>, Error> {
         let on = self
             .access
-            .bucket::<action::ListBucketMultipartUploads>(&request.caller, &input.bucket)?;
+            .bucket::<action::ListBucketMultipartUploads>(request.caller(), &input.bucket)?;
         let encoding = Encoding::of(request)?;
         let max = count(request, "max-uploads")?;
         let given = |name: &str| request.query.get(name).filter(|text| !text.is_empty());

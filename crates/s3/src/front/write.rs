@@ -49,7 +49,7 @@ impl Front {
     ) -> Result<S3Response<PutObjectOutput>, Error> {
         let on =
             self.access
-                .object::<action::PutObject>(&request.caller, &input.bucket, &input.key)?;
+                .object::<action::PutObject>(request.caller(), &input.bucket, &input.key)?;
         check_key(&input.key)?;
         let wanted = sse::wanted(&request.headers, request.confidential())?;
         let customer_md5 = match &wanted {
@@ -100,7 +100,7 @@ impl Front {
         let with = Seal {
             algorithm: CHUNK_ALGORITHM,
             key: &new.key.key,
-            place: stream_place(on.bucket(), on.key(), 0),
+            place: stream_place(on.resource().bucket(), on.resource().key(), 0),
             random: &*self.random,
         };
         let sealed = seal(plain, &mut sink, with).await?;
@@ -125,7 +125,12 @@ impl Front {
         };
         let envelope = self
             .envelopes
-            .seal_object(on.bucket(), on.key(), &object, &*self.random)
+            .seal_object(
+                on.resource().bucket(),
+                on.resource().key(),
+                &object,
+                &*self.random,
+            )
             .into();
         let commit = Commit {
             envelope,
@@ -152,9 +157,11 @@ impl Front {
         }
         let (sequence, etag) = match self.vault.head(on).await {
             Ok(record) => {
-                let object = self
-                    .envelopes
-                    .open_object(on.bucket(), on.key(), &record.envelope)?;
+                let object = self.envelopes.open_object(
+                    on.resource().bucket(),
+                    on.resource().key(),
+                    &record.envelope,
+                )?;
                 (Some(record.sequence), Some(object.etag))
             }
             Err(Error::Store(StoreError::NoSuchKey)) => (None, None),
@@ -172,10 +179,10 @@ impl Front {
         wanted: Wanted,
     ) -> Result<NewKey, Error> {
         let settings = self.vault.settings_for_write(on).await?;
-        let default = self.bucket_default(on.bucket(), &settings)?;
+        let default = self.bucket_default(on.resource().bucket(), &settings)?;
         let at = Place {
-            bucket: on.bucket(),
-            key: on.key(),
+            bucket: on.resource().bucket(),
+            key: on.resource().key(),
             id,
         };
         self.keys.create(on.caller(), at, wanted, &default).await

@@ -105,10 +105,10 @@ async fn a_rotated_key_seals_with_new_material_and_opens_the_old() {
     let world = world().await;
     let key = world.kms_key().await;
     put(&world, 0, &key).await.expect(200);
-    let argument = key.parse().unwrap();
+    let argument: KeyArgument = key.parse().unwrap();
     let may = world
         .keyring
-        .authorize::<iam::RotateKeyOnDemand>(&world.caller(), &argument)
+        .authorize::<iam::RotateKeyOnDemand, _>(world.caller(), &argument)
         .await;
     world
         .keyring
@@ -145,11 +145,10 @@ async fn a_disabled_keys_bucket_keys_leave_memory_without_further_requests() {
     let argument: KeyArgument = key.parse().unwrap();
     let may = world
         .keyring
-        .authorize::<iam::GenerateDataKey>(&world.caller(), &argument)
+        .authorize::<iam::GenerateDataKey, _>(world.caller(), &argument)
         .await
         .unwrap();
-    let context = crypto::context::EncryptionContext::new();
-    keys.for_sealing("buc", may, context).await.unwrap();
+    keys.for_sealing("buc", may).await.unwrap();
     keys.settle().await;
     assert_eq!(keys.held(), 1);
     world.disable(&key).await;

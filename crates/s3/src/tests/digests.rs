@@ -48,7 +48,7 @@ where
     let request = request.body(body).unwrap();
     world
         .gateway
-        .serve(request, &Payload::Unsigned, world.caller())
+        .serve(request, &Payload::Unsigned, Arc::clone(&world.context))
         .await
 }
 

@@ -7,10 +7,10 @@ async fn sse_kms_answers_the_full_arn_for_every_way_of_naming_a_key() {
     let world = world().await;
     let arn = world.kms_key().await;
     let id = arn.rsplit('/').next().unwrap().to_owned();
-    let (caller, argument) = (world.caller(), arn.parse().unwrap());
+    let (caller, argument): (_, KeyArgument) = (world.caller(), arn.parse().unwrap());
     let may = world
         .keyring
-        .authorize::<iam::CreateAlias>(&caller, &argument)
+        .authorize::<iam::CreateAlias, _>(caller, &argument)
         .await
         .unwrap();
     world
@@ -112,10 +112,10 @@ async fn errors_of_the_key_service_have_s3s_names() {
         .fails(400, "KMS.DisabledException");
     // The record needs no KMS key.
     world.head("/buc/k").send().await.expect(200);
-    let (caller, argument) = (world.caller(), key.parse().unwrap());
+    let (caller, argument): (_, KeyArgument) = (world.caller(), key.parse().unwrap());
     let may = world
         .keyring
-        .authorize::<iam::ScheduleKeyDeletion>(&caller, &argument)
+        .authorize::<iam::ScheduleKeyDeletion, _>(caller, &argument)
         .await
         .unwrap();
     world

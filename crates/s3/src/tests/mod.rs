@@ -27,7 +27,7 @@ use crypto::store_key::GenerationKey;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use iam::sigv4::Payload;
-use iam::{Caller, Principal, Via};
+use iam::{Caller, Principal, RequestContext, Via};
 use keyring::{KeyArgument, Keyring};
 use parking_lot::Mutex;
 
@@ -107,6 +107,7 @@ struct World {
     keyring: Arc<Keyring>,
     clock: Arc<TestClock>,
     counts: Arc<Counts>,
+    context: Arc<RequestContext>,
     _dir: tempfile::TempDir,
 }
 
@@ -124,6 +125,7 @@ async fn world_over(store: Arc<dyn ObjectStore>, bucket_keys: BucketKeyPolicy) -
     // Fixed, so that a world over the same store reads what an earlier one wrote.
     let root = || GenerationKey::from_secret(SecretBytes::init_with(|key| key.fill(42)));
     let random: Arc<dyn Random> = Arc::new(crypto::random::SystemRandom);
+    let authorizer = Arc::new(iam::Authorizer::new(ACCOUNT.parse().unwrap()));
     let keyring = Keyring::open(keyring::Options {
         store: Arc::new(keyring::store::SqliteStore::open(&dir.path().join("keyring.db")).unwrap()),
         records: root().record_key(keyring::RECORD_LABEL),
@@ -131,7 +133,7 @@ async fn world_over(store: Arc<dyn ObjectStore>, bucket_keys: BucketKeyPolicy) -
         audit: keyring::AuditLog::with_sink(Box::new(NoAudit), 1, 64).unwrap(),
         clock: clock.clone(),
         random: Arc::clone(&random),
-        account: ACCOUNT.parse().unwrap(),
+        authorizer: Arc::clone(&authorizer),
         region: "us-east-1".parse().unwrap(),
         observer: Arc::new(KmsCounts(Arc::clone(&counts))),
     })
@@ -139,7 +141,7 @@ async fn world_over(store: Arc<dyn ObjectStore>, bucket_keys: BucketKeyPolicy) -
     let gateway = Gateway::new(Options {
         store,
         keyring: Arc::clone(&keyring),
-        authorizer: Arc::new(iam::Authorizer::new(ACCOUNT.parse().unwrap())),
+        authorizer,
         clock: clock.clone(),
         random,
         observer: counts.clone(),
@@ -154,6 +156,10 @@ async fn world_over(store: Arc<dyn ObjectStore>, bucket_keys: BucketKeyPolicy) -
         keyring,
         clock,
         counts,
+        context: Arc::new(RequestContext::new(
+            Principal::root(ACCOUNT.parse().unwrap()),
+            "r",
+        )),
         _dir: dir,
     };
     let created = world.put("/buc", "").send().await;
@@ -227,7 +233,7 @@ fn elements(xml: &str, name: &str) -> Vec<String> {
 struct Call<'w> {
     world: &'w World,
     request: http::request::Builder,
-    caller: Caller,
+    context: RequestContext,
     payload: Payload,
     body: Bytes,
     length: Option<u64>,
@@ -235,12 +241,9 @@ struct Call<'w> {
 
 impl World {
     fn call(&self, method: Method, uri: &str, body: impl Into<Bytes>) -> Call<'_> {
-        let mut caller = Caller::new(
-            Principal::root(ACCOUNT.parse().unwrap()),
-            Via::Api,
-            "REQUEST-1",
-        );
-        caller.source = Some("127.0.0.1".parse().unwrap());
+        let principal = Principal::root(ACCOUNT.parse().unwrap());
+        let mut context = RequestContext::new(principal, "REQUEST-1");
+        context.source = Some("127.0.0.1".parse().unwrap());
         let body = body.into();
         Call {
             world: self,
@@ -248,7 +251,7 @@ impl World {
                 .method(method)
                 .uri(uri)
                 .header("host", "localhost:9000"),
-            caller,
+            context,
             payload: Payload::Unsigned,
             length: Some(body.len() as u64),
             body,
@@ -279,7 +282,7 @@ impl World {
     async fn kms_key(&self) -> String {
         let may = self
             .keyring
-            .authorize_account::<iam::CreateKey>(&self.caller())
+            .authorize::<iam::CreateKey, _>(self.caller(), keyring::Account)
             .await
             .unwrap();
         let made = self
@@ -294,13 +297,13 @@ impl World {
         let argument: KeyArgument = key.parse().unwrap();
         let may = self
             .keyring
-            .authorize::<iam::DisableKey>(&self.caller(), &argument)
+            .authorize::<iam::DisableKey, _>(self.caller(), &argument)
             .await;
         self.keyring.disable_key(may.unwrap()).await.unwrap();
     }
 
-    fn caller(&self) -> Caller {
-        Caller::new(Principal::root(ACCOUNT.parse().unwrap()), Via::Api, "r")
+    fn caller(&self) -> Caller<'_> {
+        Caller::new(&self.context, Via::Api)
     }
 
     fn later(&self, by: Duration) {
@@ -340,13 +343,16 @@ impl Call<'_> {
     }
 
     fn from(mut self, source: &str, secure: bool) -> Self {
-        self.caller.source = Some(source.parse().unwrap());
-        self.caller.secure_transport = secure;
+        self.context.source = Some(source.parse().unwrap());
+        self.context.secure_transport = secure;
         self
     }
 
     fn account(mut self, account: &str) -> Self {
-        self.caller.principal = Principal::root(account.parse().unwrap());
+        let mut context =
+            RequestContext::new(Principal::root(account.parse().unwrap()), "REQUEST-1");
+        context.source = self.context.source;
+        self.context = context;
         self
     }
 
@@ -360,7 +366,7 @@ impl Call<'_> {
         let answer = self
             .world
             .gateway
-            .serve(request, &self.payload, self.caller)
+            .serve(request, &self.payload, Arc::new(self.context))
             .await;
         let (head, body) = answer.into_parts();
         let body = body.collect().await.ok().map(|whole| whole.to_bytes());
