@@ -46,7 +46,7 @@ impl Via {
 ///
 /// Shared, never copied: everything that needs it holds the same `Arc`.
 /// ```compile_fail,E0599
-/// fn copy(context: &iam::RequestContext) -> iam::RequestContext {
+/// fn copy(context: iam::RequestContext) -> iam::RequestContext {
 ///     context.clone()
 /// }
 /// ```
