@@ -17,7 +17,7 @@ use iam::{
     AccountId, Arn, Authorized, Authorizer, Caller, Decrypt, Region, Resource, Standing, Via,
 };
 use keyring::{BlobUse, Clock, DataKeyLen, KeyArgument, KeyUse, Keyring, NamedKey, SealedBlob};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
