@@ -30,6 +30,7 @@ mod protocol;
 mod query;
 mod refusal;
 mod service;
+mod spoken;
 pub mod sts;
 mod time;
 mod xml;

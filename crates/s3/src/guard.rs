@@ -391,5 +391,9 @@ fn content_md5(headers: &HeaderMap) -> Result<Option<[u8; 16]>, Error> {
 }
 
 fn chunked_error(error: ChunkedError) -> Error {
-    Error::client(error.status(), error.code(), error.to_string())
+    let status = match error {
+        ChunkedError::Signature => StatusCode::FORBIDDEN,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    Error::client(status, error.code(), error.to_string())
 }

@@ -1,7 +1,11 @@
 //! The bounds of a value that was read, and AWS's way of saying that they were not kept.
 use std::fmt::Display;
 
-use super::{Kind, Length, Pattern, Shape, read::Value};
+use super::{
+    pattern::Pattern,
+    read::Value,
+    shape::{Kind, Length, Shape},
+};
 
 /// AWS names this many and no more.
 const VIOLATIONS_MAX: usize = 10;

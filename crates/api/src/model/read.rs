@@ -7,7 +7,10 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::{Kind, Member, SecretText, Shape};
+use super::{
+    secret_text::SecretText,
+    shape::{Kind, Member, Shape},
+};
 
 /// A value that has the type its shape asks for.
 pub(crate) enum Value<'a> {

@@ -247,13 +247,13 @@ fn walk(shape: &'static Shape, seen: &mut Vec<*const Shape>, see: &mut impl FnMu
     seen.push(shape);
     see(shape);
     match shape.kind {
-        super::Kind::Structure(members) => {
+        super::shape::Kind::Structure(members) => {
             for member in members {
                 walk(member.shape, seen, see);
             }
         }
-        super::Kind::List(element, _) => walk(element, seen, see),
-        super::Kind::Map { key, value, .. } => {
+        super::shape::Kind::List(element, _) => walk(element, seen, see),
+        super::shape::Kind::Map { key, value, .. } => {
             walk(key, seen, see);
             walk(value, seen, see);
         }
@@ -283,7 +283,7 @@ fn every_pattern_of_a_table_can_be_kept() {
     for table in tables() {
         for operation in table.operations {
             walk(operation.input, &mut seen, &mut |shape| {
-                if let super::Kind::Text {
+                if let super::shape::Kind::Text {
                     pattern: Some(pattern),
                     ..
                 } = shape.kind

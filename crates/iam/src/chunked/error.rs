@@ -1,5 +1,4 @@
 //! What is wrong with an `aws-chunked` body.
-use http::StatusCode;
 
 /// A body that is not what its head announced. Always the client's fault (or somebody's between).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -44,14 +43,6 @@ impl ChunkedError {
             Self::Incomplete => "IncompleteBody",
             Self::Head(_) => "InvalidRequest",
             Self::Trailer => "MalformedTrailerError",
-        }
-    }
-
-    /// S3's status.
-    pub fn status(&self) -> StatusCode {
-        match self {
-            Self::Signature => StatusCode::FORBIDDEN,
-            _ => StatusCode::BAD_REQUEST,
         }
     }
 }
