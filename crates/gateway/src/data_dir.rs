@@ -30,6 +30,10 @@ impl Paths<'_> {
     }
     /// Whether anything was stored here that is sealed under a store key, or may be.
     pub(crate) fn hold_data(&self) -> bool {
+        self.catalogue().try_exists().unwrap_or(true) || self.hold_more_than_the_catalogue()
+    }
+    /// Whether anything is here that is made after the catalogue: then a catalogue that is not here was lost.
+    pub(crate) fn hold_more_than_the_catalogue(&self) -> bool {
         let database = self.keyring().join("keyring.db");
         let parts = [
             self.credentials(),
@@ -40,6 +44,9 @@ impl Paths<'_> {
         ];
         // What cannot be looked at counts as there: nothing is made beside it.
         parts.iter().any(|part| part.try_exists().unwrap_or(true))
+    }
+    pub(crate) fn catalogue(&self) -> PathBuf {
+        self.0.join("catalogue.db")
     }
     pub(crate) fn keyring(&self) -> PathBuf {
         self.0.join("keyring")

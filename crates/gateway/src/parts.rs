@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use api::Backends;
+use catalogue::sqlite::SqliteCatalogue;
+use catalogue::{Catalogue, StoreId};
 use crypto::random::{Random, SystemRandom};
 use iam::identity::SingleCredential;
 use iam::sigv4::{Options as SigV4Options, Verifier};
@@ -37,11 +39,13 @@ pub(crate) struct Parts {
     pub(crate) nbd: nbd::Server,
     /// Where objects are; to be closed last.
     pub(crate) objects: Arc<LocalStore>,
+    /// What exists.
+    pub(crate) catalogue: Arc<dyn Catalogue>,
 }
 
 impl Parts {
-    /// Opens what the data directory holds, or makes it on the first start. Blocks.
-    pub(crate) fn open(
+    /// Opens what the data directory holds, or makes it on the first start. Blocks the thread that polls it.
+    pub(crate) async fn open(
         config: &Config,
         data_dir: &DataDir,
         store_key: &StoreKey,
@@ -54,6 +58,8 @@ impl Parts {
         let authorizer = Arc::new(Authorizer::new(account));
         let paths = data_dir.paths();
 
+        // First of all that a store key seals: what is made after it says whether one that is missing was lost.
+        let catalogue = open_catalogue(data_dir, store_key).await?;
         data_dir.make("keyring")?;
         let store = Arc::new(SqliteStore::open(&paths.keyring().join("keyring.db"))?);
         let records = |label| store_key.record_key_without_generation(label);
@@ -129,8 +135,36 @@ impl Parts {
             aws,
             nbd,
             objects,
+            catalogue,
         })
     }
+}
+
+/// The catalogue of this store; made on the first start, and never beside what belongs to one that was lost.
+async fn open_catalogue(
+    data_dir: &DataDir,
+    store_key: &StoreKey,
+) -> anyhow::Result<Arc<dyn Catalogue>> {
+    let path = data_dir.paths().catalogue();
+    let store = StoreId(*store_key.store().as_bytes());
+    let mut options = catalogue::sqlite::Options::new(&path);
+    if !data_dir.paths().hold_more_than_the_catalogue() {
+        options.create = Some(store);
+    } else if !path.try_exists()? {
+        anyhow::bail!(
+            "{} is missing, and this data directory needs it: restore it from a backup of the same directory",
+            path.display()
+        );
+    }
+    let catalogue =
+        SqliteCatalogue::open(options).with_context(|| format!("catalogue {}", path.display()))?;
+    let found = catalogue.store_id().await?;
+    anyhow::ensure!(
+        found == store,
+        "{} is the catalogue of another store: restore the one that belongs to this data directory",
+        path.display()
+    );
+    Ok(Arc::new(catalogue))
 }
 
 /// The one verifier, which knows the account's root user.

@@ -141,13 +141,14 @@ async fn serve(
 
     let root_key = root_key::provider(&config.root_key, data_dir.paths(), passphrase)?;
     let store_key = root_key::open(&data_dir, Arc::clone(&root_key)).await?;
-    let parts = Parts::open(&config, &data_dir, &store_key, &metrics)?;
+    let parts = Parts::open(&config, &data_dir, &store_key, &metrics).await?;
     let nbd_unix = bind_nbd_socket(&data_dir)?;
     let Parts {
         keyring,
         aws,
         nbd,
         objects,
+        catalogue,
     } = parts;
     let _ = admin_parts.keyring.set(Arc::clone(&keyring));
     write_private(
@@ -218,6 +219,7 @@ async fn serve(
     sweeper.abort();
     reviewer.abort();
     objects.close().await;
+    drop(catalogue);
     let _ = admin_stop.send(true);
     let _ = admin.await;
     let _ = std::fs::remove_file(data_dir.paths().nbd_socket());
