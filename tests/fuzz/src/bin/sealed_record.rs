@@ -2,8 +2,8 @@
 #![no_main]
 
 use crypto::random::SeededRandom;
-use crypto::store_key::GenerationKey;
 use crypto::secret::SecretBytes;
+use crypto::store_key::GenerationKey;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
