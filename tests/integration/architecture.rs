@@ -151,15 +151,22 @@ const CIRCLES: [(&str, &[&str]); 7] = [
         ],
     ),
     ("api", &["kms/cryptographic.rs", "kms/mod.rs"]),
+    ("audit", &["lib.rs", "segment.rs", "writer.rs"]),
     (
-        "keyring",
-        &["audit/mod.rs", "audit/segment.rs", "audit/writer.rs"],
+        "catalogue",
+        &[
+            "sqlite/connection.rs",
+            "sqlite/creation.rs",
+            "sqlite/mod.rs",
+            "sqlite/reader.rs",
+            "sqlite/renewal.rs",
+            "sqlite/writer.rs",
+        ],
     ),
     (
         "keyring",
         &["error.rs", "key.rs", "metadata.rs", "root.rs", "vault.rs"],
     ),
-    ("keyring", &["keyring.rs", "trail.rs"]),
     (
         "s3",
         &[
