@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
 
-use super::Options;
+use super::options::Options;
 use crate::{CatalogueError, StoreId};
 
 /// `PRAGMA application_id`: `SGCT`, a Sealgate catalogue.

@@ -5,8 +5,8 @@ use std::{io, path::Path, sync::Arc, time::Duration};
 use host::{File, Mode, private};
 
 use super::{
-    Options,
     connection::{self, APPLICATION_ID, FORMAT, failed, io},
+    options::Options,
 };
 use crate::{CatalogueError, StoreId};
 

@@ -16,27 +16,25 @@
 
 mod connection;
 mod creation;
+mod options;
 mod reader;
 mod renewal;
+mod shared;
 mod writer;
 
-use std::{
-    path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
-    thread::JoinHandle,
-    time::Duration,
-};
+use std::{sync::Arc, thread::JoinHandle, time::Duration};
 
 use async_trait::async_trait;
-use host::{Disk, OsDisk, private};
 use parking_lot::Mutex;
 use rusqlite::Connection;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     Batch, Catalogue, CatalogueError, Changes, Key, Page, Record, Scope, Sequence, StoreId, Table,
     limits,
 };
+pub use options::Options;
+use shared::Shared;
 use writer::Task;
 
 /// Batches that wait at most, and looks; more make their callers wait.
@@ -45,51 +43,6 @@ const QUEUE_LEN: usize = 64;
 const READERS: usize = 2;
 /// How long a waiter trusts that no other process has committed.
 const POLL_EVERY: Duration = Duration::from_millis(150);
-
-/// How to open a catalogue.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The file. Its folder must exist.
-    pub path: PathBuf,
-    /// Makes the file with this id if it is not there. `None`: it must be.
-    pub create: Option<StoreId>,
-    /// Changes kept for followers, at least [`limits::BATCH_STEPS_MAX`]. All handles should agree.
-    pub changes_kept: u64,
-    /// How long another process may hold things up before a call is [`CatalogueError::Unavailable`].
-    pub patience: Duration,
-    /// The name of a VFS registered with SQLite; `None` is its own.
-    pub vfs: Option<String>,
-    /// Whether this handle is the only one, everything runs on one connection, and no shared memory is needed.
-    pub exclusive: bool,
-    /// Where the files beside the database are made and renamed: the same file system as the VFS's.
-    pub disk: Arc<dyn Disk>,
-}
-
-impl Options {
-    /// A file on the operating system's disk, which is not made if it is missing.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self {
-            path: path.into(),
-            create: None,
-            changes_kept: limits::CHANGES_KEPT,
-            patience: Duration::from_secs(5),
-            vfs: None,
-            exclusive: false,
-            disk: Arc::new(OsDisk),
-        }
-    }
-
-    /// The path with `suffix` after its name.
-    fn beside(&self, suffix: &str) -> PathBuf {
-        let mut name = self.path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    }
-
-    fn folder(&self) -> &Path {
-        private::folder_of(&self.path)
-    }
-}
 
 /// A handle of the embedded catalogue. Dropped, it finishes what was queued and joins its threads, which blocks for
 /// as long as a sync takes.
@@ -105,47 +58,6 @@ pub struct SqliteCatalogue {
 struct Queues {
     writer: mpsc::Sender<Task>,
     readers: mpsc::Sender<Task>,
-}
-
-/// What the threads and the handle share.
-#[derive(Debug)]
-struct Shared {
-    options: Options,
-    store_id: StoreId,
-    /// Why the handle has stopped.
-    stopped: OnceLock<String>,
-    /// The last sequence that this handle committed or saw.
-    sequence: watch::Sender<Sequence>,
-}
-
-impl Shared {
-    fn serving(&self) -> Result<(), CatalogueError> {
-        match self.stopped.get() {
-            Some(why) => Err(CatalogueError::Stopped(why.clone())),
-            None => Ok(()),
-        }
-    }
-
-    /// Lets nothing more be answered, and leaves a mark for whoever opens the file next.
-    fn stop(&self, why: String) {
-        if self.stopped.set(why.clone()).is_err() {
-            return;
-        }
-        // At best: the disk has just failed. Without the mark, the log that was left behind tells.
-        let mark = self.options.beside(renewal::FAILED);
-        let _ = private::replace(&*self.options.disk, &mark, why.as_bytes());
-        // Waiters look again, and find it stopped.
-        self.sequence.send_modify(|_| {});
-    }
-
-    /// Tells waiters of this process.
-    fn committed(&self, sequence: Sequence) {
-        self.sequence.send_if_modified(|seen| {
-            let newer = sequence > *seen;
-            *seen = sequence.max(*seen);
-            newer
-        });
-    }
 }
 
 impl SqliteCatalogue {
@@ -170,12 +82,7 @@ impl SqliteCatalogue {
         }
         drop(lock);
 
-        let shared = Arc::new(Shared {
-            options,
-            store_id,
-            stopped: OnceLock::new(),
-            sequence: watch::Sender::new(sequence),
-        });
+        let shared = Arc::new(Shared::new(options, store_id, sequence));
         let (writer, tasks) = mpsc::channel(QUEUE_LEN);
         let machine = writer::Machine::new(connection, shared.clone());
         let mut threads = vec![start("catalogue-write", move || machine.run(tasks))?];
@@ -370,9 +277,9 @@ mod tests {
             assert!(matches!(error, CatalogueError::Stopped(_)), "{error}");
         }
         drop(handle);
-        assert!(options.beside(renewal::FAILED).exists());
+        assert!(options.beside(options::FAILED).exists());
         let handle = SqliteCatalogue::open(options.clone()).unwrap();
         assert_eq!(handle.sequence().await.unwrap(), Sequence(0));
-        assert!(!options.beside(renewal::FAILED).exists());
+        assert!(!options.beside(options::FAILED).exists());
     }
 }

@@ -14,14 +14,12 @@ use host::{Mode, private};
 use rusqlite::Connection;
 
 use super::{
-    Options,
     connection::{self, connect, failed, identify, io},
     creation::{self, remove_if_there},
+    options::{FAILED, Options},
 };
 use crate::CatalogueError;
 
-/// The mark that a handle leaves when a sync has failed.
-pub(super) const FAILED: &str = ".failed";
 /// A whole copy that is to take the file's place.
 const RENEWED: &str = ".renewed";
 const LOG: &str = "-wal";

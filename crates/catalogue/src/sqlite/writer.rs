@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, ErrorCode, params};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Shared, connection::failed};
+use super::{connection::failed, shared::Shared};
 use crate::{Batch, CatalogueError, Expect, Key, Sequence, Table, Write};
 
 /// Batches in one transaction at most; bounds the answer time of the first.
@@ -410,12 +410,11 @@ fn written(batch: &Batch) -> usize {
 #[cfg(test)]
 mod tests {
     use crypto::{random::SeededRandom, record::SealedRecord, store_key::GenerationKey};
-    use tokio::sync::watch;
 
     use super::*;
     use crate::{
         Scope, StoreId,
-        sqlite::{Options, reader, renewal},
+        sqlite::{options::Options, reader, renewal},
     };
 
     const TABLE: Table = Table::new("t");
@@ -424,12 +423,7 @@ mod tests {
         let mut options = Options::new(dir.join("catalogue.db"));
         options.create = Some(StoreId([1; 16]));
         let connection = renewal::open(&options).unwrap();
-        let shared = Shared {
-            options,
-            store_id: StoreId([1; 16]),
-            stopped: std::sync::OnceLock::new(),
-            sequence: watch::Sender::new(Sequence(0)),
-        };
+        let shared = Shared::new(options, StoreId([1; 16]), Sequence(0));
         Machine::new(connection, Arc::new(shared))
     }
 
