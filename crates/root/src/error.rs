@@ -102,9 +102,6 @@ pub enum RootError {
     /// An earlier change of the header failed, and whether it took place is not known until the store is opened anew.
     #[error("an earlier change of the root header failed: restart before changing it again")]
     Unknown,
-    /// A rotation of the store key is running: finish it first.
-    #[error("the store key is being rotated: finish that first (sealgate root rotate --store-key)")]
-    Rotating,
     /// The store key was rotated 2^32 times.
     #[error("the store key has no generation left")]
     Exhausted,

@@ -19,6 +19,15 @@ pub fn root_header(data: &[u8]) {
     }
 }
 
+/// A kept pass of a rotation: what is read is written the same.
+pub fn rotation_pass(data: &[u8]) {
+    if let Some(pass) = crate::Pass::decode(data)
+        && !data.is_empty()
+    {
+        assert_eq!(pass.encode(), data);
+    }
+}
+
 /// A root header whose checksum is made to match, so that the fields behind it are reached.
 pub fn checked_root_header(data: &[u8]) {
     use sha2::{Digest as _, Sha256};

@@ -13,6 +13,7 @@ use crate::{
     header::{Header, ReadHeader, Wrap},
     header_file::{Found, HeaderFile},
     id::{RootKeyId, StoreId},
+    pass::{Advanced, Pass},
     provider::{Kind, RootKeyProvider},
     reseal::Reseal,
 };
@@ -307,43 +308,46 @@ impl Rotation {
         self.from
     }
 
-    /// Re-seals every record of `owners`, who must be all there are, and ends the rotation: the old generation is
-    /// forgotten once a whole pass found nothing under it. `progress` is called after each page with the owner's name
-    /// and the records re-sealed so far. May be cancelled anywhere and begun again.
+    /// Re-seals the page that `pass` is at, of `owners`, who must be all there are, and ends the rotation once a whole
+    /// pass found nothing: the old generation is forgotten then. The same call goes on after a kill, from the pass
+    /// that was kept last, or from the first: what was done twice finds less to do.
+    ///
+    /// Dropped while it ends the rotation, it is not known whether it ended, until the store is opened anew.
+    pub async fn advance(
+        &self,
+        owners: &[Arc<dyn Reseal>],
+        pass: Pass,
+    ) -> Result<Advanced, RootError> {
+        // A record sealed before the rotation and committed behind the pass would be lost with its generation.
+        self.key.generations.settled().await;
+        let advanced = pass.page(owners).await?;
+        if matches!(advanced, Advanced::Finished) {
+            self.finish().await?;
+        }
+        Ok(advanced)
+    }
+
+    /// [`advance`](Self::advance)s to the end. `progress` is called after each page with the records re-sealed so far.
+    /// May be cancelled anywhere and begun again.
     pub async fn run(
         self,
         owners: &[Arc<dyn Reseal>],
-        progress: &(dyn Fn(&str, u64) + Send + Sync),
+        progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<(), RootError> {
-        // A record sealed before the rotation and committed behind the pass would be lost with its generation.
-        self.key.generations.settled().await;
-        let mut total = 0;
+        let (mut total, mut pass) = (0, Pass::default());
         loop {
-            let mut resealed = 0;
-            for owner in owners {
-                let mut after: Option<Vec<u8>> = None;
-                loop {
-                    let page = owner.reseal(after.as_deref()).await;
-                    let page = page.map_err(|source| RootError::Reseal {
-                        owner: owner.name().to_owned(),
-                        source,
-                    })?;
-                    resealed += page.resealed;
-                    total += page.resealed;
-                    progress(owner.name(), total);
-                    match page.next {
-                        Some(next) => after = Some(next),
-                        None => break,
-                    }
+            match self.advance(owners, pass).await? {
+                Advanced::Page { next, resealed } => {
+                    total += resealed;
+                    progress(total);
+                    pass = next;
                 }
-            }
-            if resealed == 0 {
-                return self.finish().await;
+                Advanced::Finished => return Ok(()),
             }
         }
     }
 
-    async fn finish(self) -> Result<(), RootError> {
+    async fn finish(&self) -> Result<(), RootError> {
         let mut keeper = self.key.header.lock().await;
         keeper.check()?;
         let current = Arc::clone(&self.key.generations.live().current);

@@ -75,7 +75,7 @@ async fn store(dir: &Path) -> Rows {
 
 async fn reseal(key: &StoreKey, table: &Arc<Table>) -> Result<(), RootError> {
     let owners = [Arc::clone(table) as Arc<dyn Reseal>];
-    key.rotate().await?.run(&owners, &|_, _| {}).await
+    key.rotate().await?.run(&owners, &|_| {}).await
 }
 
 /// Runs `step` on copies of the directory that `prepare` fills, killed after every number of changes until it is not
@@ -316,7 +316,7 @@ async fn both_generations_open_while_records_are_sealed_again_and_the_old_one_do
     table.put(7);
     table.check();
     let owners = [Arc::clone(&table) as Arc<dyn Reseal>];
-    rotation.run(&owners, &|_, _| {}).await.unwrap();
+    rotation.run(&owners, &|_| {}).await.unwrap();
     table.check();
     let error = table
         .key
@@ -343,7 +343,7 @@ async fn the_pass_waits_for_a_record_that_was_sealed_before_the_rotation_and_is_
     let rotation = key.rotate().await.unwrap();
     let pass = tokio::spawn(async move {
         let owners = [owner as Arc<dyn Reseal>];
-        let progress = move |_: &str, _| *pages.lock().unwrap() = true;
+        let progress = move |_| *pages.lock().unwrap() = true;
         rotation.run(&owners, &progress).await
     });
     for _ in 0..100 {
