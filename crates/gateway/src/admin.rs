@@ -13,7 +13,11 @@ use crate::metrics::Metrics;
 
 /// Whether the server can serve.
 #[derive(Debug, Default)]
-pub(crate) struct Readiness(AtomicU8);
+pub(crate) struct Readiness {
+    state: AtomicU8,
+    /// The first part that stopped for good.
+    stopped: OnceLock<&'static str>,
+}
 
 /// What `/readyz` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,11 +33,16 @@ pub(crate) enum State {
 
 impl Readiness {
     pub(crate) fn set(&self, state: State) {
-        self.0.store(state as u8, Ordering::Release);
+        self.state.store(state as u8, Ordering::Release);
+    }
+
+    /// Says that `part` has stopped and needs a restart. One is named; the log has all.
+    pub(crate) fn part_stopped(&self, part: &'static str) {
+        let _ = self.stopped.set(part);
     }
 
     fn state(&self) -> State {
-        match self.0.load(Ordering::Acquire) {
+        match self.state.load(Ordering::Acquire) {
             0 => State::Starting,
             1 => State::Ready,
             _ => State::Draining,
@@ -87,7 +96,14 @@ impl Admin {
                             "no key can be used: see the log\n",
                         )
                     }
-                    _ => text(StatusCode::OK, "ready\n"),
+                    _ => match self.readiness.stopped.get() {
+                        Some(part) => plain(
+                            StatusCode::SERVICE_UNAVAILABLE,
+                            "text/plain; charset=utf-8",
+                            format!("{part} have stopped: see the log, and restart\n").into(),
+                        ),
+                        None => text(StatusCode::OK, "ready\n"),
+                    },
                 },
                 State::Starting => text(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
                 State::Draining => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
@@ -131,5 +147,21 @@ mod tests {
         assert_eq!(status("/metrics"), 200);
         assert_eq!(status("/"), 404);
         assert_eq!(admin.answer(&Method::POST, "/metrics").status(), 405);
+    }
+
+    #[tokio::test]
+    async fn readyz_names_a_part_that_has_stopped() {
+        let admin = Admin {
+            metrics: Arc::new(Metrics::new().unwrap()),
+            readiness: Arc::default(),
+            keyring: OnceLock::new(),
+        };
+        admin.readiness.set(State::Ready);
+        admin.readiness.part_stopped("jobs");
+        let answer = admin.answer(&Method::GET, "/readyz");
+        assert_eq!(answer.status(), 503);
+        let body = http_body_util::BodyExt::collect(answer.into_body()).await;
+        assert!(body.unwrap().to_bytes().starts_with(b"jobs have stopped"));
+        assert_eq!(admin.answer(&Method::GET, "/healthz").status(), 200);
     }
 }

@@ -7,6 +7,7 @@
 
 mod admin;
 mod aws;
+mod background;
 mod cli;
 mod client;
 mod commands;

@@ -85,6 +85,63 @@ impl Outcome {
     }
 }
 
+/// What is counted of jobs. Kinds are the program's own, outcomes a fixed set.
+#[derive(Debug)]
+struct JobFamilies {
+    running: IntGaugeVec,
+    steps: IntCounterVec,
+    units: IntCounterVec,
+    retries: IntCounterVec,
+    ended: IntCounterVec,
+    up: IntGauge,
+}
+
+impl JobFamilies {
+    fn new() -> prometheus::Result<Self> {
+        let counter = |name, help| IntCounterVec::new(Opts::new(name, help), &["kind"]);
+        Ok(Self {
+            running: IntGaugeVec::new(
+                Opts::new("sealgate_jobs_running", "Jobs that this process works on."),
+                &["kind"],
+            )?,
+            steps: counter("sealgate_job_steps_total", "Steps of jobs that ended well.")?,
+            units: counter(
+                "sealgate_job_units_total",
+                "Units (the kind's own, such as records) that jobs advanced by.",
+            )?,
+            retries: counter(
+                "sealgate_job_retries_total",
+                "Steps of jobs that failed and are tried again.",
+            )?,
+            ended: IntCounterVec::new(
+                Opts::new(
+                    "sealgate_jobs_ended_total",
+                    "Jobs that ended, by outcome (done, failed, cancelled).",
+                ),
+                &["kind", "outcome"],
+            )?,
+            up: IntGauge::new(
+                "sealgate_jobs_up",
+                "1 while jobs are worked on; 0 before the start, and for good after an error that ended it.",
+            )?,
+        })
+    }
+
+    fn register(&self, registry: &Registry) -> prometheus::Result<()> {
+        let families: [Box<dyn Collector>; 6] = [
+            Box::new(self.running.clone()),
+            Box::new(self.steps.clone()),
+            Box::new(self.units.clone()),
+            Box::new(self.retries.clone()),
+            Box::new(self.ended.clone()),
+            Box::new(self.up.clone()),
+        ];
+        families
+            .into_iter()
+            .try_for_each(|family| registry.register(family))
+    }
+}
+
 /// All families. Cheap to share behind an `Arc`; every method is wait-free but for a short map look-up.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -99,6 +156,7 @@ pub(crate) struct Metrics {
     pub(crate) nbd_connections: IntGauge,
     pub(crate) aws_connections: IntGauge,
     pub(crate) rejected_connections: IntCounter,
+    jobs: JobFamilies,
     state: IntGaugeVec,
 }
 
@@ -140,6 +198,7 @@ impl Metrics {
             nbd_connections: IntGauge::new("sealgate_nbd_connections", "Open NBD connections.")?,
             aws_connections: IntGauge::new("sealgate_aws_connections", "Open connections to the AWS endpoint.")?,
             rejected_connections: IntCounter::new("sealgate_nbd_connections_refused_total", "NBD connections closed at once because as many were open as may be.")?,
+            jobs: JobFamilies::new()?,
             state: IntGaugeVec::new(Opts::new("sealgate_build_info", "Always 1; the version is in the label."), &["version"])?,
             registry,
         };
@@ -159,6 +218,7 @@ impl Metrics {
         for family in families {
             metrics.registry.register(family)?;
         }
+        metrics.jobs.register(&metrics.registry)?;
         metrics.registry.register(Box::new(
             prometheus::process_collector::ProcessCollector::for_self(),
         ))?;
@@ -226,6 +286,38 @@ impl Metrics {
         self.cache
             .with_label_values(&[cache, if hit { "hit" } else { "miss" }])
             .inc();
+    }
+
+    /// Work on a job of `kind` began.
+    pub(crate) fn job_started(&self, kind: &str) {
+        self.jobs.running.with_label_values(&[kind]).inc();
+    }
+
+    /// A job's step ended and advanced it by so many units.
+    pub(crate) fn job_advanced(&self, kind: &str, units: u64) {
+        self.jobs.steps.with_label_values(&[kind]).inc();
+        self.jobs.units.with_label_values(&[kind]).inc_by(units);
+    }
+
+    /// A job's step failed and will be tried again.
+    pub(crate) fn job_retried(&self, kind: &str) {
+        self.jobs.retries.with_label_values(&[kind]).inc();
+    }
+
+    /// Work on a job stopped: for good with `outcome`, else for now.
+    pub(crate) fn job_stopped(&self, kind: &str, outcome: Option<&str>) {
+        self.jobs.running.with_label_values(&[kind]).dec();
+        if let Some(outcome) = outcome {
+            self.jobs.ended.with_label_values(&[kind, outcome]).inc();
+        }
+    }
+
+    /// Whether jobs are worked on. Those that were when it ended are not any more.
+    pub(crate) fn jobs_up(&self, up: bool) {
+        self.jobs.up.set(i64::from(up));
+        if !up {
+            self.jobs.running.reset();
+        }
     }
 
     /// Handles on one operation's counters, for a path too hot for look-ups by label.
@@ -323,6 +415,12 @@ mod tests {
         );
         metrics.kms_request("Decrypt", "s3", "ok", Duration::from_millis(1));
         metrics.cache("bucket_key", true);
+        metrics.jobs_up(true);
+        metrics.job_started("reseal");
+        metrics.job_started("reseal");
+        metrics.job_advanced("reseal", 9);
+        metrics.job_retried("reseal");
+        metrics.job_stopped("reseal", Some("done"));
         let text = String::from_utf8(metrics.render().unwrap().0).unwrap();
         for line in [
             r#"sealgate_requests_total{front="s3",operation="PutObject",outcome="client_error"} 1"#,
@@ -333,6 +431,12 @@ mod tests {
             r#"sealgate_kms_requests_total{caller="s3",operation="Decrypt",outcome="ok"} 1"#,
             r#"sealgate_cache_requests_total{cache="bucket_key",result="hit"} 1"#,
             "sealgate_nbd_connections 0",
+            "sealgate_jobs_up 1",
+            r#"sealgate_jobs_running{kind="reseal"} 1"#,
+            r#"sealgate_job_steps_total{kind="reseal"} 1"#,
+            r#"sealgate_job_units_total{kind="reseal"} 9"#,
+            r#"sealgate_job_retries_total{kind="reseal"} 1"#,
+            r#"sealgate_jobs_ended_total{kind="reseal",outcome="done"} 1"#,
             "process_open_fds",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

@@ -41,6 +41,33 @@ impl s3::Observer for ObjectRequests {
     }
 }
 
+/// Counts what jobs do.
+#[derive(Debug)]
+pub(crate) struct JobSteps(pub(crate) Arc<Metrics>);
+
+impl jobs::Observer for JobSteps {
+    fn started(&self, kind: &'static str) {
+        self.0.job_started(kind);
+    }
+
+    fn advanced(&self, kind: &'static str, units: u64) {
+        self.0.job_advanced(kind, units);
+    }
+
+    fn retried(&self, kind: &'static str) {
+        self.0.job_retried(kind);
+    }
+
+    fn stopped(&self, kind: &'static str, outcome: Option<&jobs::Outcome>) {
+        let outcome = outcome.map(|outcome| match outcome {
+            jobs::Outcome::Done => "done",
+            jobs::Outcome::Failed(_) => "failed",
+            jobs::Outcome::Cancelled => "cancelled",
+        });
+        self.0.job_stopped(kind, outcome);
+    }
+}
+
 /// Counts NBD connections and requests. Counters are resolved once: this is the hottest path there is.
 #[derive(Debug)]
 pub(crate) struct BlockRequests {

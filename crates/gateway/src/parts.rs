@@ -6,11 +6,12 @@ use std::time::Duration;
 use anyhow::Context;
 use api::Backends;
 use catalogue::sqlite::SqliteCatalogue;
-use catalogue::{Catalogue, StoreId};
+use catalogue::{Catalogue, Scope, StoreId};
 use crypto::random::{Random, SystemRandom};
 use iam::identity::SingleCredential;
 use iam::sigv4::{Options as SigV4Options, Verifier};
 use iam::{AccountId, Authorizer, Credential, Principal, Region, SecretAccessKey};
+use jobs::Jobs;
 use keyring::store::SqliteStore;
 use keyring::{AuditLog, AuditOptions, Clock, Keyring, SystemClock};
 use root::StoreKey;
@@ -19,6 +20,7 @@ use s3::store::local::LocalStore;
 use volume::Volumes;
 
 use crate::aws::Aws;
+use crate::background;
 use crate::config::Config;
 use crate::credentials::RootCredentials;
 use crate::data_dir::DataDir;
@@ -41,6 +43,8 @@ pub(crate) struct Parts {
     pub(crate) objects: Arc<LocalStore>,
     /// What exists.
     pub(crate) catalogue: Arc<dyn Catalogue>,
+    /// Long work.
+    pub(crate) jobs: Arc<Jobs>,
 }
 
 impl Parts {
@@ -108,6 +112,17 @@ impl Parts {
             },
             virtual_host_domains: Vec::new(),
         });
+        let scope = Scope {
+            account: account.to_string(),
+            region: region.to_string(),
+        };
+        let jobs = background::jobs(
+            Arc::clone(&catalogue),
+            store_key.clone(),
+            scope,
+            metrics,
+            Vec::new(),
+        );
         let nbd = nbd_server(
             config,
             metrics,
@@ -136,6 +151,7 @@ impl Parts {
             nbd,
             objects,
             catalogue,
+            jobs,
         })
     }
 }

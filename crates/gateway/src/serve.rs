@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use volume::Volumes;
 
 use crate::admin::{Admin, Readiness, State};
+use crate::background;
 use crate::commands;
 use crate::config::Config;
 use crate::data_dir::{DataDir, Paths, Runtime, write_private};
@@ -149,6 +150,7 @@ async fn serve(
         nbd,
         objects,
         catalogue,
+        jobs,
     } = parts;
     let _ = admin_parts.keyring.set(Arc::clone(&keyring));
     write_private(
@@ -162,6 +164,7 @@ async fn serve(
         open: Some(metrics.aws_connections.clone()),
         ..limits(config.aws.connections_max)
     };
+    let jobs_stopped = stopped.clone();
     let aws = tokio::spawn(listener::serve(
         listeners.aws,
         aws_limits,
@@ -177,6 +180,12 @@ async fn serve(
     }
     let sweeper = tokio::spawn(sweep_keys(keyring));
     let reviewer = tokio::spawn(review_attachments(volumes));
+    let worker = tokio::spawn(background::work(
+        jobs,
+        jobs_stopped,
+        Arc::clone(&metrics),
+        Arc::clone(&readiness),
+    ));
     // Said only now: a start that is refused says why, and nothing else.
     if memory == LockedMemory::Unlocked {
         tracing::warn!(
@@ -200,8 +209,10 @@ async fn serve(
     );
     let _ = stop.send(true);
     let drain = async {
-        let (_, drained) = tokio::join!(
+        // Jobs end with the step they are in given up, and their leases given back.
+        let (_, _, drained) = tokio::join!(
             aws,
+            worker,
             nbd.shutdown(Duration::from_secs(config.process.drain_seconds))
         );
         if drained.cut > 0 {
