@@ -26,6 +26,7 @@ mod observer;
 mod queue;
 mod rate;
 mod record;
+mod reseal;
 mod run;
 mod work;
 
@@ -34,4 +35,5 @@ pub use job::{Job, JobId, NewJob, Outcome, Progress, ServicePrincipal, State};
 pub use observer::{NoObserver, Observer};
 pub use queue::{JobPage, Jobs, Options};
 pub use rate::RateLimit;
+pub use reseal::owners;
 pub use work::{Advance, Step, Work};

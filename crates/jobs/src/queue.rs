@@ -241,24 +241,32 @@ impl Jobs {
     pub(crate) async fn put(&self, stored: &mut Stored) -> Result<Written, JobError> {
         stored.record.updated = millis(self.clock.now());
         let expect = Expect::Version(stored.version);
-        let sealing = self.vault.records.sealing();
-        let sealed = self
-            .vault
-            .seal(&sealing, stored.id, expect.next_version(), &stored.record);
-        let mut batch = Batch::new().put(TABLE, self.vault.key(stored.id), expect, sealed);
-        if stored.record.ended.is_some() {
-            let subject = self.subject(&stored.record.kind, &stored.record.subject);
-            // Made once and never changed: its version is 1.
-            batch = batch.erase(SUBJECTS, subject, 1);
-        }
-        match self.catalogue.commit(batch).await {
-            Ok(_) => {
-                stored.version = expect.next_version();
-                Ok(Written::Yes)
+        for _ in 0..RACES_MAX {
+            let mut erased = None;
+            if stored.record.ended.is_some() {
+                let subject = self.subject(&stored.record.kind, &stored.record.subject);
+                // Looked up each time: a rotation of the store key may write it again at any moment.
+                erased = self.catalogue.get(SUBJECTS, &subject).await?;
             }
-            Err(CatalogueError::Conflict { .. }) => Ok(Written::Lost),
-            Err(error) => Err(error.into()),
+            // Held until the commit has ended, as in `submit`.
+            let sealing = self.vault.records.sealing();
+            let next = expect.next_version();
+            let sealed = self.vault.seal(&sealing, stored.id, next, &stored.record);
+            let mut batch = Batch::new().put(TABLE, self.vault.key(stored.id), expect, sealed);
+            if let Some(subject) = erased {
+                batch = batch.erase(SUBJECTS, subject.key, subject.version);
+            }
+            match self.catalogue.commit(batch).await {
+                Ok(_) => {
+                    stored.version = next;
+                    return Ok(Written::Yes);
+                }
+                Err(CatalogueError::Conflict { table, .. }) if table == SUBJECTS => {}
+                Err(CatalogueError::Conflict { .. }) => return Ok(Written::Lost),
+                Err(error) => return Err(error.into()),
+            }
         }
+        Ok(Written::Lost)
     }
 
     /// Writes a change of a job that this process has leased, also if somebody cancelled the job meanwhile.

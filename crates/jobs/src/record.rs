@@ -130,6 +130,7 @@ impl Vault {
         id: JobId,
     ) -> catalogue::SealedRecord {
         let contents = [&[FORMAT], id.as_bytes().as_slice()].concat();
+        // The first: only a rotation of the store key writes it again.
         sealing.seal(&key.place(SUBJECTS, 1), &contents, self.random.as_ref())
     }
 

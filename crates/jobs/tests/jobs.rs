@@ -507,3 +507,39 @@ async fn a_failure_of_the_catalogue_at_any_commit_loses_no_step_and_no_job() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn jobs_go_on_and_end_while_the_store_key_is_rotated_under_them() {
+    let world = World::new().await;
+    let work = Arc::new(Count::default());
+    let process = world.process(&work).run();
+    let submit = async |subject: String| process.jobs.submit(count_to(20, &subject)).await.unwrap();
+    let mut jobs = Vec::new();
+    for subject in 0..20 {
+        jobs.push(submit(subject.to_string()).await);
+    }
+    let random: Arc<dyn crypto::random::Random> = Arc::new(SeededRandom::new(5));
+    let owners = jobs::owners(&world.catalogue, &world.store_key, &random);
+    for generation in 2..5 {
+        let rotation = world.store_key.rotate().await.unwrap();
+        let mut kept = root::Pass::default();
+        while let root::Advanced::Page { next, .. } = rotation.advance(&owners, kept).await.unwrap()
+        {
+            kept = next;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        let status = world.store_key.status().await;
+        assert_eq!((status.generation, status.previous), (generation, None));
+    }
+    for id in jobs {
+        assert_eq!(ended(&process.jobs, id).await, Outcome::Done);
+        for step in 0..20 {
+            assert_eq!(work.times(id, step), 1, "{id} {step}");
+        }
+    }
+    // Each gave its subject up, though that record was written anew meanwhile.
+    for subject in 0..20 {
+        submit(subject.to_string()).await;
+    }
+    process.stop().await;
+}
