@@ -24,6 +24,7 @@ mod observers;
 mod output;
 mod parts;
 mod passphrase;
+mod reseal;
 mod root_key;
 mod serve;
 mod small_body;

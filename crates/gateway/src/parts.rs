@@ -11,7 +11,7 @@ use crypto::random::{Random, SystemRandom};
 use iam::identity::SingleCredential;
 use iam::sigv4::{Options as SigV4Options, Verifier};
 use iam::{AccountId, Authorizer, Credential, Principal, Region, SecretAccessKey};
-use jobs::Jobs;
+use jobs::{Jobs, Work};
 use keyring::store::SqliteStore;
 use keyring::{AuditLog, AuditOptions, Clock, Keyring, SystemClock};
 use root::StoreKey;
@@ -27,6 +27,7 @@ use crate::data_dir::DataDir;
 use crate::metrics::Metrics;
 use crate::nbd_front::VolumeExports;
 use crate::observers::{BlockRequests, KeyUses, ObjectRequests};
+use crate::reseal::{self, Part, RotateStoreKey};
 
 /// Volumes that may exist; each attached one holds two files open.
 const VOLUMES_MAX: usize = 10_000;
@@ -116,13 +117,18 @@ impl Parts {
             account: account.to_string(),
             region: region.to_string(),
         };
+        let parts = sealed_parts(&catalogue, store_key, &random);
+        let rotate = Arc::new(RotateStoreKey::new(store_key.clone(), &parts));
         let jobs = background::jobs(
             Arc::clone(&catalogue),
             store_key.clone(),
             scope,
             metrics,
-            Vec::new(),
+            vec![Arc::clone(&rotate) as Arc<dyn Work>],
         );
+        if let Err(error) = rotate.resume(&jobs).await {
+            tracing::error!(%error, "the rotation of the store key cannot go on");
+        }
         let nbd = nbd_server(
             config,
             metrics,
@@ -181,6 +187,22 @@ async fn open_catalogue(
         path.display()
     );
     Ok(Arc::new(catalogue))
+}
+
+/// Every part that holds records sealed under the store key, and who re-seals them. What opens a part with
+/// `record_key_without_generation` cannot tell which of its records are sealed again, and so has nobody.
+fn sealed_parts(
+    catalogue: &Arc<dyn Catalogue>,
+    store_key: &StoreKey,
+    random: &Arc<dyn Random>,
+) -> reseal::Parts {
+    let part = |name, owners| Part { name, owners };
+    reseal::Parts(vec![
+        part("jobs", Some(jobs::owners(catalogue, store_key, random))),
+        part("keyring", None),
+        part("volume descriptors", None),
+        part("object metadata", None),
+    ])
 }
 
 /// The one verifier, which knows the account's root user.
