@@ -1,8 +1,9 @@
 //! For tests: a SQLite VFS over [`host::Disk`], so that a database runs on the simulated disk.
 //!
 //! It behaves as SQLite's own unix VFS does where that matters to what survives: it reports
-//! `SQLITE_IOCAP_POWERSAFE_OVERWRITE` and nothing else, syncs the folder when a new journal or write-ahead log is first
-//! synced and when a file is deleted durably, and never the folder of the database itself.
+//! `SQLITE_IOCAP_POWERSAFE_OVERWRITE` and nothing else, syncs the folder when a journal or write-ahead log is first
+//! synced (and does not look whether that failed) and when a file is deleted durably, and never the folder of the
+//! database itself. A full disk is told from another failure in a write alone.
 //!
 //! It has no shared memory and no locks: open the database from one connection, with `locking_mode = EXCLUSIVE` set
 //! before anything else is done.

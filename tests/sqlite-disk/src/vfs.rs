@@ -52,18 +52,28 @@ struct FileState {
     file: Arc<dyn File>,
     disk: Arc<dyn Disk>,
     path: PathBuf,
-    /// The folder is to be synced with the first sync: a new journal whose name is lost is a lost journal.
+    /// The folder is to be synced with the first sync: a journal whose name is lost is a lost journal.
     sync_folder: bool,
     delete_on_close: bool,
 }
 
 /// Makes `disk` known to SQLite under `name`; SQLite's own random numbers (the salts of a write-ahead log) come from
-/// `entropy`, so that a run can be replayed.
+/// `entropy`, so that a run can be replayed: they begin anew with this call, in the whole process.
 ///
 /// # Panics
 /// If `name` holds a zero byte or SQLite refuses it.
 pub fn register(name: &str, disk: Arc<dyn Disk>, entropy: Arc<dyn Entropy>) -> Registered {
     let name = CString::new(name).expect("a name without a zero byte");
+    let mut seed = [0; 4];
+    entropy.fill(&mut seed);
+    // SAFETY: the call takes a number, not 0, and a database or none; SQLite locks its generator.
+    unsafe {
+        ffi::sqlite3_test_control(
+            ffi::SQLITE_TESTCTRL_PRNG_SEED,
+            c_int::from_ne_bytes(seed) | 1,
+            ptr::null_mut::<ffi::sqlite3>(),
+        );
+    }
     let ground = Box::into_raw(Box::new(Ground {
         disk,
         entropy,
@@ -140,20 +150,18 @@ static METHODS: ffi::sqlite3_io_methods = ffi::sqlite3_io_methods {
     xUnfetch: None,
 };
 
-/// `SQLITE_FULL` where the disk is full, else `otherwise`.
-fn code(error: &io::Error, otherwise: c_int) -> c_int {
-    if error.kind() == io::ErrorKind::StorageFull {
-        ffi::SQLITE_FULL
-    } else {
-        otherwise
+/// The unix VFS says `SQLITE_FULL` of a write alone: a sync that fails for want of space is a failed sync, and a
+/// database that took it for a full disk would call a commit refused that may be on the disk.
+fn done(result: io::Result<()>, failed: c_int) -> c_int {
+    match result {
+        Ok(()) => ffi::SQLITE_OK,
+        Err(error) if failed == ffi::SQLITE_IOERR_WRITE && is_full(&error) => ffi::SQLITE_FULL,
+        Err(_) => failed,
     }
 }
 
-fn done(result: io::Result<()>, otherwise: c_int) -> c_int {
-    match result {
-        Ok(()) => ffi::SQLITE_OK,
-        Err(error) => code(&error, otherwise),
-    }
+fn is_full(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::StorageFull
 }
 
 /// # Safety
@@ -203,7 +211,6 @@ unsafe extern "C" fn open(
         }
         let path = path_of(name);
         let created = flags & ffi::SQLITE_OPEN_CREATE != 0;
-        let there = matches!(ground.disk.kind(&path), Ok(Some(_)));
         let mode = if flags & ffi::SQLITE_OPEN_READONLY != 0 {
             Mode::Read
         } else if flags & ffi::SQLITE_OPEN_EXCLUSIVE != 0 {
@@ -215,14 +222,14 @@ unsafe extern "C" fn open(
         };
         let opened = match ground.disk.open(&path, mode) {
             Ok(opened) => opened,
-            Err(error) => return code(&error, ffi::SQLITE_CANTOPEN),
+            Err(_) => return ffi::SQLITE_CANTOPEN,
         };
         let journal = ffi::SQLITE_OPEN_MAIN_JOURNAL | ffi::SQLITE_OPEN_WAL;
         let state = FileState {
             file: opened,
             disk: Arc::clone(&ground.disk),
             path,
-            sync_folder: created && !there && flags & journal != 0,
+            sync_folder: created && flags & journal != 0,
             delete_on_close: flags & ffi::SQLITE_OPEN_DELETEONCLOSE != 0,
         };
         (*file.cast::<OpenFile>()).state = Box::into_raw(Box::new(state));
@@ -260,7 +267,10 @@ unsafe extern "C" fn read(
     let read = state.file.len().and_then(|end| {
         let there = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX);
         let (read, rest) = buffer.split_at_mut(there.min(length(len)));
-        state.file.read_at(at, read)?;
+        // Past the end there is nothing to ask for, not even nothing.
+        if !read.is_empty() {
+            state.file.read_at(at, read)?;
+        }
         // SQLite's documentation: the rest must be zeroed, or the database may be damaged.
         rest.fill(0);
         Ok(rest.is_empty())
@@ -300,13 +310,12 @@ unsafe extern "C" fn truncate(file: *mut ffi::sqlite3_file, len: ffi::sqlite3_in
 unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, _flags: c_int) -> c_int {
     // SAFETY: an open file.
     let state = unsafe { state(file) };
-    if let Err(error) = state.file.sync_data() {
-        return code(&error, ffi::SQLITE_IOERR_FSYNC);
+    if state.file.sync_data().is_err() {
+        return ffi::SQLITE_IOERR_FSYNC;
     }
-    if std::mem::take(&mut state.sync_folder)
-        && let Err(error) = state.disk.sync_dir(folder_of(&state.path))
-    {
-        return code(&error, ffi::SQLITE_IOERR_DIR_FSYNC);
+    if std::mem::take(&mut state.sync_folder) {
+        // As the unix VFS: it does not look at the outcome. A store that relies on the name must see to it itself.
+        let _ = state.disk.sync_dir(folder_of(&state.path));
     }
     ffi::SQLITE_OK
 }
@@ -360,7 +369,7 @@ unsafe extern "C" fn delete(
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return ffi::SQLITE_IOERR_DELETE_NOENT;
         }
-        Err(error) => return code(&error, ffi::SQLITE_IOERR_DELETE),
+        Err(_) => return ffi::SQLITE_IOERR_DELETE,
         Ok(()) => {}
     }
     if sync_folder != 0 {

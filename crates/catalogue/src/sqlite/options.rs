@@ -24,6 +24,8 @@ pub struct Options {
     pub changes_kept: u64,
     /// How long another process may hold things up before a call is [`CatalogueError::Unavailable`].
     pub patience: Duration,
+    /// What is written, in bytes, before the log is moved into the file; a step of a batch counts as a page at least.
+    pub checkpoint_every: usize,
     /// The name of a VFS registered with SQLite; `None` is its own.
     pub vfs: Option<String>,
     /// Whether this handle is the only one, everything runs on one connection, and no shared memory is needed.
@@ -40,6 +42,7 @@ impl Options {
             create: None,
             changes_kept: limits::CHANGES_KEPT,
             patience: Duration::from_secs(5),
+            checkpoint_every: 4 << 20,
             vfs: None,
             exclusive: false,
             disk: Arc::new(OsDisk),

@@ -45,6 +45,9 @@ pub(super) fn open(options: &Options) -> Result<Connection, CatalogueError> {
     let connection = connect(options, &options.path, options.exclusive, options.patience)?;
     identify(&connection)?;
     connection::prepare_to_write(&connection)?;
+    // The log is there now. SQLite syncs its name with the first commit and does not look at the outcome: a power cut
+    // would take the log away, answered commits and all.
+    private::sync_name(&*options.disk, &options.path).map_err(io)?;
     Ok(connection)
 }
 

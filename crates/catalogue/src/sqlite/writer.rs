@@ -8,13 +8,14 @@ use std::sync::Arc;
 use rusqlite::{Connection, ErrorCode, params};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{connection::failed, shared::Shared};
+use super::{
+    connection::{FORMAT, failed},
+    shared::Shared,
+};
 use crate::{Batch, CatalogueError, Expect, Key, Sequence, Table, Write};
 
 /// Batches in one transaction at most; bounds the answer time of the first.
 const GROUP_LEN: usize = 64;
-/// What is written between two checkpoints, in bytes; a step counts as a page at least.
-const CHECKPOINT_EVERY: usize = 4 << 20;
 const PAGE_LEN: usize = 4096;
 /// Past this, a checkpoint waits for readers to leave the log, so that it starts over.
 const LOG_PAGES_MAX: i64 = 16_384;
@@ -111,7 +112,7 @@ impl Machine {
                     let _ = reply.send(outcome);
                 }
                 self.written += batches.iter().map(written).sum::<usize>();
-                if self.written >= CHECKPOINT_EVERY {
+                if self.written >= self.shared.options.checkpoint_every {
                     // What went wrong stopped the handle, or the next one does it.
                     let _ = self.checkpoint("PASSIVE");
                 }
@@ -328,14 +329,7 @@ impl Machine {
     /// Moves the log into the file. A failure other than a full disk or a busy file stops the handle: a sync may have
     /// failed.
     fn checkpoint(&mut self, how: &str) -> Result<Checkpoint, CatalogueError> {
-        let sql = format!("PRAGMA wal_checkpoint({how})");
-        let outcome = self.connection.query_row(&sql, [], |row| {
-            Ok(Checkpoint {
-                blocked: row.get(0)?,
-                pages: row.get(1)?,
-            })
-        });
-        match outcome {
+        match self.move_log(how) {
             Ok(done) => {
                 self.written = 0;
                 if how == "PASSIVE" && done.pages > LOG_PAGES_MAX {
@@ -352,6 +346,32 @@ impl Machine {
                 Err(failed(error))
             }
         }
+    }
+
+    fn move_log(&self, how: &str) -> rusqlite::Result<Checkpoint> {
+        let pragma = |how| {
+            let sql = format!("PRAGMA wal_checkpoint({how})");
+            self.connection.query_row(&sql, [], |row| {
+                Ok(Checkpoint {
+                    blocked: row.get(0)?,
+                    pages: row.get(1)?,
+                })
+            })
+        };
+        if how == "TRUNCATE" {
+            let done = pragma("RESTART")?;
+            if done.blocked {
+                return Ok(done);
+            }
+            // SQLite does not sync the truncation, and a power cut may leave the log at any length that it had. The
+            // first commits of a log, found without the later ones, would be taken for newer than the file: the log
+            // starts over first, with a commit that changes nothing (a row that stays as it is would make none).
+            if done.pages > 0 {
+                self.connection
+                    .pragma_update(None, "user_version", FORMAT)?;
+            }
+        }
+        pragma(how)
     }
 
     fn run_sql(&self, sql: &str) -> rusqlite::Result<()> {

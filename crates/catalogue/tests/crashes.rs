@@ -1,0 +1,432 @@
+//! The embedded catalogue on the simulated disk: every crash point and every failing call of every sequence of a few
+//! operations, and random lives. What was answered is there, what was refused is not, what is unknown was said to be.
+//!
+//! SEALGATE_LONG (`tests/run --long`) makes twenty times as many lives. See [`host::disk::sim::campaign`] for how one is
+//! replayed.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    future::Future,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use catalogue::{
+    Batch, Catalogue as _, CatalogueError, Expect, Key, Scope, Sequence, StoreId, Table,
+    sqlite::{Options, SqliteCatalogue},
+};
+use crypto::{
+    random::SeededRandom, record::RecordKey, secret::SecretBytes, store_key::GenerationKey,
+};
+use host::{
+    Disk as _,
+    disk::sim::{
+        SimDisk,
+        campaign::{self, Candidates, Found, Outcome, Subject},
+    },
+    entropy::SeededEntropy,
+};
+use sqlite_disk::{Registered, register};
+use tokio::runtime::{Builder, Runtime};
+
+const FOLDER: &str = "/data";
+const TABLE: Table = Table::new("keys");
+const STORE: StoreId = StoreId([9; 16]);
+/// So little that the log is moved into the file every few commits.
+const CHECKPOINT_EVERY: usize = 5 * 4096;
+
+/// A step of a batch. What is expected is what was found just before, unless the step says something else.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    /// Puts a record of so many bytes in this place, whether there is one or not.
+    Put(u8, usize),
+    /// Puts it where none may be.
+    PutNew(u8, usize),
+    /// Erases the record, which must be there.
+    Erase(u8),
+    /// Expects that nothing is there.
+    Absent(u8),
+    /// Expects a version that is never there.
+    Stale(u8),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Op {
+    Commit(&'static [Step]),
+    Purge,
+    Reopen,
+}
+
+/// What sequences are made of.
+const OPS: [Op; 6] = [
+    Op::Commit(&[Step::Put(1, 100)]),
+    // Pages of its own in the database.
+    Op::Commit(&[Step::Put(3, 9000)]),
+    Op::Commit(&[Step::Erase(1)]),
+    Op::Commit(&[Step::Put(2, 200), Step::Put(4, 100)]),
+    // The first step would do.
+    Op::Commit(&[Step::Put(4, 50), Step::Absent(1)]),
+    Op::Purge,
+];
+
+/// What is done in a random life besides: it costs many calls, or changes nothing.
+const MORE_OPS: [Op; 4] = [
+    Op::Commit(&[Step::PutNew(2, 300)]),
+    Op::Commit(&[Step::Stale(1)]),
+    Op::Commit(&[Step::Put(5, 20_000), Step::Put(1, 10)]),
+    Op::Reopen,
+];
+
+/// Of each place: the version, and the length of what is there.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct State {
+    sequence: u64,
+    records: BTreeMap<u8, (u64, usize)>,
+}
+
+impl State {
+    /// What a batch makes of it; `None` if an expectation does not hold.
+    fn after(&self, steps: &[Step]) -> Option<Self> {
+        let mut next = self.clone();
+        next.sequence += 1;
+        for step in steps {
+            match *step {
+                Step::PutNew(id, _) | Step::Absent(id) if self.records.contains_key(&id) => {
+                    return None;
+                }
+                Step::Put(id, len) | Step::PutNew(id, len) => {
+                    let version = self.records.get(&id).map_or(0, |(version, _)| *version);
+                    next.records.insert(id, (version + 1, len));
+                }
+                Step::Erase(id) => {
+                    next.records.remove(&id)?;
+                }
+                Step::Absent(_) => {}
+                Step::Stale(_) => return None,
+            }
+        }
+        Some(next)
+    }
+}
+
+fn key(id: u8) -> Key {
+    let scope = Scope {
+        account: "123456789012".to_owned(),
+        region: "us-east-1".to_owned(),
+    };
+    Key::new(scope, [id])
+}
+
+/// What a record of that length holds.
+fn content(id: u8, version: u64, len: usize) -> Vec<u8> {
+    let mark = id.wrapping_mul(17) ^ u8::try_from(version % 251).unwrap();
+    vec![mark; len]
+}
+
+struct Store {
+    // In this order: the connections go before their VFS.
+    handle: Option<SqliteCatalogue>,
+    vfs: Registered,
+    disk: SimDisk,
+    runtime: Runtime,
+}
+
+impl Store {
+    fn handle(&self) -> Result<&SqliteCatalogue, CatalogueError> {
+        let closed = || CatalogueError::Stopped("it is closed".to_owned());
+        self.handle.as_ref().ok_or_else(closed)
+    }
+
+    fn wait<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+}
+
+struct Sqlite {
+    records: RecordKey,
+    /// Why the last operation was not answered, for the one who reads a failure.
+    why: RefCell<String>,
+    /// Whether it was that the handle has stopped.
+    stopped: Cell<bool>,
+}
+
+/// What the catalogue may hold.
+#[derive(Debug, Clone)]
+struct Model {
+    states: Candidates<State>,
+    /// Whether anything failed since it was opened, so that the handle may have stopped.
+    failed: bool,
+}
+
+impl Sqlite {
+    fn new() -> Self {
+        let generation = GenerationKey::from_secret(SecretBytes::init_with(|key| key.fill(7)));
+        Self {
+            records: generation.record_key("keys"),
+            why: RefCell::default(),
+            stopped: Cell::new(false),
+        }
+    }
+
+    fn connect(&self, disk: &SimDisk, create: bool) -> Result<Store, CatalogueError> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let vfs = register(
+            &format!("crashes-{}", NEXT.fetch_add(1, Relaxed)),
+            Arc::new(disk.clone()),
+            Arc::new(SeededEntropy::new(1)),
+        );
+        let handle = open_handle(disk, &vfs, create)?;
+        Ok(Store {
+            handle: Some(handle),
+            vfs,
+            disk: disk.clone(),
+            runtime: Builder::new_current_thread().build().unwrap(),
+        })
+    }
+
+    fn outcome<T>(&self, result: Result<T, CatalogueError>) -> Outcome {
+        self.stopped
+            .set(matches!(result, Err(CatalogueError::Stopped(_))));
+        let why = result.as_ref().err().map(ToString::to_string);
+        self.why.replace(why.unwrap_or_default());
+        match result {
+            Ok(_) => Outcome::Answered,
+            Err(CatalogueError::Unknown(_)) => Outcome::Unknown,
+            Err(_) => Outcome::Refused,
+        }
+    }
+
+    /// The batch of these steps, on what is there now.
+    async fn batch(
+        &self,
+        handle: &SqliteCatalogue,
+        steps: &[Step],
+    ) -> Result<Batch, CatalogueError> {
+        let mut batch = Batch::new();
+        for step in steps {
+            let (Step::Put(id, _)
+            | Step::PutNew(id, _)
+            | Step::Erase(id)
+            | Step::Absent(id)
+            | Step::Stale(id)) = *step;
+            let version = handle
+                .get(TABLE, &key(id))
+                .await?
+                .map(|found| found.version);
+            let expect = match *step {
+                Step::Put(..) => version.map_or(Expect::Absent, Expect::Version),
+                Step::PutNew(..) | Step::Absent(_) => Expect::Absent,
+                Step::Erase(_) => Expect::Version(version.unwrap_or(1)),
+                Step::Stale(_) => Expect::Version(version.unwrap_or_default() + 1),
+            };
+            let target = key(id);
+            batch = match *step {
+                Step::Put(_, len) | Step::PutNew(_, len) => {
+                    let version = expect.next_version();
+                    let place = target.place(TABLE, version);
+                    let bytes = content(id, version, len);
+                    let random = SeededRandom::new(u64::from(id));
+                    let sealed = self.records.seal_at(&place, 1, &bytes, &random);
+                    batch.put(TABLE, target, expect, sealed)
+                }
+                Step::Erase(_) => batch.erase(TABLE, target, version.unwrap_or(1)),
+                Step::Absent(_) | Step::Stale(_) => batch.check(TABLE, target, expect),
+            };
+        }
+        Ok(batch)
+    }
+
+    /// All that the catalogue holds.
+    async fn look(&self, handle: &SqliteCatalogue) -> Result<State, CatalogueError> {
+        let damaged = |what: &str| CatalogueError::Damaged(what.to_owned());
+        let mut state = State {
+            sequence: handle.sequence().await?.0,
+            records: BTreeMap::new(),
+        };
+        for record in handle.page(TABLE, None, None, 100).await?.records {
+            let opened = self
+                .records
+                .open_at(&record.place(TABLE), &record.sealed)
+                .map_err(|_| damaged("a record does not open where it is"))?;
+            let [id] = record.key.id[..] else {
+                return Err(damaged("a record that was never put"));
+            };
+            let opened = opened.expose();
+            if opened != content(id, record.version, opened.len()) {
+                return Err(damaged("a record holds what was never put"));
+            }
+            state.records.insert(id, (record.version, opened.len()));
+        }
+        // The changes tell of the same state.
+        let changes = handle.changes(Sequence(0), 1000).await?;
+        if changes.upto.0 != state.sequence {
+            return Err(damaged("the changes end elsewhere"));
+        }
+        let mut told = BTreeMap::new();
+        for change in changes.changes {
+            match change.version {
+                Some(version) => told.insert(change.key.id[0], version),
+                None => told.remove(&change.key.id[0]),
+            };
+        }
+        if !told
+            .iter()
+            .eq(state.records.iter().map(|(id, (version, _))| (id, version)))
+        {
+            return Err(damaged("the changes tell of other records"));
+        }
+        Ok(state)
+    }
+}
+
+fn open_handle(
+    disk: &SimDisk,
+    vfs: &Registered,
+    create: bool,
+) -> Result<SqliteCatalogue, CatalogueError> {
+    let mut options = Options::new(Path::new(FOLDER).join("catalogue.db"));
+    options.create = create.then_some(STORE);
+    options.vfs = Some(vfs.name().to_str().unwrap().to_owned());
+    options.exclusive = true;
+    options.checkpoint_every = CHECKPOINT_EVERY;
+    options.disk = Arc::new(disk.clone());
+    SqliteCatalogue::open(options)
+}
+
+impl Subject for Sqlite {
+    type Op = Op;
+    type Store = Store;
+    type Model = Model;
+
+    fn ops(&self) -> Vec<Op> {
+        OPS.to_vec()
+    }
+
+    fn random_op(&self, rng: &SeededEntropy) -> Op {
+        let n = usize::try_from(rng.below((OPS.len() + MORE_OPS.len()) as u64)).unwrap();
+        OPS.iter().chain(&MORE_OPS).copied().nth(n).unwrap()
+    }
+
+    fn create(&self, disk: &SimDisk) -> Model {
+        host::private::create_dirs(disk, Path::new(FOLDER)).unwrap();
+        let store = self.connect(disk, true).unwrap();
+        assert_eq!(
+            store.wait(store.handle().unwrap().store_id()).unwrap(),
+            STORE
+        );
+        disk.sync_dir(Path::new("/")).unwrap();
+        Model {
+            states: Candidates::new(State::default()),
+            failed: false,
+        }
+    }
+
+    fn open(&self, disk: &SimDisk) -> Result<Store, String> {
+        self.connect(disk, false).map_err(|error| error.to_string())
+    }
+
+    fn apply(&self, store: &mut Store, op: &Op) -> Outcome {
+        match op {
+            Op::Commit(steps) => self.outcome(store.handle().and_then(|handle| {
+                store.wait(async {
+                    let batch = self.batch(handle, steps).await?;
+                    let committed = handle.commit(batch).await;
+                    // The log may be moved into the file after the answer: what comes next waits for it.
+                    let _ = handle.sequence().await;
+                    committed
+                })
+            })),
+            Op::Purge => self.outcome(store.handle().and_then(|handle| store.wait(handle.purge()))),
+            Op::Reopen => {
+                store.handle = None;
+                let opened = open_handle(&store.disk, &store.vfs, false);
+                let outcome = self.outcome(opened.as_ref().map_err(CatalogueError::clone));
+                store.handle = opened.ok();
+                outcome
+            }
+        }
+    }
+
+    fn note(
+        &self,
+        model: &mut Model,
+        op: &Op,
+        outcome: Outcome,
+        healthy: bool,
+    ) -> Result<(), String> {
+        model.failed |= !healthy;
+        // A handle whose sync has failed does nothing more.
+        let excused = !healthy || (model.failed && self.stopped.get());
+        let steps = match op {
+            Op::Commit(steps) => *steps,
+            _ if !excused && outcome != Outcome::Answered => {
+                let why = self.why.borrow();
+                return Err(format!(
+                    "{op:?} was {outcome:?} ({why}), and nothing failed"
+                ));
+            }
+            _ => return Ok(()),
+        };
+        let [state] = model.states.states() else {
+            return Err("it was asked for more after an unknown outcome".to_owned());
+        };
+        let due = match state.after(steps) {
+            Some(_) => Outcome::Answered,
+            None => Outcome::Refused,
+        };
+        let possible = outcome == due
+            || match outcome {
+                Outcome::Answered => false,
+                Outcome::Refused => excused,
+                Outcome::Unknown => !healthy,
+            };
+        if !possible {
+            let why = self.why.borrow();
+            return Err(format!("{op:?} was {outcome:?} ({why}), to be {due:?}"));
+        }
+        model.states.note(outcome, |state| {
+            if let Some(next) = state.after(steps) {
+                *state = next;
+            }
+        });
+        Ok(())
+    }
+
+    fn check(&self, store: &mut Store, model: &mut Model, found: Found) -> Result<(), String> {
+        let looked = store
+            .handle()
+            .and_then(|handle| store.wait(self.look(handle)));
+        match looked {
+            // It may have stopped after it had answered, when the log was moved into the file.
+            Err(CatalogueError::Stopped(_)) if found == Found::Running && model.failed => {
+                return Ok(());
+            }
+            looked => model
+                .states
+                .found(looked.map_err(|error| error.to_string())?)?,
+        }
+        model.failed &= found == Found::Running;
+        Ok(())
+    }
+}
+
+#[test]
+fn every_crash_and_failure_of_every_three_operations_leaves_what_was_answered() {
+    let report = campaign::exhaustive(&Sqlite::new(), 3, 1);
+    println!("{report:?}");
+    assert!(report.stops > 10 * report.runs, "{report:?}");
+    assert!(report.failures > 10 * report.runs, "{report:?}");
+}
+
+#[test]
+fn random_lives_of_crashes_and_failures_leave_what_was_answered() {
+    let long = std::env::var_os("SEALGATE_LONG").is_some();
+    let report = campaign::random(&Sqlite::new(), if long { 100_000 } else { 5000 }, 1);
+    println!("{report:?}");
+    assert!(report.stops + report.failures > report.runs, "{report:?}");
+}
