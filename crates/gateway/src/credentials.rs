@@ -7,8 +7,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use crypto::random::Random;
 use crypto::secret::SecretVec;
-
-use crate::data_dir::write_private;
+use host::{OsDisk, private};
 
 /// The characters of an access key id after its prefix: RFC 4648 base32, as AWS uses.
 const BASE32: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
@@ -67,7 +66,7 @@ impl RootCredentials {
              [default]\naws_access_key_id = {access_key_id}\naws_secret_access_key = {}\n",
             secret.as_str()
         ));
-        write_private(path, text.as_bytes())
+        private::replace(&OsDisk, path, text.as_bytes())
             .with_context(|| format!("cannot write {}", path.display()))?;
         Self::parse(&text)
     }

@@ -1,11 +1,12 @@
 //! The data directory: created private, held by one process, and where everything in it is.
 
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use host::{OsDisk, private};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
@@ -97,7 +98,7 @@ impl DataDir {
                 }
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                create_durably(path)
+                private::create_dirs(&OsDisk, path)
                     .with_context(|| format!("cannot create data directory {shown}"))?;
             }
             Err(e) => return Err(e).with_context(|| format!("cannot use data directory {shown}")),
@@ -105,8 +106,9 @@ impl DataDir {
         let path = path
             .canonicalize()
             .with_context(|| format!("cannot use data directory {shown}"))?;
-        // Also if it was there: see `create_durably`.
-        sync_name(&path).with_context(|| format!("cannot use data directory {shown}"))?;
+        // Also if it was there: see `private::create_dirs`.
+        private::sync_name(&OsDisk, &path)
+            .with_context(|| format!("cannot use data directory {shown}"))?;
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -131,7 +133,8 @@ impl DataDir {
     /// Makes a private folder in the directory, if it is not there.
     pub(crate) fn make(&self, name: &str) -> anyhow::Result<()> {
         let folder = self.path.join(name);
-        create_durably(&folder).with_context(|| format!("cannot create {}", folder.display()))
+        private::create_dirs(&OsDisk, &folder)
+            .with_context(|| format!("cannot create {}", folder.display()))
     }
 
     /// The directory, absolute.
@@ -143,55 +146,6 @@ impl DataDir {
     pub(crate) fn paths(&self) -> Paths<'_> {
         Paths(&self.path)
     }
-}
-
-/// Makes a private folder and those above it that are missing, and does not return before their names
-/// are on the disk: what is synced in a folder is lost with a folder that was not. One that is there
-/// already may be left from a start that did not come so far, so its name is synced too.
-fn create_durably(path: &Path) -> io::Result<()> {
-    let missing = path.ancestors().skip(1);
-    let missing = missing.take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists());
-    let made: Vec<&Path> = std::iter::once(path).chain(missing).collect();
-    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    made.into_iter().try_for_each(sync_name)
-}
-
-/// Syncs the folder that `path` is in, and with it the name.
-fn sync_name(path: &Path) -> io::Result<()> {
-    let parent = match path.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-        Some(parent) => parent,
-        None => return Ok(()),
-    };
-    match File::open(parent).and_then(|parent| parent.sync_all()) {
-        // A folder that may be searched and not read cannot be synced by us.
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-        // Nor one of a file system that knows no such thing.
-        Err(e) if e.kind() == io::ErrorKind::InvalidInput => Ok(()),
-        synced => synced,
-    }
-}
-
-/// Writes `bytes` to `path` so that after a crash either the old or the new content is there, whole;
-/// mode 0600.
-pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let parent = path.parent().unwrap_or(Path::new("."));
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let temporary = parent.join(name);
-    match std::fs::remove_file(&temporary) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let mut file = OpenOptions::new()
-        .create_new(true)
-        .write(true)
-        .mode(0o600)
-        .open(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)?;
-    File::open(parent)?.sync_all()
 }
 
 /// What a running server says of itself in `runtime.json`, for the commands that talk to it.
@@ -252,32 +206,11 @@ mod tests {
     }
 
     #[test]
-    fn folders_that_are_there_are_made_again_without_harm() {
-        let parent = tempfile::tempdir().unwrap();
-        create_durably(&parent.path().join("a/b/c")).unwrap();
-        assert!(parent.path().join("a/b/c").is_dir());
-        // Again, and where nothing is missing.
-        create_durably(&parent.path().join("a/b/c")).unwrap();
-        create_durably(Path::new("src")).unwrap();
-    }
-
-    #[test]
     fn a_directory_that_holds_something_else_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("thesis.tex"), "x").unwrap();
         let error = DataDir::open(dir.path()).unwrap_err().to_string();
         assert!(error.contains("not empty"), "{error}");
         assert!(!dir.path().join("LOCK").exists());
-    }
-
-    #[test]
-    fn a_private_file_is_replaced_whole_and_stays_private() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("f");
-        write_private(&path, b"one").unwrap();
-        write_private(&path, b"two").unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), b"two");
-        assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600);
-        assert_eq!(dir.path().read_dir().unwrap().count(), 1);
     }
 }

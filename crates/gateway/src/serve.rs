@@ -15,6 +15,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
+use host::{OsDisk, private};
 use keyring::{Keyring, SecretVec};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,7 +26,7 @@ use crate::admin::{Admin, Readiness, State};
 use crate::background;
 use crate::commands;
 use crate::config::Config;
-use crate::data_dir::{DataDir, Paths, Runtime, write_private};
+use crate::data_dir::{DataDir, Paths, Runtime};
 use crate::harden::{self, LockedMemory};
 use crate::listener::{self, Limits};
 use crate::logging;
@@ -153,7 +154,8 @@ async fn serve(
         jobs,
     } = parts;
     let _ = admin_parts.keyring.set(Arc::clone(&keyring));
-    write_private(
+    private::replace(
+        &OsDisk,
         &data_dir.paths().runtime(),
         &serde_json::to_vec_pretty(&runtime)?,
     )

@@ -136,7 +136,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b/c");
         create_dirs(&OsDisk, &path).unwrap();
+        // Again, and where nothing is missing.
         create_dirs(&OsDisk, &path).unwrap();
+        create_dirs(&OsDisk, Path::new("src")).unwrap();
         let mode = path.metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
     }

@@ -11,10 +11,11 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use crypto::chunk::{CHUNK_LEN, SealedBuf, TAG_LEN};
+use host::{Disk as _, OsDisk};
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::ReadWriteFlags;
 
-use super::layout::{ALIGN, Directory, FOOTER_LEN, FileId, Shape, remove, sync_dir};
+use super::layout::{ALIGN, Directory, FOOTER_LEN, FileId, Shape, remove};
 use super::lifecycle::{Life, Unsettled};
 use crate::store::{StoreError, StoredChunks};
 
@@ -223,7 +224,9 @@ impl Writer {
         self.published = true;
         // The name first, then the data: on a journalling file system one commit covers both.
         self.file.sync_data().map_err(failed)?;
-        sync_dir(&self.directory.folder_of(self.id)).map_err(failed)?;
+        OsDisk
+            .sync_dir(&self.directory.folder_of(self.id))
+            .map_err(failed)?;
         Ok(published)
     }
 }

@@ -1,13 +1,14 @@
 //! Where things are on disk: the store's directory and the form of a data file. See `FORMAT.md`.
 
 use std::fmt;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use crypto::chunk::{CHUNK_LEN, TAG_LEN};
 use crypto::random::Random;
+use host::{Disk as _, OsDisk};
 
 use crate::store::StoreError;
 
@@ -82,10 +83,10 @@ impl Directory {
             for fan in 0..=0xff {
                 builder.create(this.folder(fan))?;
             }
-            sync_dir(&root.join("data"))?;
-            sync_dir(root)?;
+            OsDisk.sync_dir(&root.join("data"))?;
+            OsDisk.sync_dir(root)?;
             if let Some(parent) = root.parent().filter(|p| !p.as_os_str().is_empty()) {
-                sync_dir(parent)?;
+                OsDisk.sync_dir(parent)?;
             }
         }
         Ok(this)
@@ -126,11 +127,6 @@ impl Directory {
         let fs = rustix::fs::statvfs(&self.root)?;
         Ok(fs.f_bavail.saturating_mul(fs.f_frsize))
     }
-}
-
-/// Makes the names in a directory durable.
-pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
 }
 
 /// Removes a file that may be gone already.
