@@ -166,3 +166,6 @@ pub(crate) fn sweep(disk: &dyn Disk, volumes: &Path) -> io::Result<Vec<VolumeId>
     }
     Ok(ids)
 }
+
+#[cfg(test)]
+mod tests;
