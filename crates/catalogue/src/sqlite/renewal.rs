@@ -117,7 +117,7 @@ fn is_there(options: &Options, suffix: &str) -> Result<bool, CatalogueError> {
 
 /// Whether the log has anything. SQLite locks the database and its shared memory, not the log, so that opening the log
 /// here drops no lock.
-fn has_log(options: &Options) -> Result<bool, CatalogueError> {
+pub(super) fn has_log(options: &Options) -> Result<bool, CatalogueError> {
     match options.disk.open(&options.beside(LOG), Mode::Read) {
         Ok(log) => Ok(!log.is_empty().map_err(io)?),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),

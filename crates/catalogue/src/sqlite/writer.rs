@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     connection::{FORMAT, failed},
+    renewal::has_log,
     shared::Shared,
 };
 use crate::{Batch, CatalogueError, Expect, Key, Sequence, Table, Write};
@@ -365,8 +366,9 @@ impl Machine {
             }
             // SQLite does not sync the truncation, and a power cut may leave the log at any length that it had. The
             // first commits of a log, found without the later ones, would be taken for newer than the file: the log
-            // starts over first, with a commit that changes nothing (a row that stays as it is would make none).
-            if done.pages > 0 {
+            // starts over first, with a commit that changes nothing (a row that stays as it is would make none). Whether
+            // SQLite counts pages in the log does not tell: it counts none where starting over has failed half way.
+            if has_log(&self.shared.options).unwrap_or(true) {
                 self.connection
                     .pragma_update(None, "user_version", FORMAT)?;
             }

@@ -14,7 +14,7 @@
 //! The operations of a subject must be the same calls each time they are run on the same disk: no threads of its own
 //! that call the disk, no clock, no randomness but from the disk's seed.
 //!
-//! A failure names the seed and the run. `CAMPAIGN_SEED=n` replays one random life, `CAMPAIGN_LIVES=n` runs so many.
+//! A failure names the seed and the run. `CAMPAIGN_SEQUENCE=n` runs the n-th sequence alone, `CAMPAIGN_SEED=n` replays one random life, `CAMPAIGN_LIVES=n` runs so many.
 
 use std::fmt::Debug;
 
@@ -171,15 +171,19 @@ pub fn exhaustive<S: Subject>(subject: &S, len: usize, seed: u64) -> Report {
     base.restart(Crash::Power);
     let mut report = Report::default();
     let mut sequence = vec![0];
+    let only = from_environment("CAMPAIGN_SEQUENCE");
     loop {
         let run = Run {
             subject,
             base: &base,
             model: &model,
             ops: sequence.iter().map(|op| ops[*op].clone()).collect(),
+            number: report.runs,
             seed: seed.wrapping_add(report.runs << 20),
         };
-        run.every_point(&mut report);
+        if only.is_none_or(|only| only == report.runs) {
+            run.every_point(&mut report);
+        }
         report.runs += 1;
         // The next one: longer first, then the next letter.
         if sequence.len() < len {
@@ -205,6 +209,8 @@ struct Run<'a, S: Subject> {
     base: &'a SimDisk,
     model: &'a S::Model,
     ops: Vec<S::Op>,
+    /// Of the sequences.
+    number: u64,
     seed: u64,
 }
 
@@ -237,8 +243,8 @@ impl<S: Subject> Run<'_, S> {
         let seed = self.seed ^ (call << 4) ^ ((kind.unwrap_or_default() as u64) << 1);
         let seed = seed ^ u64::from(crash == Crash::Power);
         let story = Story(format!(
-            "{:?}, {failure:?} at call {call} of the last, then {crash:?} (seed {seed})",
-            self.ops
+            "{:?}, {failure:?} at call {call} of the last, then {crash:?} (sequence {}, seed {seed})",
+            self.ops, self.number
         ));
         let disk = self.base.fork(seed);
         let mut model = self.model.clone();
@@ -304,18 +310,21 @@ fn recover<S: Subject>(
     store
 }
 
+fn from_environment(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
 /// So many random lives.
 ///
 /// # Panics
 /// If the store breaks its word.
 pub fn random<S: Subject>(subject: &S, lives: u64, seed: u64) -> Report {
-    let from = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let mut report = Report::default();
-    if let Some(seed) = from("CAMPAIGN_SEED") {
+    if let Some(seed) = from_environment("CAMPAIGN_SEED") {
         life(subject, seed, &mut report);
         return report;
     }
-    let lives = from("CAMPAIGN_LIVES").unwrap_or(lives);
+    let lives = from_environment("CAMPAIGN_LIVES").unwrap_or(lives);
     for life_seed in seed..seed.saturating_add(lives) {
         life(subject, life_seed, &mut report);
     }
