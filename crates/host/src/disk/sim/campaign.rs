@@ -14,7 +14,8 @@
 //! The operations of a subject must be the same calls each time they are run on the same disk: no threads of its own
 //! that call the disk, no clock, no randomness but from the disk's seed.
 //!
-//! A failure names the seed and the run. `CAMPAIGN_SEQUENCE=n` runs the n-th sequence alone, `CAMPAIGN_SEED=n` replays one random life, `CAMPAIGN_LIVES=n` runs so many.
+//! A failure names the seed and the run. `CAMPAIGN_SEQUENCE=n` runs the n-th sequence alone, `CAMPAIGN_SEED=n` replays
+//! one random life, `CAMPAIGN_LIVES=n` runs so many.
 
 use std::fmt::Debug;
 
