@@ -139,6 +139,9 @@ impl LocalStore {
         index
             .execute("UPDATE meta SET value = 0 WHERE name = 'clean'", [])
             .map_err(failed("mark as open"))?;
+        // The index and its log are there now. SQLite does not look whether its own sync of the folder failed: a power
+        // cut would take them away, with all that they hold.
+        layout::sync_dir(&options.dir).map_err(io("sync the directory"))?;
 
         let life = Arc::new(Life::default());
         let (pins, _reclaim) = Pins::start(directory.clone(), life.clone())
