@@ -56,6 +56,17 @@ impl MemoryCatalogue {
             }),
         }
     }
+
+    /// Puts a version and bytes where a record stands, or takes it away, as someone with the disk would: no commit is
+    /// counted and no change is told.
+    pub fn tamper(&self, table: Table, key: &Key, record: Option<(u64, Vec<u8>)>) {
+        let place = (table, key.clone());
+        let records = &mut self.store.state.lock().records;
+        match record {
+            Some(record) => records.insert(place, record),
+            None => records.remove(&place),
+        };
+    }
 }
 
 #[async_trait]

@@ -35,10 +35,8 @@ impl Paths<'_> {
     }
     /// Whether anything is here that is made after the catalogue: then a catalogue that is not here was lost.
     pub(crate) fn hold_more_than_the_catalogue(&self) -> bool {
-        let database = self.keyring().join("keyring.db");
         let parts = [
             self.credentials(),
-            database,
             self.audit(),
             self.volumes(),
             self.objects(),
@@ -48,9 +46,6 @@ impl Paths<'_> {
     }
     pub(crate) fn catalogue(&self) -> PathBuf {
         self.0.join("catalogue.db")
-    }
-    pub(crate) fn keyring(&self) -> PathBuf {
-        self.0.join("keyring")
     }
     pub(crate) fn audit(&self) -> PathBuf {
         self.0.join("audit")
@@ -128,13 +123,6 @@ impl DataDir {
                 .with_context(|| format!("cannot make {shown} private"))?;
         }
         Ok(Self { path, _lock: lock })
-    }
-
-    /// Makes a private folder in the directory, if it is not there.
-    pub(crate) fn make(&self, name: &str) -> anyhow::Result<()> {
-        let folder = self.path.join(name);
-        private::create_dirs(&OsDisk, &folder)
-            .with_context(|| format!("cannot create {}", folder.display()))
     }
 
     /// The directory, absolute.

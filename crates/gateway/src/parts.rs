@@ -12,7 +12,6 @@ use iam::identity::SingleCredential;
 use iam::sigv4::{Options as SigV4Options, Verifier};
 use iam::{AccountId, Authorizer, Credential, Principal, Region, SecretAccessKey};
 use jobs::{Jobs, Work};
-use keyring::store::SqliteStore;
 use keyring::{AuditLog, AuditOptions, Clock, Keyring, SystemClock};
 use root::StoreKey;
 use s3::store::ObjectStore;
@@ -65,14 +64,11 @@ impl Parts {
 
         // First of all that a store key seals: what is made after it says whether one that is missing was lost.
         let catalogue = open_catalogue(data_dir, store_key).await?;
-        data_dir.make("keyring")?;
-        let store = Arc::new(SqliteStore::open(&paths.keyring().join("keyring.db"))?);
         let records = |label| store_key.record_key_without_generation(label);
         let audit = AuditLog::open(AuditOptions::new(paths.audit())).context("audit log")?;
         let keyring = Keyring::open(keyring::Options {
-            store,
-            records: records(keyring::RECORD_LABEL),
-            part_of: store_key.store(),
+            catalogue: Arc::clone(&catalogue),
+            store_key: store_key.clone(),
             audit,
             clock: Arc::clone(&clock),
             random: Arc::clone(&random),
@@ -80,6 +76,7 @@ impl Parts {
             region: region.clone(),
             observer: Arc::new(KeyUses(Arc::clone(metrics))),
         })
+        .await
         .context("keyring")?;
         // After the keyring has accepted the store key: a refused start leaves nothing behind.
         let credentials = RootCredentials::load_or_create(&paths.credentials(), &*random)?;

@@ -5,7 +5,6 @@ use std::ops::Bound;
 use iam::{Arn, Authorized};
 
 use crate::{
-    catalogue::AliasEntry,
     change::{Edit, Moment, Plan},
     error::KeyringError,
     key::{AliasName, KeyArgument},
@@ -13,6 +12,7 @@ use crate::{
     list::{Limits, Listing},
     metadata::{Alias, Listed, Page},
     resource::{AllKeys, NamedAlias, NamedKey},
+    snapshot::AliasEntry,
     trail::Trail,
     vault::AliasRecord,
 };
@@ -31,14 +31,14 @@ impl Keyring {
         let plan = move |inner: &Inner, moment: &Moment, _: &mut Trail| {
             refuse_reserved(&name)?;
             let target = inner.admit(&authorized)?;
-            if moment.catalogue.aliases.contains_key(&name) {
+            if moment.snapshot.aliases.contains_key(&name) {
                 let arn = Arn::kms_alias(&inner.region, &inner.account, name.as_str());
                 return Err(KeyringError::AlreadyExists(arn.to_string()));
             }
             check_count(moment, &target)?;
             let now = moment.now.into();
             let entry = AliasEntry {
-                name,
+                name: name.clone(),
                 target: target.id(),
                 record: AliasRecord {
                     target: target.id().to_string(),
@@ -62,7 +62,7 @@ impl Keyring {
         let plan = move |inner: &Inner, moment: &Moment, _: &mut Trail| {
             refuse_reserved(&name)?;
             let target = inner.admit(&authorized)?;
-            let Some(alias) = moment.catalogue.aliases.get(&name) else {
+            let Some(alias) = moment.snapshot.aliases.get(&name) else {
                 return Err(inner.no_alias(&name));
             };
             if alias.target == target.id() {
@@ -88,13 +88,14 @@ impl Keyring {
         let plan = move |inner: &Inner, moment: &Moment, _: &mut Trail| {
             refuse_reserved(&authorized.resource().name)?;
             let target = inner.admit(&authorized)?;
-            let name = authorized.into_resource().name;
-            match moment.catalogue.aliases.get(&name) {
+            let name = &authorized.resource().name;
+            match moment.snapshot.aliases.get(name) {
                 Some(alias) if alias.target == target.id() => {
-                    Ok(Plan::edit((), vec![Edit::EraseAlias(name)]))
+                    let erase = Edit::EraseAlias(name.clone(), alias.version);
+                    Ok(Plan::edit((), vec![erase]))
                 }
                 // Gone, or pointed elsewhere since the permission was asked for.
-                _ => Err(inner.no_alias(&name)),
+                _ => Err(inner.no_alias(name)),
             }
         };
         self.inner.change(trail, plan).await
@@ -117,14 +118,14 @@ impl Keyring {
                 None => None,
             };
             let start = listing.after().map_or(Bound::Unbounded, Bound::Excluded);
-            let catalogue = inner.catalogue.load();
+            let snapshot = inner.snapshot.load();
             let now = inner.now();
-            let aliases = catalogue
+            let aliases = snapshot
                 .aliases
                 .range((start, Bound::<&AliasName>::Unbounded))
                 .filter(|(_, alias)| only.is_none_or(|key| alias.target == key))
                 .filter_map(|(name, alias)| {
-                    let target = catalogue.key(alias.target, now)?;
+                    let target = snapshot.key(alias.target, now)?;
                     let alias = Alias {
                         name: name.clone(),
                         arn: Arn::kms_alias(&inner.region, &inner.account, name.as_str()),
@@ -150,8 +151,8 @@ fn refuse_reserved(name: &AliasName) -> Result<(), KeyringError> {
     Ok(())
 }
 
-fn check_count(moment: &Moment, target: &crate::catalogue::KeyEntry) -> Result<(), KeyringError> {
-    if moment.catalogue.aliases_of(target.id()).count() >= ALIASES_MAX {
+fn check_count(moment: &Moment, target: &crate::snapshot::KeyEntry) -> Result<(), KeyringError> {
+    if moment.snapshot.aliases_of(target.id()).count() >= ALIASES_MAX {
         return Err(KeyringError::LimitExceeded(format!(
             "{} has {ALIASES_MAX} aliases, the most a key can have.",
             target.arn

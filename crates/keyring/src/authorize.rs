@@ -6,12 +6,12 @@ use crypto::{context::EncryptionContext, wrap::KeyBlob};
 use iam::{Action, Arn, Authorized, Caller, Denied, Resource, Revision, Standing, Via};
 
 use crate::{
-    catalogue::KeyEntry,
     error::KeyringError,
     key::{AliasName, KeyArgument, KeyId},
     keyring::{BLOB_LEN_MAX, Inner, Keyring},
     metadata::Tier,
     resource::{AllKeys, KeyResource, NamedAlias, NamedKey, SealedBlob},
+    snapshot::KeyEntry,
     state,
     trail::{Trail, operation},
 };
@@ -190,8 +190,8 @@ impl<'a> Find for BlobUse<'a, '_> {
         let id = KeyId::from_parts(header.key_id, header.multi_region);
         let (inner, caller) = (finding.inner, finding.caller);
         let revision = inner.authorizer.revision();
-        let catalogue = inner.catalogue.load();
-        let sealed_by = catalogue
+        let snapshot = inner.snapshot.load();
+        let sealed_by = snapshot
             .key(id, inner.now())
             .filter(|entry| entry.is_visible(caller.via()));
         let key = match key {
@@ -310,13 +310,13 @@ impl Inner {
         if let KeyArgument::AliasArn(arn, _) = key {
             self.check_region(arn)?;
         }
-        let catalogue = self.catalogue.load();
+        let snapshot = self.snapshot.load();
         let now = self.now();
         let found = match key {
-            KeyArgument::Id(id) => catalogue.key(*id, now),
-            KeyArgument::Arn(arn) => catalogue.key(arn.key_id(), now),
+            KeyArgument::Id(id) => snapshot.key(*id, now),
+            KeyArgument::Arn(arn) => snapshot.key(arn.key_id(), now),
             KeyArgument::Alias(name) | KeyArgument::AliasArn(_, name) => {
-                catalogue.aliased(name, now)
+                snapshot.aliased(name, now)
             }
         };
         match (found, key) {
@@ -364,8 +364,8 @@ impl Inner {
         id: KeyId,
     ) -> Result<Arc<KeyEntry>, KeyringError> {
         self.check_running()?;
-        let catalogue = self.catalogue.load();
-        let entry = catalogue
+        let snapshot = self.snapshot.load();
+        let entry = snapshot
             .key(id, self.now())
             .filter(|entry| entry.is_visible(caller.via()))
             .ok_or_else(|| self.no_key(id))?;

@@ -1,32 +1,37 @@
-//! How keys change: planned on one moment of the catalogue, written, published, told, recorded.
+//! How keys change: planned on one moment of the snapshot, written, published, told, recorded.
 //!
-//! One change at a time. The order is: the store (durable), the catalogue (what every request sees
-//! from now on), the revision (no decision made before stands), the listeners (caches drop), the audit
-//! record (durable), the answer. A change runs
+//! One change at a time in this process, and any number of processes. The order is: the catalogue
+//! (durable), the snapshot (what every request sees from now on), the revision (no decision made
+//! before stands), the listeners (caches drop), the audit record (durable), the answer. A change runs
 //! in a task of its own, so that a caller who goes away leaves no half of it behind.
 //!
 //! If the record cannot be made durable, the change stands and the answer is an error. A log known
-//! to have failed is asked before the store is written, so these are only the changes that were on
-//! their way when it failed.
+//! to have failed is asked before the catalogue is written, so these are only the changes that were
+//! on their way when it failed.
 //!
-//! When the store fails, a full disk or a lost race has changed nothing; after any other failure
-//! the store is read anew, so that memory says what the disk says, and if that fails too the
+//! When the commit fails: another process was first, and the change is planned anew on what is there
+//! now; a full disk or a catalogue that does not answer has changed nothing. After any other failure
+//! it is not known what the catalogue holds: caches are told as if the change had been made, and the
 //! keyring stops (`Stopped`) until it is opened anew.
 
 use std::{sync::Arc, time::SystemTime};
 
+use catalogue::{Batch, CatalogueError, Expect, Sequence};
 use crypto::wrap::BackingKey;
 
 use crate::{
-    catalogue::{AliasEntry, Catalogue, KeyEntry},
     error::KeyringError,
     event::{KeyChange, KeyEvent},
     key::{AliasName, KeyId},
     keyring::Inner,
-    store::{Batch, Change, Expect, StoreError, Table},
+    records::Records,
+    snapshot::{AliasEntry, KeyEntry, Snapshot},
     trail::Trail,
-    vault::{Vault, material_id},
+    vault::{ALIASES, KEYS, MATERIALS, Seals, material_id},
 };
+
+/// How often a change that lost a race to another process is planned anew.
+const RACES_MAX: u32 = 8;
 
 /// One step of a change.
 pub(crate) enum Edit {
@@ -36,9 +41,14 @@ pub(crate) enum Edit {
     Material(KeyId, u32, BackingKey),
     /// An alias's record, new if its version is 1.
     Alias(AliasEntry),
-    EraseAlias(AliasName),
-    /// A key and so many materials of it.
-    EraseKey(KeyId, u32),
+    /// An alias that was written this often.
+    EraseAlias(AliasName, u64),
+    /// A key that was written this often, and so many materials of it.
+    EraseKey {
+        key: KeyId,
+        version: u64,
+        materials: u32,
+    },
 }
 
 /// A change that was decided on.
@@ -76,17 +86,17 @@ impl<T> Plan<T> {
 
 /// The moment a change is planned on. Nothing else changes while it is.
 pub(crate) struct Moment {
-    pub(crate) catalogue: Arc<Catalogue>,
+    pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) now: SystemTime,
 }
 
 impl Inner {
     /// Plans and makes a change, and records it under `trail`. Runs to its end even if the caller
-    /// stops waiting.
+    /// stops waiting. `plan` is asked again each time another process was first.
     pub(crate) async fn change<T: Send + 'static>(
         self: &Arc<Self>,
         mut trail: Trail,
-        plan: impl FnOnce(&Self, &Moment, &mut Trail) -> Result<Plan<T>, KeyringError> + Send + 'static,
+        plan: impl Fn(&Self, &Moment, &mut Trail) -> Result<Plan<T>, KeyringError> + Send + 'static,
     ) -> Result<T, KeyringError> {
         let inner = Arc::clone(self);
         let task = tokio::spawn(async move {
@@ -99,27 +109,39 @@ impl Inner {
     async fn write<T: Send + 'static>(
         self: &Arc<Self>,
         trail: &mut Trail,
-        plan: impl FnOnce(&Self, &Moment, &mut Trail) -> Result<Plan<T>, KeyringError> + Send + 'static,
+        plan: impl Fn(&Self, &Moment, &mut Trail) -> Result<Plan<T>, KeyringError> + Send + 'static,
     ) -> Result<T, KeyringError> {
-        let writer = Arc::clone(&self.writer).lock_owned().await;
-        // A log that is known to have failed would take no record of the change.
-        self.check_running()?;
-        let moment = Moment {
-            catalogue: self.catalogue.load_full(),
-            now: self.now(),
-        };
-        let plan = plan(self, &moment, trail)?;
-        let inner = Arc::clone(self);
-        let task = tokio::task::spawn_blocking(move || {
-            // The turn ends with the writing, also when nobody waits for this task any more.
-            let _writer = writer;
-            inner.make(&moment.catalogue, plan)
-        });
-        task.await.map_err(|_| KeyringError::ShuttingDown)?
+        let mut followed = self.followed.lock().await;
+        let mut races = 0;
+        loop {
+            // A log that is known to have failed would take no record of the change.
+            self.check_running()?;
+            let moment = Moment {
+                snapshot: self.snapshot.load_full(),
+                now: self.now(),
+            };
+            let plan = plan(self, &moment, trail)?;
+            match self.make(&moment.snapshot, &mut followed, plan).await {
+                Err(KeyringError::Catalogue(CatalogueError::Conflict { table, key }))
+                    if races < RACES_MAX =>
+                {
+                    races += 1;
+                    // The record in the way too: its change may have been told before.
+                    self.catch_up(&mut followed, Some((table.name(), key)))
+                        .await?;
+                }
+                made => return made,
+            }
+        }
     }
 
-    /// Writes, publishes and tells. Blocking; the caller has the writer's turn.
-    pub(crate) fn make<T>(&self, current: &Catalogue, plan: Plan<T>) -> Result<T, KeyringError> {
+    /// Writes, publishes and tells. The caller has the writer's turn.
+    async fn make<T>(
+        &self,
+        current: &Snapshot,
+        followed: &mut Sequence,
+        plan: Plan<T>,
+    ) -> Result<T, KeyringError> {
         let Plan {
             edits,
             events,
@@ -128,17 +150,32 @@ impl Inner {
         if edits.is_empty() {
             return Ok(answer);
         }
-        let batch = batch(&self.vault, &edits);
-        if let Err(error) = self.store.commit(&batch) {
-            if !matches!(error, StoreError::Full) {
-                self.read_anew(&error);
+        let seals = self.records.vault.seals();
+        let batch = batch(&self.records, &seals, &edits).await?;
+        let committed = self.records.catalogue.commit(batch).await;
+        // Its fate is known, or it is known that it is not.
+        drop(seals);
+        match committed {
+            // Nobody else was in between: this commit needs no reading back.
+            Ok(sequence) if sequence.0 == followed.0 + 1 => *followed = sequence,
+            Ok(_) => {}
+            Err(
+                error @ (CatalogueError::Conflict { .. }
+                | CatalogueError::Full
+                | CatalogueError::Unavailable(_)
+                | CatalogueError::Invalid(_)),
+            ) => return Err(error.into()),
+            Err(error) => {
+                self.stop(&error);
                 // What was to change may have changed: caches may not rely on it.
                 self.authorizer.changed();
                 self.tell(&events);
+                return Err(KeyringError::Unknown(error));
             }
-            return Err(error.into());
         }
-        let erases = edits.iter().any(|edit| matches!(edit, Edit::EraseKey(..)));
+        let erases = edits
+            .iter()
+            .any(|edit| matches!(edit, Edit::EraseKey { .. }));
         let alters = erases
             || edits
                 .iter()
@@ -147,69 +184,56 @@ impl Inner {
         for edit in edits {
             self.apply(&mut next, edit);
         }
-        self.catalogue.store(Arc::new(next));
+        self.snapshot.store(Arc::new(next));
         if alters {
-            // After the catalogue: a decision made at the new revision has seen the key as it is now.
+            // After the snapshot: a decision made at the new revision has seen the key as it is now.
             self.authorizer.changed();
         }
         if erases {
             self.drop_opened_of_erased();
-            if let Err(error) = self.store.purge() {
-                tracing::warn!(%error, "erased key material may still be in the store's log");
+            if let Err(error) = self.records.catalogue.purge().await {
+                tracing::warn!(%error, "erased key material may still be in the catalogue's log");
             }
         }
         self.tell(&events);
         Ok(answer)
     }
 
-    fn apply(&self, next: &mut Catalogue, edit: Edit) {
+    fn apply(&self, next: &mut Snapshot, edit: Edit) {
         match edit {
             Edit::Key(entry) => next.put_key(entry),
             Edit::Alias(entry) => next.put_alias(entry),
             Edit::Material(key, number, material) => {
                 self.opened.insert((key, number), Arc::new(material));
             }
-            Edit::EraseAlias(name) => {
+            Edit::EraseAlias(name, _) => {
                 next.aliases.remove_mut(&name);
             }
-            Edit::EraseKey(id, _) => {
-                next.keys.remove_mut(&id);
+            Edit::EraseKey { key, .. } => {
+                next.keys.remove_mut(&key);
             }
         }
     }
 
     /// Drops opened materials of keys that are no more; the wiping is done when this returns unless
     /// a request still holds one.
-    fn drop_opened_of_erased(&self) {
-        let catalogue = self.catalogue.load();
+    pub(crate) fn drop_opened_of_erased(&self) {
+        let snapshot = self.snapshot.load();
         for (at, _) in &self.opened {
-            if !catalogue.keys.contains_key(&at.0) {
+            if !snapshot.keys.contains_key(&at.0) {
                 self.opened.invalidate(at.as_ref());
             }
         }
         self.opened.run_pending_tasks();
     }
 
-    fn read_anew(&self, failure: &StoreError) {
-        match Catalogue::load(
-            self.store.as_ref(),
-            &self.vault,
-            &self.region,
-            &self.account,
-        ) {
-            Ok(catalogue) => {
-                tracing::warn!(%failure, "key store failed a write; its state was read anew");
-                self.catalogue.store(Arc::new(catalogue));
-                self.drop_opened_of_erased();
-            }
-            Err(error) => {
-                tracing::error!(%failure, %error, "key store failed: no key is used any more");
-                let _ = self.stopped.set(format!("{failure}; then {error}").into());
-            }
-        }
+    /// From now on nothing is done any more: what the catalogue holds is not known.
+    pub(crate) fn stop(&self, why: &dyn std::error::Error) {
+        tracing::error!(%why, "the catalogue failed: no key is used any more");
+        let _ = self.stopped.set(why.to_string().into());
     }
 
-    fn tell(&self, events: &[KeyEvent]) {
+    pub(crate) fn tell(&self, events: &[KeyEvent]) {
         if events.is_empty() {
             return;
         }
@@ -222,47 +246,48 @@ impl Inner {
     }
 }
 
-fn batch(vault: &Vault, edits: &[Edit]) -> Batch {
+async fn batch(records: &Records, seals: &Seals, edits: &[Edit]) -> Result<Batch, CatalogueError> {
+    let vault = &records.vault;
     let mut batch = Batch::new();
     let expect = |version: u64| match version {
         1 => Expect::Absent,
         next => Expect::Version(next - 1),
     };
     for edit in edits {
-        match edit {
-            Edit::Key(entry) => batch.push(Change::Put {
-                table: Table::Key,
-                id: entry.id().as_bytes().to_vec(),
-                expect: expect(entry.version),
-                record: vault.seal_key(entry.id(), &entry.record),
-            }),
-            Edit::Material(key, number, material) => batch.push(Change::Put {
-                table: Table::Material,
-                id: material_id(*key, *number),
-                expect: Expect::Absent,
-                record: vault.seal_material(*key, *number, material),
-            }),
-            Edit::Alias(entry) => batch.push(Change::Put {
-                table: Table::Alias,
-                id: entry.name.as_str().as_bytes().to_vec(),
-                expect: expect(entry.version),
-                record: vault.seal_alias(&entry.name, &entry.record),
-            }),
-            Edit::EraseAlias(name) => batch.push(Change::Erase {
-                table: Table::Alias,
-                id: name.as_str().as_bytes().to_vec(),
-            }),
-            Edit::EraseKey(key, materials) => {
-                batch.push(Change::Erase {
-                    table: Table::Key,
-                    id: key.as_bytes().to_vec(),
-                });
-                batch.extend((1..=*materials).map(|number| Change::Erase {
-                    table: Table::Material,
-                    id: material_id(*key, number),
-                }));
+        batch = match edit {
+            Edit::Key(entry) => {
+                let expect = expect(entry.version);
+                let version = expect.next_version();
+                let sealed = vault.seal_key(seals, entry.id(), version, &entry.record);
+                batch.put(KEYS, records.key_at(entry.id()), expect, sealed)
             }
-        }
+            Edit::Material(key, number, material) => {
+                let sealed = vault.seal_material(seals, *key, *number, material);
+                let at = vault.at(material_id(*key, *number));
+                batch.put(MATERIALS, at, Expect::Absent, sealed)
+            }
+            Edit::Alias(entry) => {
+                let expect = expect(entry.version);
+                let version = expect.next_version();
+                let sealed = vault.seal_alias(seals, &entry.name, version, &entry.record);
+                batch.put(ALIASES, records.alias_at(&entry.name), expect, sealed)
+            }
+            Edit::EraseAlias(name, version) => {
+                batch.erase(ALIASES, records.alias_at(name), *version)
+            }
+            Edit::EraseKey {
+                key,
+                version,
+                materials,
+            } => {
+                let mut batch = batch.erase(KEYS, records.key_at(*key), *version);
+                // A rotation of the store key writes materials without anybody's knowing here.
+                for (at, version) in records.material_versions(*key, *materials).await? {
+                    batch = batch.erase(MATERIALS, at, version);
+                }
+                batch
+            }
+        };
     }
-    batch
+    Ok(batch)
 }

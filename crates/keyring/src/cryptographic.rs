@@ -14,15 +14,13 @@ use crypto::{
 use iam::{Action, Authorized};
 
 use crate::{
-    catalogue::KeyEntry,
     error::KeyringError,
     key::KeyArn,
     keyring::{BLOB_LEN_MAX, Inner, Keyring},
     metadata::{DataKeyLen, MaterialId},
     resource::{AllKeys, NamedKey, SealedBlob},
-    store::Table,
+    snapshot::KeyEntry,
     trail::Trail,
-    vault::{damaged, material_id},
 };
 
 /// The answer of Encrypt.
@@ -275,7 +273,7 @@ impl Inner {
         Ok((plaintext, number))
     }
 
-    /// A material of a key, from memory or else from the store.
+    /// A material of a key, from memory or else from the catalogue.
     async fn material(
         &self,
         entry: &KeyEntry,
@@ -289,16 +287,10 @@ impl Inner {
         if let Some(material) = self.opened.get(&at) {
             return Ok(material);
         }
-        let (store, vault) = (Arc::clone(&self.store), Arc::clone(&self.vault));
-        let id = material_id(entry.id(), number);
-        let read = tokio::task::spawn_blocking(move || match store.get(Table::Material, &id)? {
-            Some(stored) if stored.id == id => vault.open_material(&stored),
-            _ => Err(damaged(Table::Material, &id, "it is missing")),
-        });
-        let material = Arc::new(read.await.map_err(|_| KeyringError::ShuttingDown)??);
+        let material = Arc::new(self.records.material(entry.id(), number).await?);
         self.opened.insert(at, Arc::clone(&material));
         // A key erased meanwhile has dropped what was opened of it, perhaps before this one came.
-        if !self.catalogue.load().keys.contains_key(&at.0) {
+        if !self.snapshot.load().keys.contains_key(&at.0) {
             self.opened.invalidate(&at);
             return Err(self.no_key(at.0));
         }

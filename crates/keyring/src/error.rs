@@ -1,17 +1,15 @@
 //! The one error of this crate: a variant for each exception of the KMS API, and whose fault it is.
 //!
 //! [`KeyringError::code`] is the exception's name as it stands on the wire and in the audit log;
-//! [`KeyringError::message`] is what may be told to the caller. Everything that is the store's, the
-//! audit log's or our own fault becomes `KMSInternalException` with a fixed message: the detail is
+//! [`KeyringError::message`] is what may be told to the caller. Everything that is the
+//! catalogue's, the audit log's or our own fault becomes `KMSInternalException` with a fixed message: the detail is
 //! in [`std::fmt::Display`] and belongs in our log.
 
 use audit::AuditError;
+use catalogue::CatalogueError;
 use root::StoreId;
 
-use crate::{
-    key::{KeyArn, KeyState},
-    store::StoreError,
-};
+use crate::key::{KeyArn, KeyState};
 
 /// Why the keyring did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -72,22 +70,24 @@ pub enum KeyringError {
     /// Caller asked for a dry run, and the request would have succeeded.
     #[error("The request would have succeeded, but the DryRun option is set.")]
     DryRun,
-    /// Ours: the records are those of another store than the root header's. Refused at open, nothing changed.
+    /// Ours: the catalogue is that of another store than the root header's. Refused at open, nothing changed.
     #[error(
-        "the keyring belongs to store {keyring}, and the root header to store {header}: they are of two backups"
+        "the catalogue belongs to store {keyring}, and the root header to store {header}: they are of two backups"
     )]
     WrongStore {
-        /// The store that the keyring was made in.
+        /// The store that the catalogue was made in.
         keyring: StoreId,
         /// The store whose key was given.
         header: StoreId,
     },
-    /// Ours: the store was made for another account or region.
-    #[error("the store belongs to account {account}, region {region}")]
+    /// Ours: there are keys, and none of the account and region that were asked for. Refused at open, nothing changed.
+    #[error(
+        "the keys here belong to account {account}, region {region}: is another one configured by mistake?"
+    )]
     WrongAccount {
-        /// The store's account.
+        /// The account of keys that are there.
         account: String,
-        /// The store's region.
+        /// Their region.
         region: String,
     },
     /// The store's fault: a record was changed, moved, cut or lost.
@@ -100,15 +100,21 @@ pub enum KeyringError {
         /// What did not hold.
         why: &'static str,
     },
-    /// The store's fault.
-    #[error("key store: {0}")]
-    Store(#[from] StoreError),
+    /// The catalogue's fault. Nothing was changed.
+    #[error("catalogue: {0}")]
+    Catalogue(#[from] CatalogueError),
+    /// The catalogue's fault: whether the change was made is not known. The keyring has stopped.
+    #[error("whether the change was made is not known: {0}")]
+    Unknown(#[source] CatalogueError),
+    /// The catalogue's fault, for as long as it lasts: changes of other processes are not seen.
+    #[error("changes of other processes are not seen: {0}")]
+    Behind(std::sync::Arc<str>),
     /// The audit log's fault: no key is used without its record.
     #[error("audit log: {0}")]
     Audit(#[from] AuditError),
-    /// Ours: after a failed write the store could not be read back, so what it holds is not known;
-    /// sticky until the keyring is opened anew.
-    #[error("the keyring stopped because what its store holds is not known: {0}")]
+    /// Ours: after a failure of the catalogue it is not known what that holds; sticky until the keyring is opened
+    /// anew.
+    #[error("the keyring stopped because what the catalogue holds is not known: {0}")]
     Stopped(std::sync::Arc<str>),
     /// Ours: a task was cut off by the runtime shutting down.
     #[error("the keyring is shutting down")]
@@ -137,7 +143,9 @@ impl KeyringError {
             Self::WrongStore { .. }
             | Self::WrongAccount { .. }
             | Self::Damaged { .. }
-            | Self::Store(_)
+            | Self::Catalogue(_)
+            | Self::Unknown(_)
+            | Self::Behind(_)
             | Self::Audit(_)
             | Self::Stopped(_)
             | Self::ShuttingDown => "KMSInternalException",

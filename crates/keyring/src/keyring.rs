@@ -7,23 +7,25 @@ use std::{
 
 use arc_swap::ArcSwap;
 use audit::AuditLog;
-use crypto::{random::Random, record::RecordKey, wrap::BackingKey};
+use catalogue::{Catalogue, Scope, Sequence};
+use crypto::{random::Random, wrap::BackingKey};
 use iam::{AccountId, Arn, Authorizer, Region};
 use moka::sync::Cache;
 use parking_lot::RwLock;
-use root::StoreId;
+use root::{StoreId, StoreKey};
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::{
-    catalogue::Catalogue,
     clock::Clock,
     error::KeyringError,
     event::KeyEvent,
+    follow::{Following, follow},
     key::{KeyArn, KeyId, KeyState},
     metadata::Service,
     observer::Observer,
-    store::{Change, Expect, KeyStore, Table},
-    vault::{HEADER_ID, HeaderRecord, Vault, belongs_to},
+    records::Records,
+    snapshot::Snapshot,
+    vault::Vault,
 };
 
 /// Opened backing keys kept in memory: 32 bytes of key each, and what the cache adds.
@@ -33,17 +35,12 @@ const COLD_READS_MAX: usize = 2;
 /// Bounds of a ciphertext blob, in bytes (API, `CiphertextType`).
 pub(crate) const BLOB_LEN_MAX: usize = 6144;
 
-/// The label of the keyring's records.
-pub const RECORD_LABEL: &str = "keyring";
-
 /// What a keyring is made of.
 pub struct Options {
     /// Where records are kept.
-    pub store: Arc<dyn KeyStore>,
-    /// What they are sealed under: the store key's record key for the label [`RECORD_LABEL`].
-    pub records: RecordKey,
-    /// The store that this is a part of.
-    pub part_of: StoreId,
+    pub catalogue: Arc<dyn Catalogue>,
+    /// What they are sealed under; of the same store as the catalogue.
+    pub store_key: StoreKey,
     /// Where every use is written.
     pub audit: AuditLog,
     /// The wall clock.
@@ -67,13 +64,13 @@ pub struct Options {
 /// touches no store.
 pub struct Keyring {
     pub(crate) inner: Arc<Inner>,
+    _following: Following,
 }
 
 pub(crate) type Listener = Arc<dyn Fn(&KeyEvent) + Send + Sync>;
 
 pub(crate) struct Inner {
-    pub(crate) store: Arc<dyn KeyStore>,
-    pub(crate) vault: Arc<Vault>,
+    pub(crate) records: Records,
     pub(crate) audit: AuditLog,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
@@ -83,29 +80,32 @@ pub(crate) struct Inner {
     /// The name of every key together.
     pub(crate) everything: Arn,
     pub(crate) authorizer: Arc<Authorizer>,
-    pub(crate) catalogue: ArcSwap<Catalogue>,
+    pub(crate) snapshot: ArcSwap<Snapshot>,
     pub(crate) opened: Cache<(KeyId, u32), Arc<BackingKey>>,
     pub(crate) cold_reads: Semaphore,
-    /// Held while the catalogue is changed: one change at a time.
-    pub(crate) writer: Arc<Mutex<()>>,
+    /// Up to which commit others' changes are in the snapshot. Held while the snapshot is changed: one
+    /// change at a time.
+    pub(crate) followed: Mutex<Sequence>,
+    /// Why changes of other processes are not seen at the moment.
+    pub(crate) behind: parking_lot::Mutex<Option<Arc<str>>>,
     pub(crate) listeners: RwLock<Vec<Listener>>,
     pub(crate) owned: [OnceLock<KeyArn>; Service::ALL.len()],
-    /// Why nothing is done any more, once what the store holds is not known.
+    /// Why nothing is done any more, once what the catalogue holds is not known.
     pub(crate) stopped: OnceLock<Arc<str>>,
 }
 
 impl Keyring {
-    /// Opens the keyring in `options.store`, or makes one if the store is empty.
+    /// Opens the keyring in `options.catalogue`; a catalogue without keys is one without keys yet.
     ///
-    /// Blocking: reads and opens every record, and destroys keys whose deletion date has passed.
-    /// The header of another store, a wrong account or region, and a record that was changed or moved are
-    /// errors, with nothing changed; so are a lost key and a lost material. A lost alias is not
-    /// noticed, nor is an old copy of a record in its own row, unless a rotation lies between.
-    pub fn open(options: Options) -> Result<Arc<Self>, KeyringError> {
+    /// Reads and opens every record, and destroys keys whose deletion date has passed; may be cancelled.
+    /// Refused with nothing changed: the store key of another store; an account and region that have no
+    /// keys, where others have some; a record that was changed or moved; a lost key; a lost material. A
+    /// lost alias is not noticed, nor is an old copy of a record together with the version it had,
+    /// unless a rotation lies between.
+    pub async fn open(options: Options) -> Result<Arc<Self>, KeyringError> {
         let Options {
-            store,
-            records,
-            part_of,
+            catalogue,
+            store_key,
             audit,
             clock,
             random,
@@ -114,17 +114,25 @@ impl Keyring {
             observer,
         } = options;
         let account = *authorizer.account();
-        let vault = Arc::new(Vault::new(records, part_of, Arc::clone(&random)));
-        let header = HeaderRecord {
+        let keyring = StoreId::from_bytes(catalogue.store_id().await?.0);
+        let header = store_key.store();
+        if keyring != header {
+            return Err(KeyringError::WrongStore { keyring, header });
+        }
+        let scope = Scope {
             account: account.to_string(),
             region: region.to_string(),
-            created: clock.now().into(),
         };
-        open_header(store.as_ref(), &vault, header)?;
-        let catalogue = Catalogue::load(store.as_ref(), &vault, &region, &account)?;
-        let inner = Inner {
-            store,
-            vault,
+        let records = Records {
+            catalogue,
+            vault: Vault::new(&store_key, scope, Arc::clone(&random)),
+            account,
+            region: region.clone(),
+        };
+        records.check_scope().await?;
+        let (snapshot, followed) = records.load().await?;
+        let inner = Arc::new(Inner {
+            records,
             audit,
             clock,
             random,
@@ -133,25 +141,31 @@ impl Keyring {
             account,
             region,
             authorizer,
-            catalogue: ArcSwap::from_pointee(catalogue),
+            snapshot: ArcSwap::from_pointee(snapshot),
             opened: Cache::new(OPENED_MAX),
             cold_reads: Semaphore::new(COLD_READS_MAX),
-            writer: Arc::new(Mutex::new(())),
+            followed: Mutex::new(followed),
+            behind: parking_lot::Mutex::default(),
             listeners: RwLock::default(),
             owned: [const { OnceLock::new() }; Service::ALL.len()],
             stopped: OnceLock::new(),
-        };
-        let keyring = Arc::new(Self {
-            inner: Arc::new(inner),
         });
-        keyring.inner.sweep_at_open()?;
-        Ok(keyring)
+        inner.destroy_expired().await?;
+        Ok(Arc::new(Self {
+            _following: follow(&inner),
+            inner,
+        }))
     }
 
-    /// Fails if no key is used any more: the audit log failed, or what the store holds is not
-    /// known. Both stay so until the keyring is opened anew.
+    /// Fails if no key is used any more: the audit log failed, or what the catalogue holds is
+    /// not known. Both stay so until the keyring is opened anew. Fails too while changes of other
+    /// processes are not seen because the catalogue does not answer.
     pub fn healthy(&self) -> Result<(), KeyringError> {
-        self.inner.check_running()
+        self.inner.check_running()?;
+        match self.inner.behind.lock().clone() {
+            None => Ok(()),
+            Some(why) => Err(KeyringError::Behind(why)),
+        }
     }
 
     /// Whether the key may be used at this moment. No lock, no store, no audit record.
@@ -159,8 +173,8 @@ impl Keyring {
     /// For caches of what a key opened: put in first, ask then, and take out again if the answer is
     /// no. A change that was told before the putting in is seen by the asking.
     pub fn is_enabled(&self, key: &KeyArn) -> bool {
-        let catalogue = self.inner.catalogue.load();
-        catalogue
+        let snapshot = self.inner.snapshot.load();
+        snapshot
             .key(key.key_id(), self.inner.now())
             .is_some_and(|entry| entry.record.state == KeyState::Enabled)
     }
@@ -179,35 +193,6 @@ impl Keyring {
     /// It must be quick and must not call the keyring.
     pub fn on_change(&self, listener: Box<dyn Fn(&KeyEvent) + Send + Sync>) {
         self.inner.listeners.write().push(Arc::from(listener));
-    }
-}
-
-/// Checks the header, or writes it if the store is empty.
-fn open_header(
-    store: &dyn KeyStore,
-    vault: &Vault,
-    ours: HeaderRecord,
-) -> Result<(), KeyringError> {
-    if belongs_to(store)?.is_none() {
-        store.commit(&vec![Change::Put {
-            table: Table::Header,
-            id: HEADER_ID.to_vec(),
-            expect: Expect::Absent,
-            record: vault.seal_header(&ours),
-        }])?;
-        return Ok(());
-    }
-    let stored = store
-        .get(Table::Header, HEADER_ID)?
-        .expect("found a moment ago, and the store is ours alone");
-    let header = vault.open_header(&stored)?;
-    if (&header.account, &header.region) == (&ours.account, &ours.region) {
-        Ok(())
-    } else {
-        Err(KeyringError::WrongAccount {
-            account: header.account,
-            region: header.region,
-        })
     }
 }
 

@@ -7,9 +7,10 @@
 //! What it promises:
 //! - Every operation takes an [`iam::Authorized`] made for that key and that action, and its audit
 //!   record is durable before the answer; if it cannot be made durable, the answer is an error.
-//! - Every record at rest is sealed under the store key and bound to its table and id.
+//! - Every record at rest is sealed under the store key and bound to its place and version.
 //! - A key that was disabled or scheduled for deletion opens nothing from the moment the change is
 //!   answered, and listeners ([`Keyring::on_change`]) were called before that.
+//! - What another process changed is seen within a second, as if it had been changed here.
 //! - A crash leaves the state before or after an operation, never between.
 //!
 //! What it does not: detect that the whole store was replaced by an older copy of itself.
@@ -18,22 +19,24 @@
 
 mod alias;
 mod authorize;
-mod catalogue;
 mod change;
 mod clock;
 mod cryptographic;
 mod error;
 mod event;
+mod follow;
 mod key;
 mod keyring;
 mod lifecycle;
 mod list;
 mod metadata;
 mod observer;
+mod records;
 mod resource;
 mod rotation;
+mod snapshot;
+mod spec;
 mod state;
-pub mod store;
 mod tag;
 mod trail;
 mod vault;
@@ -53,7 +56,7 @@ pub use cryptographic::{DataKey, Decrypted, Encrypted, ReEncrypted, WrappedDataK
 pub use error::KeyringError;
 pub use event::{KeyChange, KeyEvent};
 pub use key::{AliasName, KeyArgument, KeyArn, KeyId, KeyState};
-pub use keyring::{Keyring, Options, RECORD_LABEL};
+pub use keyring::{Keyring, Options};
 pub use lifecycle::Swept;
 pub use metadata::{
     Alias, CreateKey, DataKeyLen, KeyMetadata, Listed, MaterialId, Page, PendingWindow, Rotation,
@@ -61,3 +64,4 @@ pub use metadata::{
 };
 pub use observer::{NoObserver, Observer};
 pub use resource::{AllKeys, KeyResource, NamedAlias, NamedKey, SealedBlob};
+pub use spec::{KeyOrigin, KeySpec, KeyUsage};

@@ -7,7 +7,6 @@ use crypto::wrap::BackingKey;
 use iam::{Authorized, Via};
 
 use crate::{
-    catalogue::{AliasEntry, KeyEntry},
     change::{Edit, Moment, Plan},
     error::KeyringError,
     event::KeyChange,
@@ -16,6 +15,8 @@ use crate::{
     metadata::{CreateKey, KeyMetadata, PendingWindow, RotationKind, Service, Tag, Tier},
     resource::{AllKeys, NamedKey},
     rotation::{AUTOMATIC_PERIOD_DAYS, rotate},
+    snapshot::{AliasEntry, KeyEntry},
+    spec::{KeyOrigin, KeySpec, KeyUsage},
     tag::check_tags,
     trail::Trail,
     vault::{AliasRecord, KeyRecord, MaterialRecord, RotationRecord},
@@ -45,7 +46,7 @@ impl Keyring {
         let plan = move |inner: &Inner, moment: &Moment, trail: &mut Trail| {
             check_description(&request.description)?;
             check_tags(&[], &request.tags)?;
-            if moment.catalogue.keys.size() >= KEYS_MAX {
+            if moment.snapshot.keys.size() >= KEYS_MAX {
                 return Err(KeyringError::LimitExceeded(format!(
                     "The account has {KEYS_MAX} keys, the most it can have."
                 )));
@@ -54,8 +55,8 @@ impl Keyring {
                 inner,
                 moment,
                 Tier::Customer,
-                request.description,
-                request.tags,
+                request.description.clone(),
+                request.tags.clone(),
             );
             trail.key = Some(entry.arn.clone());
             Ok(Plan::edit(entry.metadata(), edits))
@@ -85,7 +86,7 @@ impl Keyring {
             check_description(&description)?;
             let next = inner
                 .admit(&authorized)?
-                .changed(|record| record.description = description);
+                .changed(|record| record.description = description.clone());
             Ok(Plan::edit((), vec![Edit::Key(next)]))
         };
         self.inner.change(trail, plan).await
@@ -159,7 +160,7 @@ impl Keyring {
     /// The AWS managed key of a service, made on first use: visible, and usable through that
     /// service alone.
     pub async fn managed_key(&self, service: Service) -> Result<KeyArn, KeyringError> {
-        if let Some(entry) = self.inner.catalogue.load().managed(service) {
+        if let Some(entry) = self.inner.snapshot.load().managed(service) {
             return Ok(entry.arn.clone());
         }
         self.inner
@@ -176,7 +177,7 @@ impl Keyring {
         }
         let found = self
             .inner
-            .catalogue
+            .snapshot
             .load()
             .owned(service)
             .map(|entry| entry.arn.clone());
@@ -213,24 +214,20 @@ impl Keyring {
     pub async fn sweep(&self) -> Result<Swept, KeyringError> {
         let inner = &self.inner;
         let now = inner.now();
-        let mut swept = Swept::default();
-        let keys: Vec<KeyId> = inner.catalogue.load().keys.keys().copied().collect();
+        let mut swept = Swept {
+            destroyed: inner.destroy_expired().await?,
+            rotated: 0,
+        };
+        let keys: Vec<KeyId> = inner.snapshot.load().keys.keys().copied().collect();
         for id in keys {
-            let looked_at = inner.catalogue.load().keys.get(&id).cloned();
+            let looked_at = inner.snapshot.load().keys.get(&id).cloned();
             let Some(entry) = looked_at else { continue };
-            if entry.is_expired(now) {
-                let gone = inner
-                    .change(internal("DeleteKey", &entry), move |_, moment, _| {
-                        Ok(destroy(moment, id))
-                    })
-                    .await?;
-                swept.destroyed += usize::from(gone);
-            } else if is_due(&entry, now) {
+            if is_due(&entry, now) {
                 let done = inner
                     .change(
                         internal("RotateKey", &entry),
                         move |inner, moment, trail| {
-                            let Some(entry) = moment.catalogue.key(id, moment.now) else {
+                            let Some(entry) = moment.snapshot.key(id, moment.now) else {
                                 return Ok(Plan::nothing(false));
                             };
                             if !is_due(entry, moment.now) {
@@ -254,40 +251,19 @@ impl Keyring {
 }
 
 impl Inner {
-    /// [`Keyring::sweep`]'s destroying, before there is a runtime. Blocking.
-    pub(crate) fn sweep_at_open(&self) -> Result<(), KeyringError> {
-        let moment = Moment {
-            catalogue: self.catalogue.load_full(),
-            now: self.now(),
-        };
-        let expired: Vec<_> = moment
-            .catalogue
-            .keys
-            .values()
-            .filter(|entry| entry.is_expired(moment.now))
-            .cloned()
-            .collect();
-        for entry in expired {
-            let moment = Moment {
-                catalogue: self.catalogue.load_full(),
-                now: moment.now,
-            };
-            let result = self.make(&moment.catalogue, destroy(&moment, entry.id()));
-            let finished = self.finish(internal("DeleteKey", &entry), result);
-            // The audit log is waited for on a thread that may wait, wherever we are called from.
-            std::thread::scope(|scope| {
-                let waiting = scope.spawn(|| {
-                    tokio::runtime::Builder::new_current_thread()
-                        .build()
-                        .map(|runtime| runtime.block_on(finished))
-                });
-                match waiting.join() {
-                    Ok(Ok(result)) => result,
-                    _ => Err(KeyringError::ShuttingDown),
-                }
-            })?;
+    /// Destroys keys whose deletion date has come; how many.
+    pub(crate) async fn destroy_expired(self: &Arc<Self>) -> Result<usize, KeyringError> {
+        let now = self.now();
+        let snapshot = self.snapshot.load_full();
+        let mut destroyed = 0;
+        for entry in snapshot.keys.values().filter(|key| key.is_expired(now)) {
+            let id = entry.id();
+            let gone = self.change(internal("DeleteKey", entry), move |_, moment, _| {
+                Ok(destroy(moment, id))
+            });
+            destroyed += usize::from(gone.await?);
         }
-        Ok(())
+        Ok(destroyed)
     }
 
     async fn service_key(
@@ -298,8 +274,8 @@ impl Inner {
         let trail = Trail::of_service("CreateKey", service.principal(), service.via());
         self.change(trail, move |inner, moment, trail| {
             let existing = match tier {
-                Tier::Owned(_) => moment.catalogue.owned(service),
-                Tier::Managed(_) | Tier::Customer => moment.catalogue.managed(service),
+                Tier::Owned(_) => moment.snapshot.owned(service),
+                Tier::Managed(_) | Tier::Customer => moment.snapshot.managed(service),
             };
             if let Some(entry) = existing {
                 // Made by another request while this one waited for its turn.
@@ -345,7 +321,7 @@ fn is_due(entry: &KeyEntry, now: SystemTime) -> bool {
 /// Whether there was something to destroy, and the plan to.
 fn destroy(moment: &Moment, id: KeyId) -> Plan<bool> {
     let Some(entry) = moment
-        .catalogue
+        .snapshot
         .keys
         .get(&id)
         .filter(|entry| entry.is_expired(moment.now))
@@ -353,11 +329,15 @@ fn destroy(moment: &Moment, id: KeyId) -> Plan<bool> {
         return Plan::nothing(false);
     };
     let mut edits: Vec<_> = moment
-        .catalogue
+        .snapshot
         .aliases_of(id)
-        .map(|alias| Edit::EraseAlias(alias.name.clone()))
+        .map(|alias| Edit::EraseAlias(alias.name.clone(), alias.version))
         .collect();
-    edits.push(Edit::EraseKey(id, entry.record.current()));
+    edits.push(Edit::EraseKey {
+        key: id,
+        version: entry.version,
+        materials: entry.record.current(),
+    });
     Plan::edit(true, edits).and_tell(entry, KeyChange::Destroyed)
 }
 
@@ -388,6 +368,9 @@ fn new_key(
     let entry = KeyEntry {
         arn: KeyArn::new(&inner.region, &inner.account, id),
         record: KeyRecord {
+            spec: KeySpec::SymmetricDefault,
+            usage: KeyUsage::EncryptDecrypt,
+            origin: KeyOrigin::AwsKms,
             multi_region: false,
             tier,
             description,

@@ -110,9 +110,9 @@ impl Keyring {
             inner.check_running()?;
             let listing = Listing::<KeyId>::new(&page, Limits::KEYS)?;
             let start = listing.after().map_or(Bound::Unbounded, Bound::Excluded);
-            let catalogue = inner.catalogue.load();
+            let snapshot = inner.snapshot.load();
             let now = inner.now();
-            let keys = catalogue
+            let keys = snapshot
                 .keys
                 .range((start, Bound::<&KeyId>::Unbounded))
                 .filter(|(_, entry)| {

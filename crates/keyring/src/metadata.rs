@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     error::KeyringError,
     key::{AliasName, KeyArn, KeyId, KeyState},
+    spec::{KeyOrigin, KeySpec, KeyUsage},
 };
 
 /// Whose key it is, and so who may see and change it (spec: tiers).
@@ -67,12 +68,17 @@ impl Service {
     }
 }
 
-/// The answer of DescribeKey and CreateKey. Symmetric, `SYMMETRIC_DEFAULT`, `ENCRYPT_DECRYPT`,
-/// origin `AWS_KMS`, single Region: there are no others yet.
+/// The answer of DescribeKey and CreateKey. Single Region: there are no others yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyMetadata {
     /// Its name.
     pub arn: KeyArn,
+    /// What its material is.
+    pub spec: KeySpec,
+    /// What it is for.
+    pub usage: KeyUsage,
+    /// Where its material came from.
+    pub origin: KeyOrigin,
     /// When it was made.
     pub created: SystemTime,
     /// What the owner says of it.

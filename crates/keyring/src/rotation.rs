@@ -7,7 +7,6 @@ use crypto::wrap::BackingKey;
 use iam::Authorized;
 
 use crate::{
-    catalogue::KeyEntry,
     change::{Edit, Moment, Plan},
     error::KeyringError,
     event::KeyChange,
@@ -16,6 +15,7 @@ use crate::{
     list::{Limits, Listing},
     metadata::{Listed, MaterialId, Page, Rotation, RotationKind, RotationStatus},
     resource::NamedKey,
+    snapshot::KeyEntry,
     trail::Trail,
     vault::{Instant, MaterialRecord, RotationRecord},
 };

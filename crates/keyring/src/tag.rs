@@ -39,7 +39,7 @@ impl Keyring {
             check_tags(&kept, &tags)?;
             let next = entry.changed(|record| {
                 record.tags = kept;
-                record.tags.extend(tags);
+                record.tags.extend(tags.iter().cloned());
             });
             Ok(Plan::edit((), vec![Edit::Key(next)]))
         };

@@ -1,48 +1,46 @@
-//! Records as they stand in the store: their contents, sealed and bound to table and id.
+//! Records as they stand in the catalogue: their contents, sealed for their place and version.
 //!
 //! Opening says which record does not belong where it was found and never returns another one's
-//! contents. Beyond that, what a record says must agree with where it stands: an id inside that
-//! differs from the row's, or a field out of its range, is damage too. `FORMAT.md` has the fields.
+//! contents. Beyond that, what a record says must agree with where it stands: a field out of its
+//! range is damage too. `FORMAT.md` has the fields.
 
 use std::{
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use catalogue::{Key, Record, Scope, SealedRecord, Table};
 use crypto::{
     random::Random,
-    record::RecordKey,
     secret::{SecretBytes, SecretVec},
     wrap::BackingKey,
 };
-use root::StoreId;
+use root::{RecordKey, Sealing, StoreKey};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     error::KeyringError,
     key::{AliasName, KeyId, KeyState},
     metadata::{RotationKind, Tag, Tier},
-    store::{KeyStore, SealedRecord, StoredRecord, Table},
+    spec::{KeyOrigin, KeySpec, KeyUsage},
 };
 
-/// The one id in the table `header`.
-pub(crate) const HEADER_ID: &[u8] = b"store";
-/// The first byte of every record's contents.
+/// A key's metadata; id: the key's 16 bytes.
+pub(crate) const KEYS: Table = Table::new("key");
+/// One version of a key's material; id: the key's 16 bytes and the number, u32 big endian.
+pub(crate) const MATERIALS: Table = Table::new("material");
+/// An alias; id: its name in UTF-8.
+pub(crate) const ALIASES: Table = Table::new("alias");
+/// The first byte of every record's contents: which of the layouts in `FORMAT.md` follows.
 const FORMAT: u8 = 1;
-
-/// What the store is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct HeaderRecord {
-    pub(crate) account: String,
-    pub(crate) region: String,
-    pub(crate) created: Instant,
-}
 
 /// A key, without its material.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct KeyRecord {
+    pub(crate) spec: KeySpec,
+    pub(crate) usage: KeyUsage,
+    pub(crate) origin: KeyOrigin,
     pub(crate) multi_region: bool,
     pub(crate) tier: Tier,
     pub(crate) description: String,
@@ -115,64 +113,83 @@ impl From<Instant> for SystemTime {
 
 /// Seals and opens records.
 pub(crate) struct Vault {
-    key: RecordKey,
-    of: StoreId,
+    scope: Scope,
+    keys: RecordKey,
+    materials: RecordKey,
+    aliases: RecordKey,
     random: Arc<dyn Random>,
 }
 
+/// The right to seal records of each table, held until the fate of their commit is known: a rotation of the store key
+/// waits for it, or would miss what was sealed before and committed behind it.
+pub(crate) struct Seals {
+    keys: Sealing,
+    materials: Sealing,
+    aliases: Sealing,
+}
+
 impl Vault {
-    pub(crate) fn new(key: RecordKey, of: StoreId, random: Arc<dyn Random>) -> Self {
-        Self { key, of, random }
-    }
-
-    /// The store's id in clear, then the sealed record.
-    pub(crate) fn seal_header(&self, header: &HeaderRecord) -> SealedRecord {
-        let mut bytes = self.of.as_bytes().to_vec();
-        bytes.extend_from_slice(
-            self.seal(Table::Header, HEADER_ID, &encode(header))
-                .as_bytes(),
-        );
-        SealedRecord::new(bytes)
-    }
-
-    /// Fails with `WrongStore` if the header names another store than ours.
-    pub(crate) fn open_header(&self, stored: &StoredRecord) -> Result<HeaderRecord, KeyringError> {
-        let (keyring, sealed) = split_header(stored)?;
-        if keyring != self.of {
-            return Err(KeyringError::WrongStore {
-                keyring,
-                header: self.of,
-            });
+    pub(crate) fn new(store_key: &StoreKey, scope: Scope, random: Arc<dyn Random>) -> Self {
+        Self {
+            scope,
+            keys: store_key.table(KEYS.name()),
+            materials: store_key.table(MATERIALS.name()),
+            aliases: store_key.table(ALIASES.name()),
+            random,
         }
-        let contents = self.open(Table::Header, &stored.id, sealed)?;
-        decode(Table::Header, &stored.id, &contents)
     }
 
-    pub(crate) fn seal_key(&self, id: KeyId, record: &KeyRecord) -> SealedRecord {
-        self.seal(Table::Key, id.as_bytes(), &encode(record))
+    /// Whose keys these are.
+    pub(crate) fn scope(&self) -> &Scope {
+        &self.scope
     }
 
-    pub(crate) fn open_key(
+    pub(crate) fn seals(&self) -> Seals {
+        Seals {
+            keys: self.keys.sealing(),
+            materials: self.materials.sealing(),
+            aliases: self.aliases.sealing(),
+        }
+    }
+
+    /// Where a record of ours stands.
+    pub(crate) fn at(&self, id: impl Into<Vec<u8>>) -> Key {
+        Key::new(self.scope.clone(), id)
+    }
+
+    pub(crate) fn seal_key(
         &self,
-        stored: &StoredRecord,
-    ) -> Result<(KeyId, KeyRecord), KeyringError> {
-        let contents = self.open(Table::Key, &stored.id, &stored.sealed)?;
-        let record: KeyRecord = decode(Table::Key, &stored.id, &contents)?;
-        let bytes = stored.id[..]
+        seals: &Seals,
+        id: KeyId,
+        version: u64,
+        record: &KeyRecord,
+    ) -> SealedRecord {
+        let place = self.at(*id.as_bytes());
+        let place = place.place(KEYS, version);
+        let random = self.random.as_ref();
+        seals.keys.seal(&place, &encode(record), random)
+    }
+
+    pub(crate) fn open_key(&self, stored: &Record) -> Result<(KeyId, KeyRecord), KeyringError> {
+        let id = &stored.key.id;
+        let contents = open(&self.keys, KEYS, stored)?;
+        let record: KeyRecord = decode(KEYS, id, &contents)?;
+        let bytes = id[..]
             .try_into()
-            .map_err(|_| damaged(Table::Key, &stored.id, "its id is not 16 bytes"))?;
+            .map_err(|_| damaged(KEYS, id, "its id is not 16 bytes"))?;
         let pending = record.state == KeyState::PendingDeletion;
         if record.materials.is_empty()
             || u32::try_from(record.materials.len()).is_err()
             || pending != record.deletion.is_some()
         {
-            return Err(damaged(Table::Key, &stored.id, "it contradicts itself"));
+            return Err(damaged(KEYS, id, "it contradicts itself"));
         }
         Ok((KeyId::from_parts(bytes, record.multi_region), record))
     }
 
     pub(crate) fn seal_material(
         &self,
+        seals: &Seals,
         key: KeyId,
         number: u32,
         material: &BackingKey,
@@ -181,41 +198,47 @@ impl Vault {
             out[0] = FORMAT;
             out[1..].copy_from_slice(material.secret().expose());
         });
-        self.seal(
-            Table::Material,
-            &material_id(key, number),
-            contents.expose(),
-        )
+        let place = self.at(material_id(key, number));
+        // New material only: a material is never replaced.
+        let place = place.place(MATERIALS, 1);
+        let random = self.random.as_ref();
+        seals.materials.seal(&place, contents.expose(), random)
     }
 
-    pub(crate) fn open_material(&self, stored: &StoredRecord) -> Result<BackingKey, KeyringError> {
-        let contents = self.open(Table::Material, &stored.id, &stored.sealed)?;
+    pub(crate) fn open_material(&self, stored: &Record) -> Result<BackingKey, KeyringError> {
+        let wrong = |why| damaged(MATERIALS, &stored.key.id, why);
+        let contents = open(&self.materials, MATERIALS, stored)?;
         match contents.expose().split_first() {
-            Some((&FORMAT, secret)) if secret.len() == 32 => Ok(BackingKey::from_secret(
-                SecretBytes::from_slice(secret)
-                    .map_err(|_| damaged(Table::Material, &stored.id, "it is not 32 bytes"))?,
+            Some((&FORMAT, secret)) => Ok(BackingKey::from_secret(
+                SecretBytes::from_slice(secret).map_err(|_| wrong("it is not 32 bytes"))?,
             )),
-            _ => Err(damaged(
-                Table::Material,
-                &stored.id,
-                "its format is not known",
-            )),
+            _ => Err(wrong("its format is not known")),
         }
     }
 
-    pub(crate) fn seal_alias(&self, name: &AliasName, record: &AliasRecord) -> SealedRecord {
-        self.seal(Table::Alias, name.as_str().as_bytes(), &encode(record))
+    pub(crate) fn seal_alias(
+        &self,
+        seals: &Seals,
+        name: &AliasName,
+        version: u64,
+        record: &AliasRecord,
+    ) -> SealedRecord {
+        let place = self.at(name.as_str());
+        let place = place.place(ALIASES, version);
+        let random = self.random.as_ref();
+        seals.aliases.seal(&place, &encode(record), random)
     }
 
     pub(crate) fn open_alias(
         &self,
-        stored: &StoredRecord,
+        stored: &Record,
     ) -> Result<(AliasName, KeyId, AliasRecord), KeyringError> {
-        let contents = self.open(Table::Alias, &stored.id, &stored.sealed)?;
-        let record: AliasRecord = decode(Table::Alias, &stored.id, &contents)?;
-        let wrong = |why| move |_| damaged(Table::Alias, &stored.id, why);
-        let name = std::str::from_utf8(&stored.id)
-            .map_err(|_| damaged(Table::Alias, &stored.id, "its name is not text"))?
+        let id = &stored.key.id;
+        let contents = open(&self.aliases, ALIASES, stored)?;
+        let record: AliasRecord = decode(ALIASES, id, &contents)?;
+        let wrong = |why| move |_| damaged(ALIASES, id, why);
+        let name = std::str::from_utf8(id)
+            .map_err(|_| damaged(ALIASES, id, "its name is not text"))?
             .parse()
             .map_err(wrong("its name is not an alias name"))?;
         let target = record
@@ -224,42 +247,11 @@ impl Vault {
             .map_err(wrong("its target is not a key id"))?;
         Ok((name, target, record))
     }
-
-    fn seal(&self, table: Table, id: &[u8], contents: &[u8]) -> SealedRecord {
-        SealedRecord::new(
-            self.key
-                .seal(table.name(), id, contents, self.random.as_ref()),
-        )
-    }
-
-    fn open(&self, table: Table, id: &[u8], sealed: &[u8]) -> Result<SecretVec, KeyringError> {
-        self.key
-            .open(table.name(), id, sealed)
-            .map_err(|_| damaged(table, id, "it does not authenticate"))
-    }
 }
 
-/// Which store `store` is a part of; `None` if it is empty. Needs no key.
-pub(crate) fn belongs_to(store: &dyn KeyStore) -> Result<Option<StoreId>, KeyringError> {
-    match store.get(Table::Header, HEADER_ID)? {
-        Some(stored) => Ok(Some(split_header(&stored)?.0)),
-        None => {
-            for table in Table::ALL {
-                if let Some(orphan) = store.scan(table)?.first() {
-                    return Err(damaged(table, &orphan.id, "the store has no header"));
-                }
-            }
-            Ok(None)
-        }
-    }
-}
-
-fn split_header(stored: &StoredRecord) -> Result<(StoreId, &[u8]), KeyringError> {
-    let (id, sealed) = stored
-        .sealed
-        .split_first_chunk::<{ StoreId::LEN }>()
-        .ok_or_else(|| damaged(Table::Header, &stored.id, "it is cut short"))?;
-    Ok((StoreId::from_bytes(*id), sealed))
+fn open(key: &RecordKey, table: Table, stored: &Record) -> Result<SecretVec, KeyringError> {
+    key.open(&stored.place(table), &stored.sealed)
+        .map_err(|_| damaged(table, &stored.key.id, "it does not authenticate"))
 }
 
 /// The id of a material: the key's 16 bytes and the number, u32 big endian.
@@ -270,8 +262,8 @@ pub(crate) fn material_id(key: KeyId, number: u32) -> Vec<u8> {
 }
 
 pub(crate) fn damaged(table: Table, id: &[u8], why: &'static str) -> KeyringError {
-    let id = match (table, std::str::from_utf8(id)) {
-        (Table::Header | Table::Alias, Ok(name)) => name.to_owned(),
+    let id = match std::str::from_utf8(id) {
+        Ok(name) if table == ALIASES => name.to_owned(),
         _ => hex::encode(id),
     };
     KeyringError::Damaged {
@@ -284,14 +276,10 @@ pub(crate) fn damaged(table: Table, id: &[u8], why: &'static str) -> KeyringErro
 #[cfg(fuzzing)]
 pub(crate) fn decode_any(contents: &[u8]) {
     let contents = SecretVec::from_slice(contents);
-    let _ = decode::<HeaderRecord>(Table::Header, b"", &contents);
-    let _ = decode::<AliasRecord>(Table::Alias, b"", &contents);
-    if let Ok(record) = decode::<KeyRecord>(Table::Key, b"", &contents) {
+    let _ = decode::<AliasRecord>(ALIASES, b"", &contents);
+    if let Ok(record) = decode::<KeyRecord>(KEYS, b"", &contents) {
         let again = SecretVec::from_vec(encode(&record));
-        assert_eq!(
-            decode::<KeyRecord>(Table::Key, b"", &again).ok(),
-            Some(record)
-        );
+        assert_eq!(decode::<KeyRecord>(KEYS, b"", &again).ok(), Some(record));
     }
 }
 
@@ -316,40 +304,41 @@ fn decode<T: DeserializeOwned>(
 
 #[cfg(test)]
 mod tests {
-    use crypto::{random::SeededRandom, store_key::GenerationKey};
+    use crypto::random::SeededRandom;
+    use host::disk::sim::SimDisk;
 
     use super::*;
 
     const GOLDEN: &str = include_str!("../tests/golden/records.json");
 
-    fn vault() -> Vault {
-        let key = GenerationKey::from_secret(SecretBytes::init_with(|key| {
-            for (byte, value) in key.iter_mut().zip(0..) {
-                *byte = value;
-            }
-        }));
-        let of = StoreId::from_bytes(0xf7ab_becf_598f_eb72_1a76_b1f7_c6cd_ba6d_u128.to_be_bytes());
-        Vault::new(
-            key.record_key("keyring"),
-            of,
-            Arc::new(SeededRandom::new(7)),
-        )
+    /// Everything in it is drawn from the seed, the store key too.
+    async fn vault() -> Vault {
+        let (disk, random) = (Arc::new(SimDisk::new(1)), Arc::new(SeededRandom::new(7)));
+        let provider = root::FileProvider::new("/root.key", disk.clone(), random.clone());
+        let options = root::Options {
+            disk,
+            dir: "/".into(),
+            provider: Arc::new(provider),
+            random: random.clone(),
+            may_make: true,
+        };
+        let store_key = StoreKey::open(options).await.unwrap();
+        let scope = Scope {
+            account: "123456789012".to_owned(),
+            region: "us-east-1".to_owned(),
+        };
+        Vault::new(&store_key, scope, random)
     }
 
     fn id() -> KeyId {
         "1234abcd-12ab-34cd-56ef-1234567890ab".parse().unwrap()
     }
 
-    fn header() -> HeaderRecord {
-        HeaderRecord {
-            account: "123456789012".to_owned(),
-            region: "us-east-1".to_owned(),
-            created: Instant(1_700_000_000_000),
-        }
-    }
-
     fn key() -> KeyRecord {
         KeyRecord {
+            spec: KeySpec::SymmetricDefault,
+            usage: KeyUsage::EncryptDecrypt,
+            origin: KeyOrigin::AwsKms,
             multi_region: false,
             tier: Tier::Managed(crate::Service::Ebs),
             description: "of volumes \u{e4}".to_owned(),
@@ -381,32 +370,69 @@ mod tests {
         }
     }
 
-    fn golden(table: Table) -> StoredRecord {
+    fn material() -> BackingKey {
+        BackingKey::from_secret(SecretBytes::init_with(|key| key.fill(0xa5)))
+    }
+
+    fn name() -> AliasName {
+        "alias/app/main".parse().unwrap()
+    }
+
+    fn record(key: Key, version: u64, sealed: &SealedRecord) -> Record {
+        Record {
+            key,
+            version,
+            sealed: sealed.as_bytes().to_vec(),
+        }
+    }
+
+    /// One of each, as they were sealed under the store key that [`vault`] draws.
+    fn sealed(vault: &Vault) -> [(Table, Record); 3] {
+        let seals = vault.seals();
+        let key = vault.seal_key(&seals, id(), 3, &key());
+        let material = vault.seal_material(&seals, id(), 2, &material());
+        let alias = vault.seal_alias(&seals, &name(), 2, &alias());
+        [
+            (KEYS, record(vault.at(*id().as_bytes()), 3, &key)),
+            (
+                MATERIALS,
+                record(vault.at(material_id(id(), 2)), 1, &material),
+            ),
+            (ALIASES, record(vault.at(name().as_str()), 2, &alias)),
+        ]
+    }
+
+    fn golden(vault: &Vault, table: Table) -> Record {
         let golden: serde_json::Value = serde_json::from_str(GOLDEN).unwrap();
-        let field = |name: &str| {
-            let text = golden[table.name()][name].as_str().unwrap();
-            hex::decode(text).unwrap()
-        };
-        StoredRecord {
-            id: field("id"),
-            version: 1,
+        let golden = &golden[table.name()];
+        let field = |name: &str| hex::decode(golden[name].as_str().unwrap()).unwrap();
+        Record {
+            key: vault.at(field("id")),
+            version: golden["version"].as_u64().unwrap(),
             sealed: field("sealed"),
         }
     }
 
-    #[test]
-    fn the_golden_records_open_to_what_was_sealed() {
-        let vault = vault();
-        assert_eq!(vault.open_header(&golden(Table::Header)).unwrap(), header());
-        assert_eq!(vault.open_key(&golden(Table::Key)).unwrap(), (id(), key()));
-        let opened = vault.open_material(&golden(Table::Material)).unwrap();
+    #[tokio::test]
+    async fn the_golden_records_open_to_what_was_sealed() {
+        let vault = vault().await;
+        let stored = golden(&vault, KEYS);
+        assert_eq!(vault.open_key(&stored).unwrap(), (id(), key()));
+        let stored = golden(&vault, MATERIALS);
+        let opened = vault.open_material(&stored).unwrap();
         assert_eq!(opened.secret().expose(), &[0xa5; 32]);
-        let name = "alias/app/main".parse().unwrap();
-        assert_eq!(
-            vault.open_alias(&golden(Table::Alias)).unwrap(),
-            (name, id(), alias())
-        );
-        assert_eq!(golden(Table::Material).id, material_id(id(), 2));
+        assert_eq!(stored.key.id, material_id(id(), 2));
+        let stored = golden(&vault, ALIASES);
+        assert_eq!(vault.open_alias(&stored).unwrap(), (name(), id(), alias()));
+    }
+
+    #[tokio::test]
+    async fn the_golden_records_are_written_the_same() {
+        let vault = vault().await;
+        for (table, record) in sealed(&vault) {
+            let golden = golden(&vault, table);
+            assert_eq!(record, golden, "{table}: {}", hex::encode(&record.sealed));
+        }
     }
 
     #[test]
@@ -417,7 +443,8 @@ mod tests {
         };
         assert_eq!(
             text(encode(&key())),
-            "{\"multi_region\":false,\"tier\":{\"Managed\":\"Ebs\"},\
+            "{\"spec\":\"SYMMETRIC_DEFAULT\",\"usage\":\"ENCRYPT_DECRYPT\",\
+             \"origin\":\"AWS_KMS\",\"multi_region\":false,\"tier\":{\"Managed\":\"Ebs\"},\
              \"description\":\"of volumes \u{e4}\",\"state\":\"PendingDeletion\",\
              \"created\":1700000000000,\"deletion\":1702592000000,\
              \"tags\":[{\"key\":\"k\",\"value\":\"v\"}],\
@@ -426,37 +453,38 @@ mod tests {
              {\"created\":1700000000000,\"kind\":\"OnDemand\"}]}"
         );
         assert_eq!(
-            text(encode(&header())),
-            "{\"account\":\"123456789012\",\"region\":\"us-east-1\",\"created\":1700000000000}"
+            text(encode(&alias())),
+            "{\"target\":\"1234abcd-12ab-34cd-56ef-1234567890ab\",\
+             \"created\":1700000000000,\"updated\":1700000000001}"
         );
     }
 
-    #[test]
-    fn a_record_opens_only_in_its_table_and_under_its_id() {
-        let vault = vault();
-        let sealed = vault.seal_key(id(), &key()).as_bytes().to_vec();
-        let at = |id: &[u8]| StoredRecord {
-            id: id.to_vec(),
-            version: 1,
-            sealed: sealed.clone(),
-        };
-        assert!(vault.open_key(&at(id().as_bytes())).is_ok());
-        assert!(vault.open_key(&at(&[0; 16])).is_err());
-        assert!(vault.open_alias(&at(id().as_bytes())).is_err());
-        assert!(vault.open_material(&at(id().as_bytes())).is_err());
+    #[tokio::test]
+    async fn a_record_opens_only_in_its_table_under_its_id_and_in_its_version() {
+        let vault = vault().await;
+        let [(_, stored), ..] = sealed(&vault);
+        assert!(vault.open_key(&stored).is_ok());
+        let mut elsewhere = stored.clone();
+        elsewhere.key = vault.at([0; 16]);
+        let mut older = stored.clone();
+        older.version -= 1;
+        let mut foreign = stored.clone();
+        foreign.key.scope.account = "210987654321".to_owned();
+        for moved in [elsewhere, older, foreign] {
+            assert!(vault.open_key(&moved).is_err());
+        }
+        assert!(vault.open_alias(&stored).is_err());
+        assert!(vault.open_material(&stored).is_err());
     }
 
-    #[test]
-    fn a_record_that_contradicts_itself_or_says_more_than_we_know_is_damage() {
-        let vault = vault();
+    #[tokio::test]
+    async fn a_record_that_contradicts_itself_or_says_more_than_we_know_is_damage() {
+        let vault = vault().await;
         let open = |contents: &[u8]| {
-            let sealed = vault.seal(Table::Key, id().as_bytes(), contents);
-            let stored = StoredRecord {
-                id: id().as_bytes().to_vec(),
-                version: 1,
-                sealed: sealed.as_bytes().to_vec(),
-            };
-            vault.open_key(&stored).is_ok()
+            let key = vault.at(*id().as_bytes());
+            let place = key.place(KEYS, 1);
+            let sealed = vault.seals().keys.seal(&place, contents, &*vault.random);
+            vault.open_key(&record(key.clone(), 1, &sealed)).is_ok()
         };
         let whole = encode(&key());
         assert!(open(&whole));
@@ -466,14 +494,15 @@ mod tests {
         empty.materials.clear();
         let mut newer = whole.clone();
         newer[0] = 2;
-        let more = String::from_utf8(whole.clone())
-            .unwrap()
-            .replacen('{', "{\"x\":1,", 1);
+        let text = String::from_utf8(whole.clone()).unwrap();
+        let more = text.replacen('{', "{\"x\":1,", 1);
+        let unknown_spec = text.replacen("SYMMETRIC_DEFAULT", "RSA_2048", 1);
         for bad in [
             encode(&undated),
             encode(&empty),
             newer,
             more.into_bytes(),
+            unknown_spec.into_bytes(),
             Vec::new(),
             whole[..whole.len() - 1].to_vec(),
         ] {

@@ -120,13 +120,32 @@ fn measure(store: &dyn Store) -> [f64; 6] {
     ]
 }
 
-fn registry(dir: &Path, authorizer: &Arc<Authorizer>) -> Arc<Volumes> {
+/// A store of its own, in memory: what exists, and the key that seals it.
+async fn store() -> (Arc<dyn catalogue::Catalogue>, root::StoreKey) {
+    let (disk, random) = (
+        Arc::new(host::disk::sim::SimDisk::new(1)),
+        Arc::new(SystemRandom),
+    );
+    let provider = root::FileProvider::new("/root.key", disk.clone(), random.clone());
+    let options = root::Options {
+        disk,
+        dir: "/".into(),
+        provider: Arc::new(provider),
+        random,
+        may_make: true,
+    };
+    let key = root::StoreKey::open(options).await.unwrap();
+    let id = catalogue::StoreId(*key.store().as_bytes());
+    (Arc::new(catalogue::MemoryCatalogue::new(id)), key)
+}
+
+async fn registry(dir: &Path, authorizer: &Arc<Authorizer>) -> Arc<Volumes> {
     let region: iam::Region = "us-east-1".parse().unwrap();
+    let (catalogue, store_key) = store().await;
     let root = || GenerationKey::from_secret(SecretBytes::init_with(|key| key.fill(1)));
     let keyring = Keyring::open(keyring::Options {
-        store: Arc::new(keyring::store::SqliteStore::open(&dir.join("keyring.db")).unwrap()),
-        records: root().record_key(keyring::RECORD_LABEL),
-        part_of: keyring::StoreId::from_bytes([1; 16]),
+        catalogue,
+        store_key,
         audit: keyring::AuditLog::open(keyring::AuditOptions::new(dir.join("audit"))).unwrap(),
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),
@@ -134,6 +153,7 @@ fn registry(dir: &Path, authorizer: &Arc<Authorizer>) -> Arc<Volumes> {
         region: region.clone(),
         observer: Arc::new(keyring::NoObserver),
     })
+    .await
     .unwrap();
     Volumes::open(Options {
         disk: Arc::new(OsDisk),
@@ -157,7 +177,7 @@ async fn main() {
     };
     let account = "123456789012".parse().unwrap();
     let authorizer = Arc::new(Authorizer::new(account));
-    let volumes = registry(dir.path(), &authorizer);
+    let volumes = registry(dir.path(), &authorizer).await;
     let context = Arc::new(RequestContext::new(Principal::root(account), "throughput"));
     let caller = Caller::new(&context, Via::Api);
     let mut best = [[0.0_f64; 6]; 3];

@@ -32,19 +32,38 @@ fn region() -> Region {
     "us-east-1".parse().unwrap()
 }
 
+/// A store of its own, in memory: what exists, and the key that seals it.
+async fn store() -> (Arc<dyn catalogue::Catalogue>, root::StoreKey) {
+    let (disk, random) = (
+        Arc::new(host::disk::sim::SimDisk::new(1)),
+        Arc::new(SystemRandom),
+    );
+    let provider = root::FileProvider::new("/root.key", disk.clone(), random.clone());
+    let options = root::Options {
+        disk,
+        dir: "/".into(),
+        provider: Arc::new(provider),
+        random,
+        may_make: true,
+    };
+    let key = root::StoreKey::open(options).await.unwrap();
+    let id = catalogue::StoreId(*key.store().as_bytes());
+    (Arc::new(catalogue::MemoryCatalogue::new(id)), key)
+}
+
 fn root() -> GenerationKey {
     GenerationKey::from_secret(SecretBytes::init_with(|key| key.fill(42)))
 }
 
 impl World {
-    fn new() -> Self {
+    async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let (catalogue, store_key) = store().await;
         let path = dir.path();
         let authorizer = Arc::new(Authorizer::new(account()));
         let keyring = Keyring::open(keyring::Options {
-            store: Arc::new(keyring::store::SqliteStore::open(&path.join("keyring.db")).unwrap()),
-            records: root().record_key(keyring::RECORD_LABEL),
-            part_of: keyring::StoreId::from_bytes([1; 16]),
+            catalogue,
+            store_key,
             audit: keyring::AuditLog::open(keyring::AuditOptions::new(path.join("audit"))).unwrap(),
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),
@@ -52,6 +71,7 @@ impl World {
             region: region(),
             observer: Arc::new(keyring::NoObserver),
         })
+        .await
         .unwrap();
         Self {
             keyring,
@@ -158,7 +178,7 @@ fn holds(dir: &Path, needle: &[u8]) -> bool {
 
 #[tokio::test]
 async fn a_volume_is_there_again_after_a_restart() {
-    let world = World::new();
+    let world = World::new().await;
     let needle = b"a needle that is nowhere else in these files";
     let mut ids = Vec::new();
     for encryption in [Encryption::Sealed { key: None }, Encryption::Unencrypted] {
@@ -189,7 +209,7 @@ async fn a_volume_is_there_again_after_a_restart() {
 
 #[tokio::test]
 async fn attachments_are_shared_and_the_last_one_detaches() {
-    let world = World::new();
+    let world = World::new().await;
     let volumes = world.volumes();
     let id = world.create(&volumes, sealed()).await.unwrap().id;
     let first = world.attach(&volumes, id).await.unwrap();
@@ -214,7 +234,7 @@ async fn attachments_are_shared_and_the_last_one_detaches() {
 
 #[tokio::test]
 async fn a_deleted_volume_is_gone_and_what_a_crash_left_is_swept() {
-    let world = World::new();
+    let world = World::new().await;
     let volumes = world.volumes();
     let id = world.create(&volumes, sealed()).await.unwrap().id;
     world.delete(&volumes, id).await.unwrap();
@@ -236,7 +256,7 @@ async fn a_deleted_volume_is_gone_and_what_a_crash_left_is_swept() {
 
 #[tokio::test]
 async fn a_client_token_makes_one_volume() {
-    let world = World::new();
+    let world = World::new().await;
     let volumes = world.volumes();
     let tokened = |gib| CreateVolume {
         size: VolumeSize::from_gib(gib).unwrap(),
@@ -256,7 +276,7 @@ async fn a_client_token_makes_one_volume() {
 
 #[tokio::test]
 async fn disabling_the_key_stops_the_next_attachment_and_not_this_one() {
-    let world = World::new();
+    let world = World::new().await;
     let volumes = world.volumes();
     let keyring = &world.keyring;
     let key = keyring
@@ -303,7 +323,7 @@ async fn disabling_the_key_stops_the_next_attachment_and_not_this_one() {
 
 #[tokio::test]
 async fn descriptors_and_folders_cannot_be_swapped() {
-    let world = World::new();
+    let world = World::new().await;
     let volumes = world.volumes();
     let sealed = world.create(&volumes, sealed()).await.unwrap().id;
     let plain = world
@@ -330,7 +350,7 @@ async fn descriptors_and_folders_cannot_be_swapped() {
 
 #[tokio::test]
 async fn a_permission_for_another_resource_is_refused() {
-    let world = World::new();
+    let world = World::new().await;
     let volumes = world.volumes();
     let elsewhere = world.dir.path().join("elsewhere");
     let elsewhere = world.volumes_in(elsewhere, "eu-west-1".parse().unwrap());
@@ -349,7 +369,7 @@ async fn a_permission_for_another_resource_is_refused() {
 
 #[tokio::test]
 async fn exports_are_named_by_id_and_by_the_tag_name() {
-    let world = World::new();
+    let world = World::new().await;
     let volumes = world.volumes();
     let one = world.create(&volumes, named("data")).await.unwrap().id;
     let two = world.create(&volumes, named("")).await.unwrap().id;
@@ -381,7 +401,7 @@ async fn exports_are_named_by_id_and_by_the_tag_name() {
 
 #[tokio::test]
 async fn the_number_of_volumes_is_bounded() {
-    let world = World::new();
+    let world = World::new().await;
     let volumes = world.volumes();
     for n in 0..5 {
         world.create(&volumes, named(&n.to_string())).await.unwrap();
@@ -392,7 +412,7 @@ async fn the_number_of_volumes_is_bounded() {
 
 #[tokio::test]
 async fn a_volume_that_failed_is_read_from_the_disk_when_it_comes_back() {
-    let world = World::new();
+    let world = World::new().await;
     let volumes = world.volumes();
     let id = world.create(&volumes, sealed()).await.unwrap().id;
     let attached = world.attach(&volumes, id).await.unwrap();
@@ -408,7 +428,7 @@ async fn a_volume_that_failed_is_read_from_the_disk_when_it_comes_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn threads_that_write_side_by_side_do_not_disturb_each_other() {
     const THREADS: u64 = 4;
-    let world = World::new();
+    let world = World::new().await;
     let volumes = world.volumes();
     let id = world.create(&volumes, sealed()).await.unwrap().id;
     let attached = world.attach(&volumes, id).await.unwrap();

@@ -5,7 +5,7 @@ const CREATE: &str = "Action=CreateVolume&AvailabilityZone=us-east-1a&Size=1";
 
 #[tokio::test]
 async fn a_volume_is_made_described_and_deleted() {
-    let fixture = Fixture::volumes();
+    let fixture = Fixture::volumes().await;
     let xml = fixture
         .ec2_ok(&format!(
             "{CREATE}&Encrypted=true&VolumeType=gp3&TagSpecification.1.ResourceType=volume\
@@ -56,7 +56,7 @@ async fn a_volume_is_made_described_and_deleted() {
 
 #[tokio::test]
 async fn a_volume_without_encryption_says_so() {
-    let fixture = Fixture::volumes();
+    let fixture = Fixture::volumes().await;
     let xml = fixture.ec2_ok(&format!("{CREATE}&Encrypted=false")).await;
     assert_eq!(text(&xml, "encrypted"), "false");
     assert!(texts(&xml, "kmsKeyId").is_empty());
@@ -64,7 +64,7 @@ async fn a_volume_without_encryption_says_so() {
 
 #[tokio::test]
 async fn parameters_that_cannot_be_honoured_are_refused() {
-    let fixture = Fixture::volumes();
+    let fixture = Fixture::volumes().await;
     for (form, code) in [
         ("Action=CreateVolume&Size=1", "MissingParameter"),
         (
@@ -139,7 +139,7 @@ async fn parameters_that_cannot_be_honoured_are_refused() {
 
 #[tokio::test]
 async fn volumes_are_filtered_and_come_in_pages() {
-    let fixture = Fixture::volumes();
+    let fixture = Fixture::volumes().await;
     for index in 0..7 {
         let tag = format!(
             "TagSpecification.1.ResourceType=volume&TagSpecification.1.Tag.1.Key=n\
@@ -185,7 +185,7 @@ async fn volumes_are_filtered_and_come_in_pages() {
 
 #[tokio::test]
 async fn tags_are_set_listed_and_taken_off() {
-    let fixture = Fixture::volumes();
+    let fixture = Fixture::volumes().await;
     let xml = fixture.ec2_ok(CREATE).await;
     let id = text(&xml, "volumeId");
     fixture
@@ -227,7 +227,7 @@ async fn tags_are_set_listed_and_taken_off() {
 
 #[tokio::test]
 async fn places_are_the_region_and_its_zones() {
-    let fixture = Fixture::volumes();
+    let fixture = Fixture::volumes().await;
     let zones = fixture.ec2_ok("Action=DescribeAvailabilityZones").await;
     assert_eq!(
         texts(&zones, "zoneName"),
@@ -245,7 +245,7 @@ async fn places_are_the_region_and_its_zones() {
 
 #[tokio::test]
 async fn a_strange_principal_is_denied_everything() {
-    let mut fixture = Fixture::volumes();
+    let mut fixture = Fixture::volumes().await;
     fixture.account = "999999999999";
     for form in [
         CREATE,

@@ -5,9 +5,7 @@ use api::Answer;
 use bytes::Bytes;
 use crypto::{random::SystemRandom, store_key::GenerationKey};
 use iam::{Authorizer, Principal, RequestContext};
-use keyring::{
-    AuditLog, AuditOptions, Keyring, NoObserver, Options, SystemClock, store::SqliteStore,
-};
+use keyring::{AuditLog, AuditOptions, Keyring, NoObserver, Options, SystemClock};
 use serde_json::Value;
 use volume::Volumes;
 
@@ -22,27 +20,45 @@ pub(crate) struct Fixture {
     pub(crate) account: &'static str,
 }
 
+/// A store of its own, in memory: what exists, and the key that seals it.
+async fn store() -> (Arc<dyn catalogue::Catalogue>, root::StoreKey) {
+    let (disk, random) = (
+        Arc::new(host::disk::sim::SimDisk::new(1)),
+        Arc::new(SystemRandom),
+    );
+    let provider = root::FileProvider::new("/root.key", disk.clone(), random.clone());
+    let options = root::Options {
+        disk,
+        dir: "/".into(),
+        provider: Arc::new(provider),
+        random,
+        may_make: true,
+    };
+    let key = root::StoreKey::open(options).await.unwrap();
+    let id = catalogue::StoreId(*key.store().as_bytes());
+    (Arc::new(catalogue::MemoryCatalogue::new(id)), key)
+}
+
 impl Fixture {
     /// A keyring alone.
-    pub(crate) fn keyring() -> Self {
-        Self::open(false)
+    pub(crate) async fn keyring() -> Self {
+        Self::open(false).await
     }
 
     /// A keyring and volumes.
-    pub(crate) fn volumes() -> Self {
-        Self::open(true)
+    pub(crate) async fn volumes() -> Self {
+        Self::open(true).await
     }
 
-    fn open(with_volumes: bool) -> Self {
+    async fn open(with_volumes: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = Arc::new(SqliteStore::open(&dir.path().join("keyring.db")).unwrap());
+        let (catalogue, store_key) = store().await;
         let key = GenerationKey::generate(&SystemRandom);
         let authorizer = Arc::new(Authorizer::new(ACCOUNT.parse().unwrap()));
         let records = key.record_key("volume-descriptors");
         let keyring = Keyring::open(Options {
-            store,
-            records: key.record_key(keyring::RECORD_LABEL),
-            part_of: keyring::StoreId::from_bytes([1; 16]),
+            catalogue,
+            store_key,
             audit: AuditLog::open(AuditOptions::new(dir.path().join("audit"))).unwrap(),
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),
@@ -50,6 +66,7 @@ impl Fixture {
             region: "us-east-1".parse().unwrap(),
             observer: Arc::new(NoObserver),
         })
+        .await
         .unwrap();
         let volumes = with_volumes.then(|| {
             Volumes::open(volume::Options {

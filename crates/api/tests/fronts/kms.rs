@@ -11,7 +11,7 @@ async fn key(fixture: &Fixture) -> String {
 
 #[tokio::test]
 async fn a_key_is_made_described_and_listed() {
-    let fixture = Fixture::keyring();
+    let fixture = Fixture::keyring().await;
     let created = fixture
         .kms(
             "CreateKey",
@@ -56,7 +56,7 @@ async fn a_key_is_made_described_and_listed() {
 
 #[tokio::test]
 async fn what_is_encrypted_decrypts_with_its_context_alone() {
-    let fixture = Fixture::keyring();
+    let fixture = Fixture::keyring().await;
     let id = key(&fixture).await;
     let sealed = fixture
         .kms(
@@ -124,7 +124,7 @@ async fn what_is_encrypted_decrypts_with_its_context_alone() {
 
 #[tokio::test]
 async fn data_keys_and_random_bytes_have_the_length_asked_for() {
-    let fixture = Fixture::keyring();
+    let fixture = Fixture::keyring().await;
     let id = key(&fixture).await;
     for (ask, len) in [
         (json!({"KeyId": id, "KeySpec": "AES_256"}), 32),
@@ -171,7 +171,7 @@ async fn data_keys_and_random_bytes_have_the_length_asked_for() {
 
 #[tokio::test]
 async fn a_disabled_key_does_nothing_until_it_is_enabled() {
-    let fixture = Fixture::keyring();
+    let fixture = Fixture::keyring().await;
     let id = key(&fixture).await;
     assert_eq!(
         fixture.kms("DisableKey", json!({"KeyId": id})).await,
@@ -206,7 +206,7 @@ async fn a_disabled_key_does_nothing_until_it_is_enabled() {
 
 #[tokio::test]
 async fn an_alias_names_a_key_where_aws_takes_one() {
-    let fixture = Fixture::keyring();
+    let fixture = Fixture::keyring().await;
     let (one, two) = (key(&fixture).await, key(&fixture).await);
     let alias = json!({"AliasName": "alias/app", "TargetKeyId": one});
     assert_eq!(fixture.kms("CreateAlias", alias.clone()).await, json!({}));
@@ -264,7 +264,7 @@ async fn an_alias_names_a_key_where_aws_takes_one() {
 
 #[tokio::test]
 async fn rotation_keeps_what_was_sealed() {
-    let fixture = Fixture::keyring();
+    let fixture = Fixture::keyring().await;
     let id = key(&fixture).await;
     let sealed = fixture
         .kms(
@@ -310,7 +310,7 @@ async fn rotation_keeps_what_was_sealed() {
 
 #[tokio::test]
 async fn lists_come_in_pages() {
-    let fixture = Fixture::keyring();
+    let fixture = Fixture::keyring().await;
     for _ in 0..5 {
         key(&fixture).await;
     }
@@ -338,7 +338,7 @@ async fn lists_come_in_pages() {
 
 #[tokio::test]
 async fn bounds_are_kept_and_said_as_aws_says_them() {
-    let fixture = Fixture::keyring();
+    let fixture = Fixture::keyring().await;
     let id = key(&fixture).await;
     let long = STANDARD.encode([0; 4097]);
     for (operation, body, part) in [
@@ -445,7 +445,7 @@ async fn bounds_are_kept_and_said_as_aws_says_them() {
 
 #[tokio::test]
 async fn what_would_change_the_answer_and_is_not_done_is_refused() {
-    let fixture = Fixture::keyring();
+    let fixture = Fixture::keyring().await;
     let id = key(&fixture).await;
     for (operation, body, expected) in [
         (
@@ -509,7 +509,7 @@ async fn what_would_change_the_answer_and_is_not_done_is_refused() {
 
 #[tokio::test]
 async fn json_is_read_strictly_and_unknown_members_are_not_minded() {
-    let fixture = Fixture::keyring();
+    let fixture = Fixture::keyring().await;
     let id = key(&fixture).await;
     for bad in [
         "{",
@@ -538,7 +538,7 @@ async fn json_is_read_strictly_and_unknown_members_are_not_minded() {
 
 #[tokio::test]
 async fn plaintext_may_come_with_escapes_and_is_never_told_back() {
-    let fixture = Fixture::keyring();
+    let fixture = Fixture::keyring().await;
     let id = key(&fixture).await;
     // "\/" is how PHP writes each slash of a base64 text.
     for plaintext in [r"Pz8\/", r"Pz8\u002f", r"\u0050z8/"] {
@@ -559,7 +559,7 @@ async fn plaintext_may_come_with_escapes_and_is_never_told_back() {
 
 #[tokio::test]
 async fn only_a_post_of_its_media_type_to_the_root_is_a_request() {
-    let fixture = Fixture::keyring();
+    let fixture = Fixture::keyring().await;
     let ask = async |method: &str, target: &str, content_types: &[&str]| {
         let mut head = http::Request::builder()
             .method(method)
@@ -605,7 +605,7 @@ async fn only_a_post_of_its_media_type_to_the_root_is_a_request() {
 
 #[tokio::test]
 async fn operations_that_are_not_there_are_told_from_those_that_never_were() {
-    let fixture = Fixture::keyring();
+    let fixture = Fixture::keyring().await;
     let sign = fixture.kms_raw("TrentService.Sign", "{}").await;
     assert_eq!(
         (sign.operation, sign.response.status().as_u16()),
@@ -631,7 +631,7 @@ async fn operations_that_are_not_there_are_told_from_those_that_never_were() {
 
 #[tokio::test]
 async fn a_strange_principal_is_denied_everything() {
-    let mut fixture = Fixture::keyring();
+    let mut fixture = Fixture::keyring().await;
     let id = key(&fixture).await;
     fixture.account = "999999999999";
     for (operation, body) in [
@@ -656,7 +656,7 @@ async fn a_strange_principal_is_denied_everything() {
 
 #[tokio::test]
 async fn a_request_body_somebody_else_holds_is_left_alone() {
-    let fixture = Fixture::keyring();
+    let fixture = Fixture::keyring().await;
     let id = key(&fixture).await;
     let body = json!({"KeyId": id, "Plaintext": STANDARD.encode("needle")}).to_string();
     let held = bytes::Bytes::from(body);

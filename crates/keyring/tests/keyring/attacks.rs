@@ -2,15 +2,17 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use catalogue::{Record, Sequence, Table};
 use iam::{Caller, Principal, RequestContext, Via};
 use keyring::{KeyArgument, KeyringError};
-use rusqlite::{Connection, params};
 
-use crate::fixture::{Fixture, code, root, secret};
+use crate::fixture::{
+    ACCOUNT, ALIASES, Closed, Fixture, KEYS, MATERIALS, Store, code, root, secret,
+};
 
 #[tokio::test]
 async fn a_blob_changed_in_any_byte_cut_or_extended_is_invalid_with_one_message() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::new().await;
     let key = fixture.create().await;
     let blob = fixture.seal(&key, &[]).await;
     let mut messages = BTreeSet::new();
@@ -44,7 +46,7 @@ async fn a_blob_changed_in_any_byte_cut_or_extended_is_invalid_with_one_message(
 
 #[tokio::test]
 async fn headers_swapped_between_keys_and_materials_open_nothing() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::new().await;
     let (a, b) = (fixture.create().await, fixture.create().await);
     let blob = fixture.seal(&a, &[]).await;
     fixture
@@ -62,7 +64,7 @@ async fn headers_swapped_between_keys_and_materials_open_nothing() {
             "InvalidCiphertextException"
         );
     }
-    let elsewhere = Fixture::new();
+    let elsewhere = Fixture::new().await;
     let foreign = elsewhere.seal(&elsewhere.create().await, &[]).await;
     assert_eq!(
         code(fixture.open(&foreign, None, &[]).await),
@@ -72,7 +74,7 @@ async fn headers_swapped_between_keys_and_materials_open_nothing() {
 
 #[tokio::test]
 async fn contexts_that_look_alike_are_not_alike() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::new().await;
     let key = fixture.create().await;
     let sealed_with: &[(&str, &str)] = &[("a", "bc"), ("d", "\u{e9}")];
     let blob = fixture.seal(&key, sealed_with).await;
@@ -101,7 +103,7 @@ async fn contexts_that_look_alike_are_not_alike() {
 
 #[tokio::test]
 async fn the_wrong_key_named_is_an_incorrect_key() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::new().await;
     let (a, b) = (fixture.create().await, fixture.create().await);
     let blob = fixture.seal(&a, &[]).await;
     assert_eq!(
@@ -117,7 +119,7 @@ async fn the_wrong_key_named_is_an_incorrect_key() {
 
 #[tokio::test]
 async fn names_of_other_accounts_and_regions_lead_nowhere() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::new().await;
     let key = fixture.create().await;
     let ask = async |argument: &str| {
         let argument: KeyArgument = argument.parse().unwrap();
@@ -173,8 +175,8 @@ async fn names_of_other_accounts_and_regions_lead_nowhere() {
 
 #[tokio::test]
 async fn records_swapped_in_the_store_are_named_and_not_used() {
-    for table in ["key", "material", "alias"] {
-        let fixture = Fixture::new();
+    for table in [KEYS, MATERIALS, ALIASES] {
+        let fixture = Fixture::new().await;
         let (a, b) = (fixture.create().await, fixture.create().await);
         for (key, name) in [(&a, "alias/a"), (&b, "alias/b")] {
             fixture
@@ -185,19 +187,19 @@ async fn records_swapped_in_the_store_are_named_and_not_used() {
         }
         let blob = fixture.seal(&a, &[]).await;
         let closed = fixture.close();
-        swap(&Connection::open(closed.database()).unwrap(), table);
-        let error = match closed.try_open(None) {
+        swap(&closed, table).await;
+        let error = match closed.try_open(ACCOUNT, None).await {
             Err((_, error)) => error,
             Ok(fixture) => {
                 // Materials are opened when used.
-                assert_eq!(table, "material");
+                assert_eq!(table, MATERIALS);
                 fixture.open(&blob, None, &[]).await.unwrap_err()
             }
         };
         assert_eq!(error.code(), "KMSInternalException");
-        assert!(!error.message().contains(table));
+        assert!(!error.message().contains(table.name()));
         assert!(
-            matches!(&error, KeyringError::Damaged { table: at, .. } if *at == table),
+            matches!(&error, KeyringError::Damaged { table: at, .. } if *at == table.name()),
             "{error}"
         );
         assert!(
@@ -207,43 +209,35 @@ async fn records_swapped_in_the_store_are_named_and_not_used() {
     }
 }
 
-fn swap(connection: &Connection, table: &str) {
-    let rows: Vec<(Vec<u8>, Vec<u8>)> = connection
-        .prepare(&format!("SELECT id, sealed FROM {table} ORDER BY id"))
-        .unwrap()
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
-        .unwrap()
-        .collect::<Result<_, _>>()
-        .unwrap();
+async fn records(closed: &Closed, table: Table) -> Vec<Record> {
+    let page = closed.store.catalogue.page(table, None, None, 100).await;
+    page.unwrap().records
+}
+
+async fn swap(closed: &Closed, table: Table) {
+    let rows = records(closed, table).await;
     assert_eq!(rows.len(), 2);
     for (to, from) in [(0, 1), (1, 0)] {
-        connection
-            .execute(
-                &format!("UPDATE {table} SET sealed = ?2 WHERE id = ?1"),
-                params![rows[to].0, rows[from].1],
-            )
-            .unwrap();
+        let moved = (rows[to].version, rows[from].sealed.clone());
+        closed
+            .store
+            .memory
+            .tamper(table, &rows[to].key, Some(moved));
     }
 }
 
 #[tokio::test]
 async fn a_record_changed_in_any_byte_is_named() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::new().await;
     let key = fixture.create().await;
     let mut closed = fixture.close();
-    let sealed: Vec<u8> = Connection::open(closed.database())
-        .unwrap()
-        .query_row("SELECT sealed FROM key", [], |row| row.get(0))
-        .unwrap();
-    for at in (0..sealed.len()).step_by(7) {
-        let mut bad = sealed.clone();
+    let record = records(&closed, KEYS).await.remove(0);
+    for at in (0..record.sealed.len()).step_by(7) {
+        let mut bad = record.sealed.clone();
         bad[at] ^= 0x80;
-        let connection = Connection::open(closed.database()).unwrap();
-        connection
-            .execute("UPDATE key SET sealed = ?1", [&bad])
-            .unwrap();
-        drop(connection);
-        let Err((still_closed, error)) = closed.try_open(None) else {
+        let changed = Some((record.version, bad));
+        closed.store.memory.tamper(KEYS, &record.key, changed);
+        let Err((still_closed, error)) = closed.try_open(ACCOUNT, None).await else {
             panic!("byte {at} was not noticed");
         };
         let id = hex::encode(key.key_id().as_bytes());
@@ -254,8 +248,8 @@ async fn a_record_changed_in_any_byte_is_named() {
 
 #[tokio::test]
 async fn a_lost_record_is_named() {
-    for (table, named) in [("key", "key"), ("material", "material"), ("header", "key")] {
-        let fixture = Fixture::new();
+    for table in [KEYS, MATERIALS] {
+        let fixture = Fixture::new().await;
         let key = fixture.create().await;
         let alias = "alias/a".parse().unwrap();
         fixture
@@ -264,15 +258,14 @@ async fn a_lost_record_is_named() {
             .await
             .unwrap();
         let closed = fixture.close();
-        Connection::open(closed.database())
-            .unwrap()
-            .execute(&format!("DELETE FROM {table}"), [])
-            .unwrap();
-        let Err((_, error)) = closed.try_open(None) else {
+        for record in records(&closed, table).await {
+            closed.store.memory.tamper(table, &record.key, None);
+        }
+        let Err((_, error)) = closed.try_open(ACCOUNT, None).await else {
             panic!("a lost {table} was not noticed");
         };
         assert!(
-            matches!(&error, KeyringError::Damaged { table, .. } if *table == named),
+            matches!(&error, KeyringError::Damaged { table: at, .. } if *at == table.name()),
             "{error}"
         );
     }
@@ -280,15 +273,13 @@ async fn a_lost_record_is_named() {
 
 #[tokio::test]
 async fn a_key_that_is_lost_without_an_alias_is_noticed_by_its_material() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::new().await;
     let key = fixture.create().await;
     fixture.create().await;
     let closed = fixture.close();
-    Connection::open(closed.database())
-        .unwrap()
-        .execute("DELETE FROM key WHERE id = ?1", [key.key_id().as_bytes()])
-        .unwrap();
-    let Err((_, error)) = closed.try_open(None) else {
+    let at = closed.store.at(key.key_id().as_bytes());
+    closed.store.memory.tamper(KEYS, &at, None);
+    let Err((_, error)) = closed.try_open(ACCOUNT, None).await else {
         panic!("a lost key was not noticed");
     };
     let orphan = format!("{}00000001", hex::encode(key.key_id().as_bytes()));
@@ -300,32 +291,20 @@ async fn a_key_that_is_lost_without_an_alias_is_noticed_by_its_material() {
 
 #[tokio::test]
 async fn a_key_record_from_before_a_rotation_is_noticed() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::new().await;
     let key = fixture.create().await;
     let closed = fixture.close();
-    let row = |connection: &Connection| -> (i64, Vec<u8>) {
-        connection
-            .query_row("SELECT version, sealed FROM key", [], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })
-            .unwrap()
-    };
-    let (version, old) = row(&Connection::open(closed.database()).unwrap());
-    let fixture = closed.open();
+    let old = records(&closed, KEYS).await.remove(0);
+    let fixture = closed.open().await;
     fixture
         .keyring
         .rotate_key_on_demand(fixture.may(&key).await)
         .await
         .unwrap();
     let closed = fixture.close();
-    Connection::open(closed.database())
-        .unwrap()
-        .execute(
-            "UPDATE key SET version = ?1, sealed = ?2",
-            params![version, old],
-        )
-        .unwrap();
-    let Err((_, error)) = closed.try_open(None) else {
+    let put_back = Some((old.version, old.sealed));
+    closed.store.memory.tamper(KEYS, &old.key, put_back);
+    let Err((_, error)) = closed.try_open(ACCOUNT, None).await else {
         panic!("an old record was not noticed");
     };
     assert!(
@@ -341,23 +320,65 @@ async fn a_key_record_from_before_a_rotation_is_noticed() {
 }
 
 #[tokio::test]
-async fn the_root_header_of_another_store_is_refused_and_nothing_is_changed() {
-    let fixture = Fixture::new();
+async fn an_older_record_under_the_version_it_does_not_have_is_noticed() {
+    let fixture = Fixture::new().await;
+    let key = fixture.create().await;
+    let closed = fixture.close();
+    let enabled = records(&closed, KEYS).await.remove(0);
+    let fixture = closed.open().await;
+    let may = fixture.may(&key).await;
+    fixture.keyring.disable_key(may).await.unwrap();
+    let closed = fixture.close();
+    let put_back = Some((enabled.version + 1, enabled.sealed));
+    closed.store.memory.tamper(KEYS, &enabled.key, put_back);
+    let Err((_, error)) = closed.try_open(ACCOUNT, None).await else {
+        panic!("an old record was not noticed");
+    };
+    assert!(
+        matches!(&error, KeyringError::Damaged { table: "key", .. }),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn the_store_key_of_another_store_is_refused_and_nothing_is_changed() {
+    let fixture = Fixture::new().await;
     let key = fixture.create().await;
     let blob = fixture.seal(&key, &[]).await;
     let closed = fixture.close();
-    let files = |closed: &crate::fixture::Closed| {
-        let lines = crate::fixture::audit_lines(&closed.dir.path().join("audit"));
-        (std::fs::read(closed.database()).unwrap(), lines.len())
-    };
-    let before = files(&closed);
-    let Err((closed, error)) = closed.try_open(Some(keyring::StoreId::from_bytes([2; 16]))) else {
-        panic!("another store's root header was taken");
+    let before = state(&closed).await;
+    let other = Store::new().await.key;
+    let Err((closed, error)) = closed.try_open(ACCOUNT, Some(other)).await else {
+        panic!("another store's key was taken");
     };
     assert!(matches!(error, KeyringError::WrongStore { .. }), "{error}");
-    assert_eq!(files(&closed), before);
+    assert_eq!(state(&closed).await, before);
 
-    assert!(closed.open().opens(&blob).await);
+    assert!(closed.open().await.opens(&blob).await);
+}
+
+#[tokio::test]
+async fn an_account_without_keys_beside_one_that_has_some_is_refused_and_nothing_is_changed() {
+    let fixture = Fixture::new().await;
+    fixture.create().await;
+    let closed = fixture.close();
+    let before = state(&closed).await;
+    let Err((closed, error)) = closed.try_open("123456789021", None).await else {
+        panic!("a mistyped account was taken");
+    };
+    assert!(
+        matches!(&error, KeyringError::WrongAccount { account, .. } if account == ACCOUNT),
+        "{error}"
+    );
+    assert_eq!(state(&closed).await, before);
+    closed.open().await;
+}
+
+/// How far the catalogue and the log have got.
+async fn state(closed: &Closed) -> (Sequence, usize) {
+    let lines = crate::fixture::audit_lines(&closed.dir.path().join("audit"));
+    let sequence = closed.store.catalogue.sequence().await.unwrap();
+    (sequence, lines.len())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -366,7 +387,7 @@ async fn nothing_that_begins_after_a_disabling_or_destruction_was_answered_opens
         Arc,
         atomic::{AtomicBool, Ordering},
     };
-    let fixture = Arc::new(Fixture::new());
+    let fixture = Arc::new(Fixture::new().await);
     for destroy in [false, true] {
         let key = fixture.create().await;
         let blob = fixture.seal(&key, &[]).await;
@@ -409,7 +430,7 @@ async fn nothing_that_begins_after_a_disabling_or_destruction_was_answered_opens
 
 #[tokio::test]
 async fn no_secret_is_in_a_file_a_message_or_a_debug_text() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::on_disk().await;
     let key = fixture.create().await;
     let needle = b"needle-of-the-plaintext";
     let may = fixture.may(&key).await;

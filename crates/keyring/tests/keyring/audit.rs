@@ -12,7 +12,7 @@ use crate::fixture::{Fixture, code, root, secret};
 
 #[tokio::test]
 async fn every_request_is_recorded_with_its_outcome_in_sequence() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::new().await;
     let key = fixture.create().await;
     let blob = fixture.seal(&key, &[("a", "b")]).await;
     assert_eq!(
@@ -26,7 +26,7 @@ async fn every_request_is_recorded_with_its_outcome_in_sequence() {
         .authorize::<iam::Encrypt, _>(root(Via::S3), &unknown)
         .await;
     assert_eq!(code(refused), "NotFoundException");
-    let fixture = fixture.restart();
+    let fixture = fixture.restart().await;
     fixture.seal(&key, &[]).await;
 
     let lines = fixture.audit_lines();
@@ -62,7 +62,7 @@ async fn every_request_is_recorded_with_its_outcome_in_sequence() {
 
 #[tokio::test]
 async fn nothing_is_answered_before_its_record_is_durable() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::new().await;
     let key = fixture.create().await;
     let may = fixture.may(&key).await;
     let keyring = Arc::clone(&fixture.keyring);
@@ -76,7 +76,7 @@ async fn nothing_is_answered_before_its_record_is_durable() {
 
 #[tokio::test]
 async fn a_full_disk_stops_key_use_until_the_log_is_opened_anew() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::new().await;
     let key = fixture.create().await;
     let blob = fixture.seal(&key, &[]).await;
     fixture.disk_full.store(1, Ordering::SeqCst);
@@ -100,7 +100,7 @@ async fn a_full_disk_stops_key_use_until_the_log_is_opened_anew() {
         code(fixture.keyring.disable_key(disable).await),
         "KMSInternalException"
     );
-    let fixture = fixture.restart();
+    let fixture = fixture.restart().await;
     assert!(fixture.opens(&blob).await);
     let sequence: Vec<_> = fixture
         .audit_lines()

@@ -1,9 +1,8 @@
-//! A keyring in a directory of its own, with a clock that is set and a store and a log that fail
+//! A keyring in a directory of its own, with a clock that is set and a catalogue and a log that fail
 //! when told to.
 
 use std::{
     io,
-    path::PathBuf,
     sync::{
         Arc, LazyLock,
         atomic::{AtomicU8, AtomicU64, Ordering},
@@ -12,18 +11,18 @@ use std::{
 };
 
 use audit::{AuditSink, SegmentSink};
-use crypto::{
-    context::EncryptionContext,
-    random::SystemRandom,
-    secret::{SecretBytes, SecretVec},
-    store_key::GenerationKey,
+use catalogue::{
+    Batch, Catalogue, CatalogueError, Changes, FaultyCatalogue, Key, MemoryCatalogue, Record,
+    Scope, Sequence, StoreId, Table, sqlite::SqliteCatalogue,
 };
+use crypto::{context::EncryptionContext, random::SystemRandom, secret::SecretVec};
+use host::{OsDisk, disk::sim::SimDisk};
 use iam::{Action, Authorized, Authorizer, Caller, Principal, RequestContext, Via};
 use keyring::{
     Account, AuditLog, AuditOptions, BlobUse, Clock, CreateKey, KeyArgument, KeyArn, KeyUse,
     Keyring, KeyringError, NamedKey, NoObserver, Options, SealedBlob,
-    store::{Batch, KeyStore, SqliteStore, StoreError, StoredRecord, Table},
 };
+use root::{FileProvider, StoreKey};
 
 pub(crate) const ACCOUNT: &str = "123456789012";
 pub(crate) const REGION: &str = "us-east-1";
@@ -40,69 +39,6 @@ impl TestClock {
 impl Clock for TestClock {
     fn now(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(self.0.load(Ordering::SeqCst))
-    }
-}
-
-/// A store that fails its next commit when told to.
-pub(crate) struct FaultStore {
-    inner: SqliteStore,
-    fault: AtomicU8,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
-    None = 0,
-    /// The commit fails and nothing is written.
-    Before = 1,
-    /// The commit is durable and says it failed.
-    After = 2,
-    /// The disk is full.
-    Full = 3,
-    /// The commit fails, and so does every read from then on.
-    Dead = 4,
-}
-
-impl FaultStore {
-    pub(crate) fn fail_next(&self, fault: Fault) {
-        self.fault.store(fault as u8, Ordering::SeqCst);
-    }
-
-    fn alive(&self) -> Result<(), StoreError> {
-        if self.fault.load(Ordering::SeqCst) == Fault::Dead as u8 {
-            return Err(StoreError::Io("dead".to_owned()));
-        }
-        Ok(())
-    }
-}
-
-impl KeyStore for FaultStore {
-    fn get(&self, table: Table, id: &[u8]) -> Result<Option<StoredRecord>, StoreError> {
-        self.alive()?;
-        self.inner.get(table, id)
-    }
-
-    fn scan(&self, table: Table) -> Result<Vec<StoredRecord>, StoreError> {
-        self.alive()?;
-        self.inner.scan(table)
-    }
-
-    fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
-        self.alive()?;
-        let fault = self.fault.swap(Fault::None as u8, Ordering::SeqCst);
-        let io = || StoreError::Io("injected".to_owned());
-        match fault {
-            f if f == Fault::Before as u8 => Err(io()),
-            f if f == Fault::After as u8 => {
-                self.inner.commit(batch)?;
-                Err(io())
-            }
-            f if f == Fault::Full as u8 => Err(StoreError::Full),
-            _ => self.inner.commit(batch),
-        }
-    }
-
-    fn purge(&self) -> Result<(), StoreError> {
-        self.inner.purge()
     }
 }
 
@@ -125,10 +61,26 @@ impl AuditSink for FaultSink {
     }
 }
 
+/// The tables, as someone who has the disk knows them.
+pub(crate) const KEYS: Table = Table::new("key");
+pub(crate) const MATERIALS: Table = Table::new("material");
+pub(crate) const ALIASES: Table = Table::new("alias");
+
+/// A store: its catalogue and its key, with one keyring on it or none.
+#[derive(Clone)]
+pub(crate) struct Store {
+    pub(crate) key: StoreKey,
+    /// What the catalogue holds, for those who tamper; empty if it is a file.
+    pub(crate) memory: MemoryCatalogue,
+    pub(crate) catalogue: Arc<dyn Catalogue>,
+}
+
 pub(crate) struct Fixture {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) clock: Arc<TestClock>,
-    pub(crate) store: Arc<FaultStore>,
+    pub(crate) store: Store,
+    /// This keyring's way to the catalogue.
+    pub(crate) faults: Arc<FaultyCatalogue<Handle>>,
     pub(crate) disk_full: Arc<AtomicU8>,
     pub(crate) gate: Arc<tokio::sync::Mutex<()>>,
     pub(crate) keyring: Arc<Keyring>,
@@ -136,16 +88,58 @@ pub(crate) struct Fixture {
 
 pub(crate) struct Closed {
     pub(crate) dir: tempfile::TempDir,
-    clock: Arc<TestClock>,
+    pub(crate) clock: Arc<TestClock>,
+    pub(crate) store: Store,
+}
+
+impl Store {
+    /// In memory, under a key of its own.
+    pub(crate) async fn new() -> Self {
+        let random = Arc::new(SystemRandom);
+        let disk = Arc::new(SimDisk::new(1));
+        let provider = FileProvider::new("/root.key", disk.clone(), random.clone());
+        let options = root::Options {
+            disk,
+            dir: "/".into(),
+            provider: Arc::new(provider),
+            random,
+            may_make: true,
+        };
+        let key = StoreKey::open(options).await.unwrap();
+        let memory = MemoryCatalogue::new(StoreId(*key.store().as_bytes()));
+        Self {
+            key,
+            catalogue: Arc::new(memory.clone()),
+            memory,
+        }
+    }
+
+    /// Where a record of ours stands.
+    pub(crate) fn at(&self, id: &[u8]) -> Key {
+        let scope = Scope {
+            account: ACCOUNT.to_owned(),
+            region: REGION.to_owned(),
+        };
+        Key::new(scope, id)
+    }
 }
 
 impl Fixture {
-    pub(crate) fn new() -> Self {
-        let closed = Closed {
-            dir: tempfile::tempdir().unwrap(),
-            clock: Arc::new(TestClock(AtomicU64::new(1_700_000_000))),
-        };
-        closed.open()
+    pub(crate) async fn new() -> Self {
+        Closed::new(tempfile::tempdir().unwrap(), Store::new().await)
+            .open()
+            .await
+    }
+
+    /// On a catalogue in a file.
+    pub(crate) async fn on_disk() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::new().await;
+        let mut options = catalogue::sqlite::Options::new(dir.path().join("catalogue.db"));
+        options.create = Some(StoreId(*store.key.store().as_bytes()));
+        options.disk = Arc::new(OsDisk);
+        store.catalogue = Arc::new(SqliteCatalogue::open(options).unwrap());
+        Closed::new(dir, store).open().await
     }
 
     /// Ends the keyring, as a stop of the process would.
@@ -153,11 +147,19 @@ impl Fixture {
         Closed {
             dir: self.dir,
             clock: self.clock,
+            store: self.store,
         }
     }
 
-    pub(crate) fn restart(self) -> Self {
-        self.close().open()
+    pub(crate) async fn restart(self) -> Self {
+        self.close().open().await
+    }
+
+    /// Another process on the same store, with a log of its own.
+    pub(crate) async fn beside(&self) -> Self {
+        let mut closed = Closed::new(tempfile::tempdir().unwrap(), self.store.clone());
+        closed.clock = Arc::clone(&self.clock);
+        closed.open().await
     }
 
     pub(crate) async fn create(&self) -> KeyArn {
@@ -257,71 +259,95 @@ impl Fixture {
     }
 }
 
+/// A handle of a catalogue of whatever kind.
+pub(crate) struct Handle(Arc<dyn Catalogue>);
+
+#[async_trait::async_trait]
+impl Catalogue for Handle {
+    async fn store_id(&self) -> Result<StoreId, CatalogueError> {
+        self.0.store_id().await
+    }
+    async fn get(&self, table: Table, key: &Key) -> Result<Option<Record>, CatalogueError> {
+        self.0.get(table, key).await
+    }
+    async fn page(
+        &self,
+        table: Table,
+        scope: Option<&Scope>,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<catalogue::Page, CatalogueError> {
+        self.0.page(table, scope, after, limit).await
+    }
+    async fn commit(&self, batch: Batch) -> Result<Sequence, CatalogueError> {
+        self.0.commit(batch).await
+    }
+    async fn sequence(&self) -> Result<Sequence, CatalogueError> {
+        self.0.sequence().await
+    }
+    async fn changes(&self, after: Sequence, limit: usize) -> Result<Changes, CatalogueError> {
+        self.0.changes(after, limit).await
+    }
+    async fn wait(&self, after: Sequence) -> Result<Sequence, CatalogueError> {
+        self.0.wait(after).await
+    }
+    async fn purge(&self) -> Result<(), CatalogueError> {
+        self.0.purge().await
+    }
+}
+
 impl Closed {
-    pub(crate) fn database(&self) -> PathBuf {
-        self.dir.path().join("keyring.db")
+    pub(crate) fn new(dir: tempfile::TempDir, store: Store) -> Self {
+        Self {
+            dir,
+            clock: Arc::new(TestClock(AtomicU64::new(1_700_000_000))),
+            store,
+        }
     }
 
-    pub(crate) fn open(self) -> Fixture {
-        self.try_open(None).map_err(|(_, error)| error).unwrap()
+    pub(crate) async fn open(self) -> Fixture {
+        let opened = self.try_open(ACCOUNT, None).await;
+        opened.map_err(|(_, error)| error).unwrap()
     }
 
     #[allow(clippy::result_large_err)]
-    pub(crate) fn try_open(
+    pub(crate) async fn try_open(
         self,
-        of: Option<keyring::StoreId>,
+        account: &str,
+        other_key: Option<StoreKey>,
     ) -> Result<Fixture, (Self, KeyringError)> {
-        match self.open_parts(of) {
-            Ok((store, disk_full, gate, keyring)) => Ok(Fixture {
+        let options = AuditOptions::new(self.dir.path().join("audit"));
+        let (inner, next) = SegmentSink::open(&options.dir, options.segment_len).unwrap();
+        let (disk_full, gate) = (Arc::new(AtomicU8::new(0)), Arc::default());
+        let sink = FaultSink {
+            inner,
+            full: Arc::clone(&disk_full),
+            gate: Arc::clone(&gate),
+        };
+        let handle = Handle(Arc::clone(&self.store.catalogue));
+        let faults = Arc::new(FaultyCatalogue::new(Arc::new(handle)));
+        let opened = Keyring::open(Options {
+            catalogue: Arc::clone(&faults) as Arc<dyn Catalogue>,
+            store_key: other_key.unwrap_or_else(|| self.store.key.clone()),
+            audit: AuditLog::with_sink(Box::new(sink), next, options.queue_len).unwrap(),
+            clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
+            random: Arc::new(SystemRandom),
+            authorizer: Arc::new(Authorizer::new(account.parse().unwrap())),
+            region: REGION.parse().unwrap(),
+            observer: Arc::new(NoObserver),
+        });
+        match opened.await {
+            Ok(keyring) => Ok(Fixture {
                 dir: self.dir,
                 clock: self.clock,
-                store,
+                store: self.store,
+                faults,
                 disk_full,
                 gate,
                 keyring,
             }),
             Err(error) => Err((self, error)),
         }
-    }
-
-    #[allow(clippy::type_complexity)]
-    fn open_parts(
-        &self,
-        of: Option<keyring::StoreId>,
-    ) -> Result<
-        (
-            Arc<FaultStore>,
-            Arc<AtomicU8>,
-            Arc<tokio::sync::Mutex<()>>,
-            Arc<Keyring>,
-        ),
-        KeyringError,
-    > {
-        let store = Arc::new(FaultStore {
-            inner: SqliteStore::open(&self.database())?,
-            fault: AtomicU8::new(0),
-        });
-        let key = GenerationKey::from_secret(SecretBytes::init_with(|key| key.fill(7)));
-        let options = AuditOptions::new(self.dir.path().join("audit"));
-        let (inner, next) = SegmentSink::open(&options.dir, options.segment_len)?;
-        let (full, gate) = (Arc::new(AtomicU8::new(0)), Arc::default());
-        let sink = FaultSink {
-            inner,
-            full: Arc::clone(&full),
-            gate: Arc::clone(&gate),
-        };
-        let keyring = Keyring::open(Options {
-            store: Arc::clone(&store) as Arc<dyn KeyStore>,
-            records: key.record_key(keyring::RECORD_LABEL),
-            part_of: of.unwrap_or(keyring::StoreId::from_bytes([1; 16])),
-            audit: AuditLog::with_sink(Box::new(sink), next, options.queue_len)?,
-            clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
-            random: Arc::new(SystemRandom),
-            authorizer: Arc::new(Authorizer::new(ACCOUNT.parse().unwrap())),
-            region: REGION.parse().unwrap(),
-            observer: Arc::new(NoObserver),
-        })?;
-        Ok((store, full, gate, keyring))
     }
 }
 

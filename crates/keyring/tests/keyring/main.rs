@@ -6,4 +6,5 @@ mod audit;
 mod faults;
 mod fixture;
 mod operations;
+mod processes;
 mod tiers;

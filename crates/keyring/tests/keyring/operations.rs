@@ -8,15 +8,15 @@ use keyring::{
     PendingWindow, RotationKind, Tag,
 };
 
-use crate::fixture::{ACCOUNT, DAY, Fixture, REGION, code, context, root, secret};
+use crate::fixture::{ACCOUNT, DAY, Fixture, MATERIALS, REGION, code, context, root, secret};
 
 #[tokio::test]
 async fn what_is_sealed_opens_again_also_after_a_restart() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::new().await;
     let key = fixture.create().await;
     let blob = fixture.seal(&key, &[]).await;
     assert!(fixture.opens(&blob).await);
-    let fixture = fixture.restart();
+    let fixture = fixture.restart().await;
     assert!(fixture.opens(&blob).await);
     let described = fixture.keyring.describe_key(fixture.may(&key).await).await;
     let described = described.unwrap();
@@ -27,7 +27,7 @@ async fn what_is_sealed_opens_again_also_after_a_restart() {
 
 #[tokio::test]
 async fn a_data_key_comes_in_the_clear_and_sealed() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::new().await;
     let key = fixture.create().await;
     let pairs = [("purpose", "test")];
     let made = fixture
@@ -65,7 +65,7 @@ async fn a_data_key_comes_in_the_clear_and_sealed() {
 
 #[tokio::test]
 async fn a_plaintext_has_1_to_4096_bytes() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::new().await;
     let key = fixture.create().await;
     for (len, expected) in [
         (0, "ValidationException"),
@@ -84,7 +84,7 @@ async fn a_plaintext_has_1_to_4096_bytes() {
 
 #[tokio::test]
 async fn re_encryption_moves_a_blob_to_another_key_and_context() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::new().await;
     let (old, new) = (fixture.create().await, fixture.create().await);
     let blob = fixture.seal(&old, &[("a", "1")]).await;
     let source = fixture
@@ -127,7 +127,7 @@ async fn re_encryption_moves_a_blob_to_another_key_and_context() {
 
 #[tokio::test]
 async fn every_blob_opens_across_25_rotations_and_there_is_no_26th() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::new().await;
     let key = fixture.create().await;
     let mut blobs = vec![fixture.seal(&key, &[]).await];
     for _ in 0..25 {
@@ -142,7 +142,7 @@ async fn every_blob_opens_across_25_rotations_and_there_is_no_26th() {
     let authorized = fixture.may(&key).await;
     let one_more = fixture.keyring.rotate_key_on_demand(authorized).await;
     assert_eq!(code(one_more), "LimitExceededException");
-    let fixture = fixture.restart();
+    let fixture = fixture.restart().await;
     for blob in &blobs {
         assert!(fixture.opens(blob).await);
     }
@@ -176,7 +176,7 @@ async fn every_blob_opens_across_25_rotations_and_there_is_no_26th() {
 
 #[tokio::test]
 async fn a_key_rotates_by_the_calendar_if_it_is_told_to() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::new().await;
     let key = fixture.create().await;
     for bad in [89, 2561, -1] {
         let authorized = fixture.may(&key).await;
@@ -215,7 +215,7 @@ async fn a_key_rotates_by_the_calendar_if_it_is_told_to() {
 
 #[tokio::test]
 async fn aliases_are_made_moved_listed_and_deleted() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::new().await;
     let (a, b) = (fixture.create().await, fixture.create().await);
     let name: AliasName = "alias/app/main".parse().unwrap();
     let keyring = &fixture.keyring;
@@ -245,7 +245,7 @@ async fn aliases_are_made_moved_listed_and_deleted() {
         .update_alias(fixture.may(&b).await, name.clone())
         .await
         .unwrap();
-    let fixture = fixture.restart();
+    let fixture = fixture.restart().await;
     let keyring = &fixture.keyring;
     let list = |key| {
         let page = Page::default();
@@ -271,7 +271,7 @@ async fn aliases_are_made_moved_listed_and_deleted() {
 
 #[tokio::test]
 async fn keys_are_listed_in_pages() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::new().await;
     let mut made = Vec::new();
     for _ in 0..5 {
         made.push(fixture.create().await);
@@ -302,7 +302,7 @@ async fn keys_are_listed_in_pages() {
 
 #[tokio::test]
 async fn a_disabled_key_opens_nothing_and_listeners_were_told_first() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::new().await;
     let key = fixture.create().await;
     let blob = fixture.seal(&key, &[]).await;
     let told = Arc::new(Mutex::new(Vec::new()));
@@ -328,7 +328,7 @@ async fn a_disabled_key_opens_nothing_and_listeners_were_told_first() {
     assert_eq!(code(renewed), "DisabledException");
     assert!(!standing.is_current());
     assert_eq!(code(fixture.try_seal(&key, &[]).await), "DisabledException");
-    let fixture = fixture.restart();
+    let fixture = fixture.restart().await;
     assert_eq!(
         code(fixture.open(&blob, None, &[]).await),
         "DisabledException"
@@ -343,7 +343,7 @@ async fn a_disabled_key_opens_nothing_and_listeners_were_told_first() {
 
 #[tokio::test]
 async fn a_deletion_can_be_cancelled_until_its_date() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::new().await;
     let key = fixture.create().await;
     let blob = fixture.seal(&key, &[]).await;
     assert_eq!(code(PendingWindow::from_days(6)), "ValidationException");
@@ -382,7 +382,7 @@ async fn a_deletion_can_be_cancelled_until_its_date() {
 #[tokio::test]
 async fn a_key_past_its_date_is_gone_and_its_material_erased() {
     for at_open in [false, true] {
-        let fixture = Fixture::new();
+        let fixture = Fixture::on_disk().await;
         let key = fixture.create().await;
         let other = fixture.create().await;
         let blob = fixture.seal(&key, &[]).await;
@@ -392,7 +392,7 @@ async fn a_key_past_its_date_is_gone_and_its_material_erased() {
             .create_alias(fixture.may(&key).await, name.clone())
             .await
             .unwrap();
-        let needle = material_record(&fixture, &key);
+        let needle = material_record(&fixture, &key).await;
         fixture
             .keyring
             .schedule_key_deletion(fixture.may(&key).await, PendingWindow::default())
@@ -413,7 +413,7 @@ async fn a_key_past_its_date_is_gone_and_its_material_erased() {
             "NotFoundException"
         );
         let fixture = if at_open {
-            fixture.restart()
+            fixture.restart().await
         } else {
             assert_eq!(fixture.keyring.sweep().await.unwrap().destroyed, 1);
             fixture
@@ -440,21 +440,21 @@ async fn a_key_past_its_date_is_gone_and_its_material_erased() {
             .await
             .unwrap();
         fixture.seal(&other, &[]).await;
-        drop(fixture.restart());
+        drop(fixture.restart().await);
     }
 }
 
-fn material_record(fixture: &Fixture, key: &keyring::KeyArn) -> Vec<u8> {
-    use keyring::store::{KeyStore as _, Table};
+async fn material_record(fixture: &Fixture, key: &keyring::KeyArn) -> Vec<u8> {
     let mut id = key.key_id().as_bytes().to_vec();
     id.extend_from_slice(&1_u32.to_be_bytes());
-    let stored = fixture.store.get(Table::Material, &id).unwrap().unwrap();
-    stored.sealed
+    let at = fixture.store.at(&id);
+    let stored = fixture.store.catalogue.get(MATERIALS, &at).await;
+    stored.unwrap().unwrap().sealed
 }
 
 #[tokio::test]
 async fn tags_are_kept_replaced_and_removed() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::new().await;
     let tag = |key: &str, value: &str| Tag {
         key: key.to_owned(),
         value: value.to_owned(),
@@ -480,7 +480,7 @@ async fn tags_are_kept_replaced_and_removed() {
         .untag_resource(fixture.may(&key).await, vec!["b".to_owned()])
         .await
         .unwrap();
-    let fixture = fixture.restart();
+    let fixture = fixture.restart().await;
     let listed = fixture
         .keyring
         .list_resource_tags(fixture.may(&key).await, Page::default())
@@ -491,7 +491,7 @@ async fn tags_are_kept_replaced_and_removed() {
 
 #[tokio::test]
 async fn a_dry_run_says_whether_it_would_have_worked() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::new().await;
     let key = fixture.create().await;
     let may = fixture.may::<iam::Encrypt>(&key).await;
     assert_eq!(
@@ -512,7 +512,7 @@ async fn a_dry_run_says_whether_it_would_have_worked() {
 
 #[tokio::test]
 async fn a_change_is_made_whole_even_if_the_caller_goes_away() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::new().await;
     let key = fixture.create().await;
     let disable = fixture.may(&key).await;
     {

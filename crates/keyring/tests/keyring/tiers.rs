@@ -7,7 +7,7 @@ use crate::fixture::{DAY, Fixture, code, root, secret};
 
 #[tokio::test]
 async fn a_managed_key_is_made_once_seen_by_all_and_used_through_its_service() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::new().await;
     let keyring = &fixture.keyring;
     let (first, second) = tokio::join!(
         keyring.managed_key(Service::S3),
@@ -50,13 +50,13 @@ async fn a_managed_key_is_made_once_seen_by_all_and_used_through_its_service() {
     }
     fixture.clock.advance(365 * DAY);
     assert_eq!(keyring.sweep().await.unwrap().rotated, 1);
-    let fixture = fixture.restart();
+    let fixture = fixture.restart().await;
     assert_eq!(fixture.keyring.managed_key(Service::S3).await.unwrap(), key);
 }
 
 #[tokio::test]
 async fn a_managed_keys_alias_makes_the_key_when_its_service_asks() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::new().await;
     let alias: KeyArgument = "alias/aws/ebs".parse().unwrap();
     let ask = |via| {
         let (keyring, alias) = (&fixture.keyring, &alias);
@@ -74,7 +74,7 @@ async fn a_managed_keys_alias_makes_the_key_when_its_service_asks() {
 
 #[tokio::test]
 async fn an_owned_key_is_in_no_list_and_cannot_be_named() {
-    let fixture = Fixture::new();
+    let fixture = Fixture::new().await;
     let keyring = &fixture.keyring;
     let key = keyring.owned_key(Service::S3).await.unwrap();
     assert_eq!(keyring.owned_key(Service::S3).await.unwrap(), key);
@@ -106,7 +106,7 @@ async fn an_owned_key_is_in_no_list_and_cannot_be_named() {
         .unwrap();
     assert!(aliases.entries.is_empty());
 
-    let fixture = fixture.restart();
+    let fixture = fixture.restart().await;
     assert_eq!(fixture.keyring.owned_key(Service::S3).await.unwrap(), key);
     let may = fixture.may_open(&sealed.ciphertext, Via::S3).await.unwrap();
     let opened = fixture.keyring.decrypt(may).await;
@@ -116,7 +116,7 @@ async fn an_owned_key_is_in_no_list_and_cannot_be_named() {
 #[tokio::test]
 async fn a_permission_that_passed_by_the_keyring_does_not_pass_the_tiers() {
     // Made by iam itself: the account's root may do anything to the account's ARNs.
-    let fixture = Fixture::new();
+    let fixture = Fixture::new().await;
     let keyring = &fixture.keyring;
     let authorizer = iam::Authorizer::new(*keyring.account());
     let caller = root(Via::Api);

@@ -118,8 +118,31 @@ async fn world() -> World {
     world_over(store, BucketKeyPolicy::default()).await
 }
 
+/// A store of its own: what exists, in a file of `dir`, and the key that seals it.
+async fn keyring_store(dir: &std::path::Path) -> (Arc<dyn catalogue::Catalogue>, root::StoreKey) {
+    let (disk, random) = (
+        Arc::new(host::disk::sim::SimDisk::new(1)),
+        Arc::new(crypto::random::SystemRandom),
+    );
+    let provider = root::FileProvider::new("/root.key", disk.clone(), random.clone());
+    let options = root::Options {
+        disk,
+        dir: "/".into(),
+        provider: Arc::new(provider),
+        random,
+        may_make: true,
+    };
+    let key = root::StoreKey::open(options).await.unwrap();
+    let id = catalogue::StoreId(*key.store().as_bytes());
+    let mut options = catalogue::sqlite::Options::new(dir.join("catalogue.db"));
+    options.create = Some(id);
+    let catalogue = catalogue::sqlite::SqliteCatalogue::open(options).unwrap();
+    (Arc::new(catalogue), key)
+}
+
 async fn world_over(store: Arc<dyn ObjectStore>, bucket_keys: BucketKeyPolicy) -> World {
     let dir = tempfile::tempdir().unwrap();
+    let (catalogue, store_key) = keyring_store(dir.path()).await;
     let counts = Arc::new(Counts::default());
     let clock = Arc::new(TestClock(AtomicU64::new(1_800_000_000)));
     // Fixed, so that a world over the same store reads what an earlier one wrote.
@@ -127,9 +150,8 @@ async fn world_over(store: Arc<dyn ObjectStore>, bucket_keys: BucketKeyPolicy) -
     let random: Arc<dyn Random> = Arc::new(crypto::random::SystemRandom);
     let authorizer = Arc::new(iam::Authorizer::new(ACCOUNT.parse().unwrap()));
     let keyring = Keyring::open(keyring::Options {
-        store: Arc::new(keyring::store::SqliteStore::open(&dir.path().join("keyring.db")).unwrap()),
-        records: root().record_key(keyring::RECORD_LABEL),
-        part_of: keyring::StoreId::from_bytes([1; 16]),
+        catalogue,
+        store_key,
         audit: keyring::AuditLog::with_sink(Box::new(NoAudit), 1, 64).unwrap(),
         clock: clock.clone(),
         random: Arc::clone(&random),
@@ -137,6 +159,7 @@ async fn world_over(store: Arc<dyn ObjectStore>, bucket_keys: BucketKeyPolicy) -
         region: "us-east-1".parse().unwrap(),
         observer: Arc::new(KmsCounts(Arc::clone(&counts))),
     })
+    .await
     .unwrap();
     let gateway = Gateway::new(Options {
         store,

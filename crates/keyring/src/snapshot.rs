@@ -4,17 +4,14 @@
 //! value, sharing what did not change. Only backing keys are not in here: they are opened when used
 //! and kept in a bounded cache.
 
-use std::{collections::HashSet, sync::Arc, time::SystemTime};
+use std::{sync::Arc, time::SystemTime};
 
-use iam::{AccountId, Region};
 use rpds::RedBlackTreeMapSync;
 
 use crate::{
-    error::KeyringError,
     key::{AliasName, KeyArn, KeyId},
     metadata::{KeyMetadata, MaterialId, Service, Tier},
-    store::{KeyStore, Table},
-    vault::{AliasRecord, KeyRecord, Vault, damaged, material_id},
+    vault::{AliasRecord, KeyRecord},
 };
 
 /// A key as it is at one moment.
@@ -36,7 +33,7 @@ pub(crate) struct AliasEntry {
 }
 
 #[derive(Clone, Default)]
-pub(crate) struct Catalogue {
+pub(crate) struct Snapshot {
     pub(crate) keys: RedBlackTreeMapSync<KeyId, Arc<KeyEntry>>,
     pub(crate) aliases: RedBlackTreeMapSync<AliasName, Arc<AliasEntry>>,
 }
@@ -56,6 +53,9 @@ impl KeyEntry {
     pub(crate) fn metadata(&self) -> KeyMetadata {
         KeyMetadata {
             arn: self.arn.clone(),
+            spec: self.record.spec,
+            usage: self.record.usage,
+            origin: self.record.origin,
             created: self.record.created.into(),
             description: self.record.description.clone(),
             state: self.record.state,
@@ -83,71 +83,32 @@ impl KeyEntry {
     }
 }
 
-impl Catalogue {
-    /// Reads, opens and checks everything in `store`. A record that was changed or moved is an
-    /// error that names it, as are a key one of whose materials is missing and a material that no key
-    /// names. An old copy of a record in its own row is noticed only if a rotation lies between.
-    pub(crate) fn load(
-        store: &dyn KeyStore,
-        vault: &Vault,
-        region: &Region,
-        account: &AccountId,
-    ) -> Result<Self, KeyringError> {
-        let mut catalogue = Self::default();
-        // What is left of these once every key has named its own is nobody's.
-        let mut materials: HashSet<Vec<u8>> = store
-            .scan(Table::Material)?
-            .into_iter()
-            .map(|stored| stored.id)
-            .collect();
-        for stored in store.scan(Table::Key)? {
-            let (id, record) = vault.open_key(&stored)?;
-            for number in 1..=record.current() {
-                let material = material_id(id, number);
-                if !materials.remove(&material) {
-                    return Err(damaged(Table::Material, &material, "it is missing"));
-                }
-            }
-            catalogue.put_key(KeyEntry {
-                arn: KeyArn::new(region, account, id),
-                record,
-                version: stored.version,
-            });
-        }
-        for stored in store.scan(Table::Alias)? {
-            let (name, target, record) = vault.open_alias(&stored)?;
-            if !catalogue.keys.contains_key(&target) {
-                return Err(damaged(
-                    Table::Key,
-                    target.as_bytes(),
-                    "it is missing: an alias points to it",
-                ));
-            }
-            catalogue.put_alias(AliasEntry {
-                name,
-                target,
-                record,
-                version: stored.version,
-            });
-        }
-        // A key and its materials are written and erased together, so a material that no key names
-        // means that a key's record was lost, or put back to one from before a rotation.
-        if let Some(orphan) = materials.iter().min() {
-            return Err(damaged(
-                Table::Material,
-                orphan,
-                "no key names it: the key's record is missing or an old one",
-            ));
-        }
-        Ok(catalogue)
-    }
-
+impl Snapshot {
     pub(crate) fn put_key(&mut self, entry: KeyEntry) {
         self.keys.insert_mut(entry.id(), Arc::new(entry));
     }
 
     pub(crate) fn put_alias(&mut self, entry: AliasEntry) {
         self.aliases.insert_mut(entry.name.clone(), Arc::new(entry));
+    }
+
+    /// Takes out the key whose record stood at `id`, if there is one.
+    pub(crate) fn remove_key_at(&mut self, id: &[u8]) {
+        let Ok(bytes) = id.try_into() else { return };
+        for multi_region in [false, true] {
+            self.keys
+                .remove_mut(&KeyId::from_parts(bytes, multi_region));
+        }
+    }
+
+    /// Takes out the alias whose record stood at `id`, if there is one.
+    pub(crate) fn remove_alias_at(&mut self, id: &[u8]) {
+        let name = std::str::from_utf8(id)
+            .ok()
+            .and_then(|name| name.parse().ok());
+        if let Some(name) = name {
+            self.aliases.remove_mut::<AliasName>(&name);
+        }
     }
 
     /// The key with this id, if there is one and it is not past its deletion date.

@@ -1,0 +1,208 @@
+//! The keyring's part of the catalogue: its three tables, of one account and region.
+
+use std::{collections::HashSet, sync::Arc};
+
+use catalogue::{Catalogue, CatalogueError, Key, Page, Record, Sequence, Table};
+use crypto::wrap::BackingKey;
+use iam::{AccountId, Region};
+
+use crate::{
+    error::KeyringError,
+    key::{AliasName, KeyArn, KeyId},
+    snapshot::{AliasEntry, KeyEntry, Snapshot},
+    vault::{ALIASES, KEYS, MATERIALS, Vault, damaged, material_id},
+};
+
+/// Records read at a time.
+const PAGE: usize = 500;
+/// How often tables that others change meanwhile are read anew, until they agree with one another.
+const READS_MAX: u32 = 8;
+
+/// The records, and what opens them.
+pub(crate) struct Records {
+    pub(crate) catalogue: Arc<dyn Catalogue>,
+    pub(crate) vault: Vault,
+    pub(crate) account: AccountId,
+    pub(crate) region: Region,
+}
+
+impl Records {
+    /// Reads, opens and checks everything there is. A record that was changed or moved is an error
+    /// that names it, as are a key one of whose materials is missing and a material that no key
+    /// names. Returns the sequence too from which on changes may be missing.
+    pub(crate) async fn load(&self) -> Result<(Snapshot, Sequence), KeyringError> {
+        let mut reads = 1;
+        loop {
+            let from = self.catalogue.sequence().await?;
+            match self.load_once().await {
+                // Pages are of several moments: what does not fit may have been changed between them.
+                Err(KeyringError::Damaged { .. })
+                    if reads < READS_MAX && self.catalogue.sequence().await? != from =>
+                {
+                    reads += 1;
+                }
+                loaded => return Ok((loaded?, from)),
+            }
+        }
+    }
+
+    async fn load_once(&self) -> Result<Snapshot, KeyringError> {
+        let mut snapshot = Snapshot::default();
+        // What is left of these once every key has named its own is nobody's.
+        let mut materials = HashSet::new();
+        let mut after = None;
+        while let Some(page) = self.page(MATERIALS, &mut after).await? {
+            materials.extend(page.records.into_iter().map(|stored| stored.key.id));
+        }
+        let mut after = None;
+        while let Some(page) = self.page(KEYS, &mut after).await? {
+            for stored in &page.records {
+                let entry = self.open_key(stored)?;
+                for number in 1..=entry.record.current() {
+                    let material = material_id(entry.id(), number);
+                    if !materials.remove(&material) {
+                        return Err(damaged(MATERIALS, &material, "it is missing"));
+                    }
+                }
+                snapshot.put_key(entry);
+            }
+        }
+        let mut after = None;
+        while let Some(page) = self.page(ALIASES, &mut after).await? {
+            for stored in &page.records {
+                let entry = self.open_alias(stored)?;
+                if !snapshot.keys.contains_key(&entry.target) {
+                    return Err(damaged(
+                        KEYS,
+                        entry.target.as_bytes(),
+                        "it is missing: an alias points to it",
+                    ));
+                }
+                snapshot.put_alias(entry);
+            }
+        }
+        // A key and its materials are written and erased together, so a material that no key names
+        // means that a key's record was lost, or put back to one from before a rotation.
+        if let Some(orphan) = materials.iter().min() {
+            return Err(damaged(
+                MATERIALS,
+                orphan,
+                "no key names it: the key's record is missing or an old one",
+            ));
+        }
+        Ok(snapshot)
+    }
+
+    /// The next page of ours after `after`, which is moved; `None` at the end.
+    async fn page(
+        &self,
+        table: Table,
+        after: &mut Option<Option<Key>>,
+    ) -> Result<Option<Page>, CatalogueError> {
+        let from = match after.take() {
+            None => None,
+            Some(None) => {
+                *after = Some(None);
+                return Ok(None);
+            }
+            Some(Some(key)) => Some(key),
+        };
+        let scope = Some(self.vault.scope());
+        let page = self
+            .catalogue
+            .page(table, scope, from.as_ref(), PAGE)
+            .await?;
+        *after = Some(page.next.clone());
+        Ok(Some(page))
+    }
+
+    /// Fails if the catalogue has keys, and none of them is of our account and region: that is a
+    /// mistyped configuration rather than a second account.
+    pub(crate) async fn check_scope(&self) -> Result<(), KeyringError> {
+        let ours = self.catalogue.page(KEYS, Some(self.vault.scope()), None, 1);
+        if !ours.await?.records.is_empty() {
+            return Ok(());
+        }
+        match self
+            .catalogue
+            .page(KEYS, None, None, 1)
+            .await?
+            .records
+            .pop()
+        {
+            None => Ok(()),
+            Some(other) => Err(KeyringError::WrongAccount {
+                account: other.key.scope.account,
+                region: other.key.scope.region,
+            }),
+        }
+    }
+
+    fn open_key(&self, stored: &Record) -> Result<KeyEntry, KeyringError> {
+        let (id, record) = self.vault.open_key(stored)?;
+        Ok(KeyEntry {
+            arn: KeyArn::new(&self.region, &self.account, id),
+            record,
+            version: stored.version,
+        })
+    }
+
+    fn open_alias(&self, stored: &Record) -> Result<AliasEntry, KeyringError> {
+        let (name, target, record) = self.vault.open_alias(stored)?;
+        Ok(AliasEntry {
+            name,
+            target,
+            record,
+            version: stored.version,
+        })
+    }
+
+    /// The key whose record stands at `at`, as it is now.
+    pub(crate) async fn key(&self, at: &Key) -> Result<Option<KeyEntry>, KeyringError> {
+        let stored = self.catalogue.get(KEYS, at).await?;
+        stored.map(|stored| self.open_key(&stored)).transpose()
+    }
+
+    /// The alias whose record stands at `at`, as it is now.
+    pub(crate) async fn alias(&self, at: &Key) -> Result<Option<AliasEntry>, KeyringError> {
+        let stored = self.catalogue.get(ALIASES, at).await?;
+        stored.map(|stored| self.open_alias(&stored)).transpose()
+    }
+
+    /// A material of a key.
+    pub(crate) async fn material(
+        &self,
+        key: KeyId,
+        number: u32,
+    ) -> Result<BackingKey, KeyringError> {
+        let at = self.vault.at(material_id(key, number));
+        match self.catalogue.get(MATERIALS, &at).await? {
+            Some(stored) if stored.key == at => self.vault.open_material(&stored),
+            _ => Err(damaged(MATERIALS, &at.id, "it is missing")),
+        }
+    }
+
+    /// How often a key's materials were written, number 1 first; those that are there.
+    pub(crate) async fn material_versions(
+        &self,
+        key: KeyId,
+        materials: u32,
+    ) -> Result<Vec<(Key, u64)>, CatalogueError> {
+        let mut versions = Vec::new();
+        for number in 1..=materials {
+            let at = self.vault.at(material_id(key, number));
+            if let Some(stored) = self.catalogue.get(MATERIALS, &at).await? {
+                versions.push((at, stored.version));
+            }
+        }
+        Ok(versions)
+    }
+
+    pub(crate) fn key_at(&self, id: KeyId) -> Key {
+        self.vault.at(*id.as_bytes())
+    }
+
+    pub(crate) fn alias_at(&self, name: &AliasName) -> Key {
+        self.vault.at(name.as_str())
+    }
+}
