@@ -140,7 +140,7 @@ fn crates_use_only_those_they_may() {
 }
 
 /// The circles that are still there. Struck off as they go; a new one fails, and so does one that has grown.
-const CIRCLES: [(&str, &[&str]); 7] = [
+const CIRCLES: [(&str, &[&str]); 6] = [
     (
         "api",
         &[
@@ -162,10 +162,6 @@ const CIRCLES: [(&str, &[&str]); 7] = [
             "sqlite/renewal.rs",
             "sqlite/writer.rs",
         ],
-    ),
-    (
-        "keyring",
-        &["error.rs", "key.rs", "metadata.rs", "root.rs", "vault.rs"],
     ),
     (
         "s3",

@@ -17,7 +17,7 @@
 use std::{sync::Arc, time::SystemTime};
 
 use catalogue::{Batch, CatalogueError, Expect, Sequence};
-use crypto::wrap::BackingKey;
+use crypto::secret::SecretVec;
 
 use crate::{
     error::KeyringError,
@@ -37,8 +37,8 @@ const RACES_MAX: u32 = 8;
 pub(crate) enum Edit {
     /// A key's record, new if its version is 1.
     Key(KeyEntry),
-    /// New material of a key.
-    Material(KeyId, u32, BackingKey),
+    /// New material of a key, as its record keeps it.
+    Material(KeyId, u32, SecretVec),
     /// An alias's record, new if its version is 1.
     Alias(AliasEntry),
     /// An alias that was written this often.
@@ -182,7 +182,7 @@ impl Inner {
                 .any(|edit| matches!(edit, Edit::Key(entry) if entry.version > 1));
         let mut next = current.clone();
         for edit in edits {
-            self.apply(&mut next, edit);
+            apply(&mut next, edit);
         }
         self.snapshot.store(Arc::new(next));
         if alters {
@@ -197,22 +197,6 @@ impl Inner {
         }
         self.tell(&events);
         Ok(answer)
-    }
-
-    fn apply(&self, next: &mut Snapshot, edit: Edit) {
-        match edit {
-            Edit::Key(entry) => next.put_key(entry),
-            Edit::Alias(entry) => next.put_alias(entry),
-            Edit::Material(key, number, material) => {
-                self.opened.insert((key, number), Arc::new(material));
-            }
-            Edit::EraseAlias(name, _) => {
-                next.aliases.remove_mut(&name);
-            }
-            Edit::EraseKey { key, .. } => {
-                next.keys.remove_mut(&key);
-            }
-        }
     }
 
     /// Drops opened materials of keys that are no more; the wiping is done when this returns unless
@@ -242,6 +226,21 @@ impl Inner {
             for listener in &listeners {
                 listener(event);
             }
+        }
+    }
+}
+
+fn apply(next: &mut Snapshot, edit: Edit) {
+    match edit {
+        Edit::Key(entry) => next.put_key(entry),
+        Edit::Alias(entry) => next.put_alias(entry),
+        // Opened when it is first used.
+        Edit::Material(..) => {}
+        Edit::EraseAlias(name, _) => {
+            next.aliases.remove_mut(&name);
+        }
+        Edit::EraseKey { key, .. } => {
+            next.keys.remove_mut(&key);
         }
     }
 }

@@ -6,17 +6,14 @@
 
 use std::sync::Arc;
 
-use crypto::{
-    context::EncryptionContext,
-    secret::SecretVec,
-    wrap::{BackingKey, BlobHeader, KeyBlob, PLAINTEXT_LEN_MAX},
-};
+use crypto::{context::EncryptionContext, secret::SecretVec, wrap::BlobHeader};
 use iam::{Action, Authorized};
 
 use crate::{
     error::KeyringError,
     key::KeyArn,
     keyring::{BLOB_LEN_MAX, Inner, Keyring},
+    material::Material,
     metadata::{DataKeyLen, MaterialId},
     resource::{AllKeys, NamedKey, SealedBlob},
     snapshot::KeyEntry,
@@ -237,18 +234,7 @@ impl Inner {
             multi_region: entry.id().is_multi_region(),
             material: number,
         };
-        let blob = KeyBlob::seal(
-            &material,
-            header,
-            context,
-            plaintext.expose(),
-            self.random.as_ref(),
-        )
-        .map_err(|_| {
-            KeyringError::Validation(format!(
-                "Plaintext must have a length between 1 and {PLAINTEXT_LEN_MAX}."
-            ))
-        })?;
+        let blob = material.seal(header, context, plaintext).await?;
         debug_assert!(blob.len() <= BLOB_LEN_MAX);
         Ok((blob, number))
     }
@@ -266,10 +252,7 @@ impl Inner {
             return Err(KeyringError::InvalidCiphertext);
         }
         let material = self.material(entry, number).await?;
-        let plaintext = sealed
-            .blob
-            .open(&material, &sealed.key.context)
-            .map_err(|_| KeyringError::InvalidCiphertext)?;
+        let plaintext = material.open(&sealed.blob, &sealed.key.context).await?;
         Ok((plaintext, number))
     }
 
@@ -278,7 +261,7 @@ impl Inner {
         &self,
         entry: &KeyEntry,
         number: u32,
-    ) -> Result<Arc<BackingKey>, KeyringError> {
+    ) -> Result<Arc<dyn Material>, KeyringError> {
         let at = (entry.id(), number);
         if let Some(material) = self.opened.get(&at) {
             return Ok(material);
@@ -287,7 +270,7 @@ impl Inner {
         if let Some(material) = self.opened.get(&at) {
             return Ok(material);
         }
-        let material = Arc::new(self.records.material(entry.id(), number).await?);
+        let material = self.records.material(entry, number, &self.random).await?;
         self.opened.insert(at, Arc::clone(&material));
         // A key erased meanwhile has dropped what was opened of it, perhaps before this one came.
         if !self.snapshot.load().keys.contains_key(&at.0) {

@@ -7,9 +7,10 @@
 
 use audit::AuditError;
 use catalogue::CatalogueError;
+use iam::Arn;
 use root::StoreId;
 
-use crate::key::{KeyArn, KeyState};
+use crate::key_state::KeyState;
 
 /// Why the keyring did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -22,13 +23,13 @@ pub enum KeyringError {
     #[error("{key} is disabled.")]
     Disabled {
         /// The key.
-        key: KeyArn,
+        key: Arn,
     },
     /// Caller: the key's state does not allow the operation.
     #[error("{key} {}", state.refusal())]
     InvalidState {
         /// The key.
-        key: KeyArn,
+        key: Arn,
         /// The state it is in.
         state: KeyState,
     },

@@ -16,7 +16,7 @@ use catalogue::{CatalogueError, Key, Sequence};
 use crate::{
     error::KeyringError,
     event::{KeyChange, KeyEvent},
-    key::KeyState,
+    key_state::KeyState,
     keyring::Inner,
     snapshot::{KeyEntry, Snapshot},
     vault::{ALIASES, KEYS},

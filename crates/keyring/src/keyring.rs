@@ -8,7 +8,7 @@ use std::{
 use arc_swap::ArcSwap;
 use audit::AuditLog;
 use catalogue::{Catalogue, Scope, Sequence};
-use crypto::{random::Random, wrap::BackingKey};
+use crypto::random::Random;
 use iam::{AccountId, Arn, Authorizer, Region};
 use moka::sync::Cache;
 use parking_lot::RwLock;
@@ -20,7 +20,9 @@ use crate::{
     error::KeyringError,
     event::KeyEvent,
     follow::{Following, follow},
-    key::{KeyArn, KeyId, KeyState},
+    key::{KeyArn, KeyId},
+    key_state::KeyState,
+    material::Material,
     metadata::Service,
     observer::Observer,
     records::Records,
@@ -28,7 +30,7 @@ use crate::{
     vault::Vault,
 };
 
-/// Opened backing keys kept in memory: 32 bytes of key each, and what the cache adds.
+/// Opened materials kept in memory: of a symmetric key 32 bytes each, and what the cache adds.
 const OPENED_MAX: u64 = 16_384;
 /// Reads of the store at a time, for backing keys that are not in memory.
 const COLD_READS_MAX: usize = 2;
@@ -81,7 +83,7 @@ pub(crate) struct Inner {
     pub(crate) everything: Arn,
     pub(crate) authorizer: Arc<Authorizer>,
     pub(crate) snapshot: ArcSwap<Snapshot>,
-    pub(crate) opened: Cache<(KeyId, u32), Arc<BackingKey>>,
+    pub(crate) opened: Cache<(KeyId, u32), Arc<dyn Material>>,
     pub(crate) cold_reads: Semaphore,
     /// Up to which commit others' changes are in the snapshot. Held while the snapshot is changed: one
     /// change at a time.

@@ -26,12 +26,15 @@ mod error;
 mod event;
 mod follow;
 mod key;
+mod key_state;
 mod keyring;
 mod lifecycle;
 mod list;
+mod material;
 mod metadata;
 mod observer;
 mod records;
+mod reseal;
 mod resource;
 mod rotation;
 mod snapshot;
@@ -55,9 +58,11 @@ pub use clock::{Clock, SystemClock};
 pub use cryptographic::{DataKey, Decrypted, Encrypted, ReEncrypted, WrappedDataKey};
 pub use error::KeyringError;
 pub use event::{KeyChange, KeyEvent};
-pub use key::{AliasName, KeyArgument, KeyArn, KeyId, KeyState};
+pub use key::{AliasName, KeyArgument, KeyArn, KeyId};
+pub use key_state::KeyState;
 pub use keyring::{Keyring, Options};
 pub use lifecycle::Swept;
+pub use material::Material;
 pub use metadata::{
     Alias, CreateKey, DataKeyLen, KeyMetadata, Listed, MaterialId, Page, PendingWindow, Rotation,
     RotationKind, RotationStatus, Service, Tag, Tier,

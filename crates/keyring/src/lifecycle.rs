@@ -3,15 +3,16 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use crypto::wrap::BackingKey;
 use iam::{Authorized, Via};
 
 use crate::{
     change::{Edit, Moment, Plan},
     error::KeyringError,
     event::KeyChange,
-    key::{AliasName, KeyArn, KeyId, KeyState},
+    key::{AliasName, KeyArn, KeyId},
+    key_state::KeyState,
     keyring::{Inner, Keyring},
+    material,
     metadata::{CreateKey, KeyMetadata, PendingWindow, RotationKind, Service, Tag, Tier},
     resource::{AllKeys, NamedKey},
     rotation::{AUTOMATIC_PERIOD_DAYS, rotate},
@@ -386,7 +387,7 @@ fn new_key(
         },
         version: 1,
     };
-    let material = BackingKey::generate(inner.random.as_ref());
+    let material = material::generate(entry.record.spec, inner.random.as_ref());
     let edits = vec![Edit::Material(id, 1, material), Edit::Key(entry.clone())];
     (entry, edits)
 }

@@ -6,7 +6,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     error::KeyringError,
-    key::{AliasName, KeyArn, KeyId, KeyState},
+    key::{AliasName, KeyArn, KeyId},
+    key_state::KeyState,
     spec::{KeyOrigin, KeySpec, KeyUsage},
 };
 

@@ -3,12 +3,13 @@
 use std::{collections::HashSet, sync::Arc};
 
 use catalogue::{Catalogue, CatalogueError, Key, Page, Record, Sequence, Table};
-use crypto::wrap::BackingKey;
+use crypto::random::Random;
 use iam::{AccountId, Region};
 
 use crate::{
     error::KeyringError,
     key::{AliasName, KeyArn, KeyId},
+    material::{self, Material},
     snapshot::{AliasEntry, KeyEntry, Snapshot},
     vault::{ALIASES, KEYS, MATERIALS, Vault, damaged, material_id},
 };
@@ -172,12 +173,17 @@ impl Records {
     /// A material of a key.
     pub(crate) async fn material(
         &self,
-        key: KeyId,
+        key: &KeyEntry,
         number: u32,
-    ) -> Result<BackingKey, KeyringError> {
-        let at = self.vault.at(material_id(key, number));
+        random: &Arc<dyn Random>,
+    ) -> Result<Arc<dyn Material>, KeyringError> {
+        let at = self.vault.at(material_id(key.id(), number));
         match self.catalogue.get(MATERIALS, &at).await? {
-            Some(stored) if stored.key == at => self.vault.open_material(&stored),
+            Some(stored) if stored.key == at => {
+                let kept = self.vault.open_material(&stored)?;
+                material::from_record(key.record.spec, &kept, random)
+                    .map_err(|why| damaged(MATERIALS, &at.id, why))
+            }
             _ => Err(damaged(MATERIALS, &at.id, "it is missing")),
         }
     }

@@ -3,16 +3,17 @@
 //! Rotation keeps everything of a key and adds a material, which seals from then on. Every earlier
 //! one stays and opens what it sealed.
 
-use crypto::wrap::BackingKey;
 use iam::Authorized;
 
 use crate::{
     change::{Edit, Moment, Plan},
     error::KeyringError,
     event::KeyChange,
-    key::{KeyArn, KeyState},
+    key::KeyArn,
+    key_state::KeyState,
     keyring::{Inner, Keyring},
     list::{Limits, Listing},
+    material,
     metadata::{Listed, MaterialId, Page, Rotation, RotationKind, RotationStatus},
     resource::NamedKey,
     snapshot::KeyEntry,
@@ -161,7 +162,7 @@ pub(crate) fn rotate(
             rotation.next = now.plus_days(rotation.period_days);
         }
     });
-    let material = BackingKey::generate(inner.random.as_ref());
+    let material = material::generate(entry.record.spec, inner.random.as_ref());
     let edits = vec![
         Edit::Material(entry.id(), number, material),
         Edit::Key(next),

@@ -3,10 +3,7 @@
 //! The table is the developer guide's, "Key states of AWS KMS keys". An operation that is not in
 //! it is refused in every state but `Enabled`.
 
-use crate::{
-    error::KeyringError,
-    key::{KeyArn, KeyState},
-};
+use crate::{error::KeyringError, key::KeyArn, key_state::KeyState};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
@@ -98,9 +95,11 @@ pub(crate) fn check(key: &KeyArn, state: KeyState, action: &str) -> Result<(), K
     };
     match answer {
         Allowed => Ok(()),
-        Disabled => Err(KeyringError::Disabled { key: key.clone() }),
+        Disabled => Err(KeyringError::Disabled {
+            key: key.as_arn().clone(),
+        }),
         Invalid => Err(KeyringError::InvalidState {
-            key: key.clone(),
+            key: key.as_arn().clone(),
             state,
         }),
         Unsupported => Err(KeyringError::UnsupportedOperation(format!(

@@ -9,18 +9,15 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use catalogue::{Key, Record, Scope, SealedRecord, Table};
-use crypto::{
-    random::Random,
-    secret::{SecretBytes, SecretVec},
-    wrap::BackingKey,
-};
+use catalogue::{Expect, Key, Record, Scope, SealedRecord, Table};
+use crypto::{random::Random, secret::SecretVec};
 use root::{RecordKey, Sealing, StoreKey};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     error::KeyringError,
-    key::{AliasName, KeyId, KeyState},
+    key::{AliasName, KeyId},
+    key_state::KeyState,
     metadata::{RotationKind, Tag, Tier},
     spec::{KeyOrigin, KeySpec, KeyUsage},
 };
@@ -31,6 +28,8 @@ pub(crate) const KEYS: Table = Table::new("key");
 pub(crate) const MATERIALS: Table = Table::new("material");
 /// An alias; id: its name in UTF-8.
 pub(crate) const ALIASES: Table = Table::new("alias");
+/// All of them.
+pub(crate) const TABLES: [Table; 3] = [KEYS, MATERIALS, ALIASES];
 /// The first byte of every record's contents: which of the layouts in `FORMAT.md` follows.
 const FORMAT: u8 = 1;
 
@@ -152,6 +151,29 @@ impl Vault {
         }
     }
 
+    /// What the records of one of our tables are sealed under.
+    pub(crate) fn record_key(&self, table: Table) -> &RecordKey {
+        match table {
+            KEYS => &self.keys,
+            MATERIALS => &self.materials,
+            _ => &self.aliases,
+        }
+    }
+
+    /// A record's contents, sealed in the same place for another version. They are not looked at: of
+    /// which account and format it is does not matter.
+    pub(crate) fn seal_again(
+        &self,
+        sealing: &Sealing,
+        table: Table,
+        stored: &Record,
+        version: u64,
+    ) -> Result<SealedRecord, KeyringError> {
+        let contents = open(self.record_key(table), table, stored)?;
+        let place = stored.key.place(table, version);
+        Ok(sealing.seal(&place, contents.expose(), self.random.as_ref()))
+    }
+
     /// Where a record of ours stands.
     pub(crate) fn at(&self, id: impl Into<Vec<u8>>) -> Key {
         Key::new(self.scope.clone(), id)
@@ -187,32 +209,35 @@ impl Vault {
         Ok((KeyId::from_parts(bytes, record.multi_region), record))
     }
 
+    /// Seals new material, in the form its key's spec has.
     pub(crate) fn seal_material(
         &self,
         seals: &Seals,
         key: KeyId,
         number: u32,
-        material: &BackingKey,
+        material: &SecretVec,
     ) -> SealedRecord {
-        let contents = SecretVec::init_with(33, |out| {
+        let contents = SecretVec::init_with(1 + material.len(), |out| {
             out[0] = FORMAT;
-            out[1..].copy_from_slice(material.secret().expose());
+            out[1..].copy_from_slice(material.expose());
         });
         let place = self.at(material_id(key, number));
-        // New material only: a material is never replaced.
-        let place = place.place(MATERIALS, 1);
+        // A material is never replaced, only sealed again.
+        let place = place.place(MATERIALS, Expect::Absent.next_version());
         let random = self.random.as_ref();
         seals.materials.seal(&place, contents.expose(), random)
     }
 
-    pub(crate) fn open_material(&self, stored: &Record) -> Result<BackingKey, KeyringError> {
-        let wrong = |why| damaged(MATERIALS, &stored.key.id, why);
+    /// Opens material, in the form its key's spec has.
+    pub(crate) fn open_material(&self, stored: &Record) -> Result<SecretVec, KeyringError> {
         let contents = open(&self.materials, MATERIALS, stored)?;
         match contents.expose().split_first() {
-            Some((&FORMAT, secret)) => Ok(BackingKey::from_secret(
-                SecretBytes::from_slice(secret).map_err(|_| wrong("it is not 32 bytes"))?,
+            Some((&FORMAT, material)) => Ok(SecretVec::from_slice(material)),
+            _ => Err(damaged(
+                MATERIALS,
+                &stored.key.id,
+                "its format is not known",
             )),
-            _ => Err(wrong("its format is not known")),
         }
     }
 
@@ -370,8 +395,8 @@ mod tests {
         }
     }
 
-    fn material() -> BackingKey {
-        BackingKey::from_secret(SecretBytes::init_with(|key| key.fill(0xa5)))
+    fn material() -> SecretVec {
+        SecretVec::from_slice(&[0xa5; 32])
     }
 
     fn name() -> AliasName {
@@ -420,7 +445,7 @@ mod tests {
         assert_eq!(vault.open_key(&stored).unwrap(), (id(), key()));
         let stored = golden(&vault, MATERIALS);
         let opened = vault.open_material(&stored).unwrap();
-        assert_eq!(opened.secret().expose(), &[0xa5; 32]);
+        assert_eq!(opened.expose(), &[0xa5; 32]);
         assert_eq!(stored.key.id, material_id(id(), 2));
         let stored = golden(&vault, ALIASES);
         assert_eq!(vault.open_alias(&stored).unwrap(), (name(), id(), alias()));

@@ -7,4 +7,5 @@ mod faults;
 mod fixture;
 mod operations;
 mod processes;
+mod reseal;
 mod tiers;
