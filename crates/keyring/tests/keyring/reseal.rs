@@ -67,7 +67,7 @@ async fn after_a_rotation_of_the_store_key_everything_opens_and_nothing_is_stale
     };
     let owners = fixture.keyring.owners();
     let run = async {
-        rotation.run(&owners, &|_, _| {}).await.unwrap();
+        rotation.run(&owners, &|_| {}).await.unwrap();
         ended.store(true, Ordering::SeqCst);
     };
     tokio::join!(run, meanwhile);
@@ -95,7 +95,7 @@ async fn a_rotation_that_is_interrupted_goes_on_and_ends() {
     let rotation = fixture.store.key.rotate().await.unwrap();
     fixture.faults.fail(Call::Commit, 3, Fault::Unavailable);
     let owners = fixture.keyring.owners();
-    assert!(rotation.run(&owners, &|_, _| {}).await.is_err());
+    assert!(rotation.run(&owners, &|_| {}).await.is_err());
     drop(owners);
     let closed = fixture.close();
     let (left, all) = stale(&closed).await;
@@ -104,7 +104,7 @@ async fn a_rotation_that_is_interrupted_goes_on_and_ends() {
     let fixture = closed.open().await;
     let rotation = fixture.store.key.rotate().await.unwrap();
     rotation
-        .run(&fixture.keyring.owners(), &|_, _| {})
+        .run(&fixture.keyring.owners(), &|_| {})
         .await
         .unwrap();
     for blob in &blobs {
@@ -121,7 +121,7 @@ async fn a_change_after_records_were_sealed_again_is_planned_on_their_new_versio
     let may = fixture.may(&key).await;
     let rotation = fixture.store.key.rotate().await.unwrap();
     rotation
-        .run(&fixture.keyring.owners(), &|_, _| {})
+        .run(&fixture.keyring.owners(), &|_| {})
         .await
         .unwrap();
     fixture.keyring.rotate_key_on_demand(may).await.unwrap();

@@ -61,6 +61,7 @@ use super::{
     PART_NUMBER_MAX, Page, PartRecord, PartSeen, PartSink, PutSink, SealedReader, StoreError,
     UploadEntry, UploadId, UploadQuery, UploadRecord, check_envelope, check_key, check_part_order,
 };
+use host::{Disk as _, OsDisk};
 
 /// Lists that run at a time; more wait. Point lookups are not counted.
 const LISTS_MAX: usize = 16;
@@ -141,7 +142,9 @@ impl LocalStore {
             .map_err(failed("mark as open"))?;
         // The index and its log are there now. SQLite does not look whether its own sync of the folder failed: a power
         // cut would take them away, with all that they hold.
-        layout::sync_dir(&options.dir).map_err(io("sync the directory"))?;
+        OsDisk
+            .sync_dir(&options.dir)
+            .map_err(io("sync the directory"))?;
 
         let life = Arc::new(Life::default());
         let (pins, _reclaim) = Pins::start(directory.clone(), life.clone())
