@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use catalogue::{Catalogue, CatalogueError, Key, Page, Record, Sequence, Table};
+use catalogue::{Catalogue, CatalogueError, Key, Record, Sequence, Table};
 use crypto::random::Random;
 use iam::{AccountId, Region};
 
@@ -51,37 +51,36 @@ impl Records {
         let mut snapshot = Snapshot::default();
         // What is left of these once every key has named its own is nobody's.
         let mut materials = HashSet::new();
-        let mut after = None;
-        while let Some(page) = self.page(MATERIALS, &mut after).await? {
-            materials.extend(page.records.into_iter().map(|stored| stored.key.id));
-        }
-        let mut after = None;
-        while let Some(page) = self.page(KEYS, &mut after).await? {
-            for stored in &page.records {
-                let entry = self.open_key(stored)?;
-                for number in 1..=entry.record.current() {
-                    let material = material_id(entry.id(), number);
-                    if !materials.remove(&material) {
-                        return Err(damaged(MATERIALS, &material, "it is missing"));
-                    }
+        self.each(MATERIALS, |stored| {
+            materials.insert(stored.key.id);
+            Ok(())
+        })
+        .await?;
+        self.each(KEYS, |stored| {
+            let entry = self.open_key(&stored)?;
+            for number in 1..=entry.record.current() {
+                let material = material_id(entry.id(), number);
+                if !materials.remove(&material) {
+                    return Err(damaged(MATERIALS, &material, "it is missing"));
                 }
-                snapshot.put_key(entry);
             }
-        }
-        let mut after = None;
-        while let Some(page) = self.page(ALIASES, &mut after).await? {
-            for stored in &page.records {
-                let entry = self.open_alias(stored)?;
-                if !snapshot.keys.contains_key(&entry.target) {
-                    return Err(damaged(
-                        KEYS,
-                        entry.target.as_bytes(),
-                        "it is missing: an alias points to it",
-                    ));
-                }
-                snapshot.put_alias(entry);
+            snapshot.put_key(entry);
+            Ok(())
+        })
+        .await?;
+        self.each(ALIASES, |stored| {
+            let entry = self.open_alias(&stored)?;
+            if !snapshot.keys.contains_key(&entry.target) {
+                return Err(damaged(
+                    KEYS,
+                    entry.target.as_bytes(),
+                    "it is missing: an alias points to it",
+                ));
             }
-        }
+            snapshot.put_alias(entry);
+            Ok(())
+        })
+        .await?;
         // A key and its materials are written and erased together, so a material that no key names
         // means that a key's record was lost, or put back to one from before a rotation.
         if let Some(orphan) = materials.iter().min() {
@@ -94,27 +93,23 @@ impl Records {
         Ok(snapshot)
     }
 
-    /// The next page of ours after `after`, which is moved; `None` at the end.
-    async fn page(
+    /// Gives `take` each of our records of a table, in the order of their ids.
+    async fn each(
         &self,
         table: Table,
-        after: &mut Option<Option<Key>>,
-    ) -> Result<Option<Page>, CatalogueError> {
-        let from = match after.take() {
-            None => None,
-            Some(None) => {
-                *after = Some(None);
-                return Ok(None);
-            }
-            Some(Some(key)) => Some(key),
-        };
+        mut take: impl FnMut(Record) -> Result<(), KeyringError> + Send,
+    ) -> Result<(), KeyringError> {
         let scope = Some(self.vault.scope());
-        let page = self
-            .catalogue
-            .page(table, scope, from.as_ref(), PAGE)
-            .await?;
-        *after = Some(page.next.clone());
-        Ok(Some(page))
+        let mut after = None;
+        loop {
+            let page = self.catalogue.page(table, scope, after.as_ref(), PAGE);
+            let page = page.await?;
+            page.records.into_iter().try_for_each(&mut take)?;
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(()),
+            }
+        }
     }
 
     /// Fails if the catalogue has keys, and none of them is of our account and region: that is a

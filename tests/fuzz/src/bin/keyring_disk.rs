@@ -1,4 +1,4 @@
-//! What the keyring and the audit log read back from their folders, and key arguments. The first byte chooses which.
+//! What the keyring reads back from the catalogue and the audit log from its folder, and key arguments. The first byte chooses which.
 #![no_main]
 
 use audit::fuzzing::audit_segment;
