@@ -21,3 +21,8 @@ pub fn query_form(data: &[u8]) {
 pub fn kms_json(data: &[u8]) {
     kms::fuzz(data);
 }
+
+/// The body of a request to Sealgate's own service, read as each operation would.
+pub fn sealgate_json(data: &[u8]) {
+    crate::sealgate::fuzz(data);
+}

@@ -8,6 +8,7 @@
 //! - [`ec2`]: Query and XML, 2016-11-15, the volume operations;
 //! - [`sts`]: Query and XML, 2011-06-15, GetCallerIdentity;
 //! - [`iam`]: Query and XML, 2010-05-08, nothing yet;
+//! - [`sealgate`]: JSON 1.1, `Sealgate`, its own: jobs and the root key;
 //! - [`Service`]: the one table of them, with what each is called in a credential scope and in metrics;
 //! - [`Protocol`], [`Refusal`]: which protocol a request speaks, and each one's words for what goes
 //!   wrong before a front has the request;
@@ -29,6 +30,7 @@ mod model;
 mod protocol;
 mod query;
 mod refusal;
+pub mod sealgate;
 mod service;
 mod spoken;
 pub mod sts;

@@ -7,7 +7,7 @@ use iam::{Authorizer, RequestContext};
 use keyring::Keyring;
 use volume::Volumes;
 
-use crate::{Answer, Protocol};
+use crate::{Answer, Protocol, sealgate::Administration};
 
 /// What the fronts work on.
 #[derive(Clone)]
@@ -16,8 +16,10 @@ pub struct Backends {
     pub keyring: Arc<Keyring>,
     /// Volumes.
     pub volumes: Arc<Volumes>,
-    /// Decides what a caller may do to volumes.
+    /// Decides what a caller may do to volumes, jobs and the root key.
     pub authorizer: Arc<Authorizer>,
+    /// Jobs and the root key.
+    pub administration: Arc<dyn Administration>,
 }
 
 impl fmt::Debug for Backends {
@@ -48,7 +50,7 @@ pub struct Service {
     front: &'static str,
 }
 
-static SERVICES: [Service; 5] = [
+static SERVICES: [Service; 6] = [
     Service {
         scope: "s3",
         protocol: Protocol::S3,
@@ -87,6 +89,21 @@ static SERVICES: [Service; 5] = [
             Box::pin(crate::ec2::handle(volumes, authorizer, context, head, body))
         }),
         front: "ec2",
+    },
+    Service {
+        scope: "sealgate",
+        protocol: Protocol::Json,
+        handler: Handler::Whole(|backends, context, head, body| {
+            let (administration, authorizer) = (&*backends.administration, &*backends.authorizer);
+            Box::pin(crate::sealgate::handle(
+                administration,
+                authorizer,
+                context,
+                head,
+                body,
+            ))
+        }),
+        front: "sealgate",
     },
 ];
 

@@ -43,6 +43,9 @@ pub(crate) enum Command {
     /// Keys of the running server
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Long work of the running server
+    #[command(subcommand)]
+    Job(JobCommand),
     /// The root key, under which everything is sealed
     #[command(subcommand)]
     Root(RootCommand),
@@ -87,14 +90,33 @@ pub(crate) enum ConfigCommand {
 pub(crate) enum RootCommand {
     /// Which root key the store needs; needs no key, and the server may run
     Status,
-    /// Replace the root key; no data is rewritten. The server must be stopped
+    /// Replace the root key, with the server stopped; no data is rewritten. Or, with --store-key, the key that it
+    /// wraps, by the running server
     Rotate {
+        /// Replace the store key instead: the running server seals every record anew, as a job
+        #[arg(long, conflicts_with_all = ["to_file", "to_passphrase"])]
+        store_key: bool,
+        /// Wait until that job has ended
+        #[arg(long, requires = "store_key")]
+        wait: bool,
         /// Move the root key to a new file
         #[arg(long, value_name = "PATH", conflicts_with = "to_passphrase")]
         to_file: Option<PathBuf>,
         /// Derive the root key from a passphrase, read from `prompt` or `fd:N`
         #[arg(long, value_name = "WHERE")]
         to_passphrase: Option<PassphraseFrom>,
+    },
+}
+
+/// `sealgate job`
+#[derive(Debug, Subcommand)]
+pub(crate) enum JobCommand {
+    /// List jobs: those under way, and those that ended within a week
+    List,
+    /// Cancel a job; what it did so far is cleaned up
+    Cancel {
+        /// The job's id
+        job_id: String,
     },
 }
 

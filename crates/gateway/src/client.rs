@@ -60,12 +60,23 @@ impl Client {
 
     /// One KMS operation.
     pub(crate) async fn kms(&self, operation: &str, input: &Value) -> anyhow::Result<Value> {
+        self.json("kms", &format!("TrentService.{operation}"), input)
+            .await
+    }
+
+    /// One operation of Sealgate's own service.
+    pub(crate) async fn sealgate(&self, operation: &str, input: &Value) -> anyhow::Result<Value> {
+        self.json("sealgate", &format!("Sealgate.{operation}"), input)
+            .await
+    }
+
+    async fn json(&self, service: &str, target: &str, input: &Value) -> anyhow::Result<Value> {
         let body = serde_json::to_vec(input)?;
         let headers = [
             ("content-type", "application/x-amz-json-1.1"),
-            ("x-amz-target", &format!("TrentService.{operation}")),
+            ("x-amz-target", target),
         ];
-        let (status, body) = self.signed("kms", &headers, body.into()).await?;
+        let (status, body) = self.signed(service, &headers, body.into()).await?;
         let answer: Value = if body.is_empty() {
             Value::Null
         } else {

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::cli::{KeyCommand, VolumeCommand};
+use crate::cli::{JobCommand, KeyCommand, VolumeCommand};
 use crate::client::Client;
 use crate::config::Config;
 use crate::data_dir::{Paths, Runtime};
@@ -317,6 +318,85 @@ async fn pages(client: &Client, operation: &str, list: &str) -> anyhow::Result<V
 
 fn text(value: &Value, name: &str) -> String {
     value[name].as_str().unwrap_or_default().to_owned()
+}
+
+/// `sealgate job …`
+pub(crate) async fn job(
+    data_dir: &Path,
+    command: &JobCommand,
+    format: Format,
+) -> anyhow::Result<()> {
+    let client = Client::open(data_dir)?;
+    match command {
+        JobCommand::List => {
+            let (mut jobs, mut input) = (Vec::new(), json!({}));
+            loop {
+                let mut answer = client.sealgate("ListJobs", &input).await?;
+                if let Value::Array(page) = answer["Jobs"].take() {
+                    jobs.extend(page);
+                }
+                match answer["NextMarker"].as_str() {
+                    Some(marker) => input = json!({ "Marker": marker }),
+                    None => break,
+                }
+            }
+            let rows: Vec<Vec<String>> = jobs.iter().map(job_row).collect();
+            print(format, &JOB_HEADINGS, &rows, &jobs)
+        }
+        JobCommand::Cancel { job_id } => {
+            let input = json!({ "JobId": job_id });
+            client.sealgate("CancelJob", &input).await?;
+            print(format, &["CANCELLED"], &[vec![job_id.clone()]], &input)
+        }
+    }
+}
+
+/// `sealgate root rotate --store-key`
+pub(crate) async fn rotate_store_key(
+    data_dir: &Path,
+    wait: bool,
+    format: Format,
+) -> anyhow::Result<()> {
+    let client = Client::open(data_dir)?;
+    let mut input = client.sealgate("RotateStoreKey", &json!({})).await?;
+    loop {
+        let answer = client.sealgate("DescribeJob", &input).await?;
+        let job = &answer["Job"];
+        let state = text(job, "State");
+        let ended = ["DONE", "FAILED", "CANCELLED"].contains(&state.as_str());
+        if !wait || ended {
+            print(format, &JOB_HEADINGS, &[job_row(job)], job)?;
+            anyhow::ensure!(
+                !ended || state == "DONE",
+                "the store key is not rotated: {}",
+                text(job, "Reason")
+            );
+            return Ok(());
+        }
+        input = json!({ "JobId": job["JobId"] });
+        tokio::time::sleep(JOB_POLL_INTERVAL).await;
+    }
+}
+
+/// How often it is asked whether a job has ended.
+const JOB_POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+const JOB_HEADINGS: [&str; 6] = ["JOB", "KIND", "SUBJECT", "STATE", "DONE", "REASON"];
+
+fn job_row(job: &Value) -> Vec<String> {
+    let done = match (&job["UnitsDone"], &job["UnitsTotal"]) {
+        (done, Value::Null) => done.to_string(),
+        (done, total) => format!("{done}/{total}"),
+    };
+    let reason = job["Reason"].as_str().unwrap_or("-").to_owned();
+    vec![
+        text(job, "JobId"),
+        text(job, "Kind"),
+        text(job, "Subject"),
+        text(job, "State"),
+        done,
+        reason,
+    ]
 }
 
 /// `sealgate status`: fails unless the server is ready.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod administration;
 mod aws;
 mod background;
 mod cli;
@@ -68,6 +69,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Key(ref command) => {
             let data_dir = data_dir(&cli)?;
             block_on(commands::key(&data_dir, command, cli.output))
+        }
+        Command::Job(ref command) => {
+            let data_dir = data_dir(&cli)?;
+            block_on(commands::job(&data_dir, command, cli.output))
         }
         Command::Root(ref command) => {
             let config = Config::load(&cli.overrides)?;

@@ -18,6 +18,7 @@ use s3::store::ObjectStore;
 use s3::store::local::LocalStore;
 use volume::Volumes;
 
+use crate::administration::Administered;
 use crate::aws::Aws;
 use crate::background;
 use crate::config::Config;
@@ -126,6 +127,12 @@ impl Parts {
         if let Err(error) = rotate.resume(&jobs).await {
             tracing::error!(%error, "the rotation of the store key cannot go on");
         }
+        let administration = Administered {
+            jobs: Arc::clone(&jobs),
+            store_key: store_key.clone(),
+            rotate,
+            region: region.clone(),
+        };
         let nbd = nbd_server(
             config,
             metrics,
@@ -143,6 +150,7 @@ impl Parts {
                 keyring: Arc::clone(&keyring),
                 volumes,
                 authorizer: Arc::clone(&authorizer),
+                administration: Arc::new(administration),
             },
             metrics: Arc::clone(metrics),
             clock,

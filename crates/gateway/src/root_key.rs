@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use crypto::random::SystemRandom;
@@ -11,9 +12,11 @@ use root::{
     COPY_NAME, FileProvider, HEADER_NAME, Options, PassphraseProvider, RootKeyProvider, StoreKey,
     replace_root_key_file,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cli::RootCommand;
+use crate::client::Client;
+use crate::commands;
 use crate::config::{Config, PassphraseFrom, RootKey};
 use crate::data_dir::{DataDir, Paths};
 use crate::output::{self, Format};
@@ -104,13 +107,58 @@ pub(crate) async fn run(
     match command {
         RootCommand::Status => status(config, format).await,
         RootCommand::Rotate {
+            store_key: true,
+            wait,
+            ..
+        } => commands::rotate_store_key(&config.data_dir, *wait, format).await,
+        RootCommand::Rotate {
             to_file,
             to_passphrase,
+            ..
         } => rotate(config, to_file.as_deref(), *to_passphrase).await,
     }
 }
 
+/// A server that takes longer for its status is not waited for: the header says nearly as much.
+const ONLINE_TIMEOUT: Duration = Duration::from_secs(5);
+
 async fn status(config: &Config, format: Format) -> anyhow::Result<()> {
+    // Asked, not looked for: a try of the directory's lock could turn away a server that starts.
+    let online = tokio::time::timeout(ONLINE_TIMEOUT, online(&config.data_dir));
+    let document = match online.await {
+        Ok(Ok(status)) => status,
+        _ => offline(config).await?,
+    };
+    let shown = |name: &str| match &document[name] {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let rows = [
+        ("store", "StoreId"),
+        ("root key", "RootKeyId"),
+        ("provider", "Provider"),
+        ("configured", "Configured"),
+        ("store key generation", "StoreKeyGeneration"),
+        ("store key rotating", "StoreKeyRotating"),
+        ("header sequence", "HeaderSequence"),
+        ("answered by", "AnsweredBy"),
+    ]
+    .map(|(name, member)| vec![name.to_owned(), shown(member)]);
+    output::print(format, &["WHAT", "VALUE"], &rows, &document)
+}
+
+/// What the running server says: authenticated.
+async fn online(data_dir: &Path) -> anyhow::Result<Value> {
+    let client = Client::open(data_dir)?;
+    let mut answer = client.sealgate("DescribeRootKey", &json!({})).await?;
+    let mut status = answer["RootKey"].take();
+    ensure!(status.is_object(), "the server's answer is not understood");
+    status["AnsweredBy"] = "server".into();
+    Ok(status)
+}
+
+/// What the header on the disk says, read without any key.
+async fn offline(config: &Config) -> anyhow::Result<Value> {
     let dir = &config.data_dir;
     let status = root::inspect(disk(), dir.clone()).await?;
     let status = status.with_context(|| format!("{} has no root header", dir.display()))?;
@@ -120,27 +168,16 @@ async fn status(config: &Config, format: Format) -> anyhow::Result<()> {
             .display()
             .to_string(),
     };
-    let rotating = status.previous.is_some();
-    let rows = [
-        ("store", status.store.to_string()),
-        ("root key", status.root_key.to_string()),
-        ("provider", status.kind.to_string()),
-        ("configured", at.clone()),
-        ("store key generation", status.generation.to_string()),
-        ("store key rotating", rotating.to_string()),
-        ("header sequence", status.sequence.to_string()),
-    ]
-    .map(|(name, value)| vec![name.to_owned(), value]);
-    let document = json!({
+    Ok(json!({
         "StoreId": status.store.to_string(),
         "RootKeyId": status.root_key.to_string(),
         "Provider": status.kind.name(),
         "Configured": at,
         "StoreKeyGeneration": status.generation,
-        "StoreKeyRotating": rotating,
+        "StoreKeyRotating": status.previous.is_some(),
         "HeaderSequence": status.sequence,
-    });
-    output::print(format, &["WHAT", "VALUE"], &rows, &document)
+        "AnsweredBy": "header",
+    }))
 }
 
 async fn rotate(

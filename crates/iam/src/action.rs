@@ -69,6 +69,12 @@ actions! {
 }
 
 actions! {
+    /// Sealgate's own: jobs and the root key.
+    sealgate, "sealgate":
+    ListJobs DescribeJob CancelJob DescribeRootKey RotateStoreKey
+}
+
+actions! {
     /// Identity.
     sts, "sts":
     GetCallerIdentity

@@ -33,7 +33,7 @@ pub mod sigv4;
 pub mod uri;
 
 pub use account::{AccountId, IdentityError, Region};
-pub use action::{Action, ec2::*, kms::*, s3::*, sts::*};
+pub use action::{Action, ec2::*, kms::*, s3::*, sealgate, sts::*};
 pub use arn::{Arn, ArnError};
 pub use authorize::{Authorizer, Denied};
 pub use caller::{Caller, RequestContext, Via};
