@@ -58,12 +58,61 @@ def test_keys(server, kms):
     server.sealgate("volume", "create", "--size", "1", "--kms-key-id", "alias/by-cli")
 
 
+def test_jobs_of_a_fresh_server(server):
+    assert as_json(server, "job", "list") == []
+    assert server.sealgate("job", "list").stdout.split() == ["JOB", "KIND", "SUBJECT", "STATE", "DONE", "REASON"]
+    done = server.sealgate("job", "cancel", "job-" + "0" * 32, check=False)
+    assert done.returncode != 0 and "ResourceNotFoundException" in done.stderr
+    done = server.sealgate("job", "cancel", "nonsense", check=False)
+    assert done.returncode != 0 and "ValidationException" in done.stderr
+
+
+def test_root_key_status_and_rotation(server, tmp_path):
+    online = as_json(server, "root", "status")
+    assert online["AnsweredBy"] == "server" and online["StoreKeyGeneration"] == 1 and online["StoreKeyRotating"] is False
+    refused = server.sealgate("root", "rotate", "--store-key", "--wait", check=False)
+    assert refused.returncode != 0 and "UnsupportedOperationException" in refused.stderr and "keyring" in refused.stderr
+    running = server.sealgate("root", "rotate", check=False)
+    assert running.returncode != 0 and "must be stopped" in running.stderr
+    key = as_json(server, "key", "create")["KeyId"]
+    server.stop()
+    stopped = server.sealgate("root", "rotate", "--store-key", check=False)
+    assert stopped.returncode != 0 and "sealgate serve" in stopped.stderr
+    offline = as_json(server, "root", "status")
+    assert offline["AnsweredBy"] == "header"
+    assert {**offline, "AnsweredBy": ""} == {**online, "AnsweredBy": ""}
+
+    # To a file elsewhere, and back: then the key in between and the first one open nothing.
+    first, away = server.data_dir / "root.key", tmp_path / "away.key"
+    saved = first.read_bytes()
+    server.sealgate("root", "rotate", "--to-file", away)
+    moved = as_json(server, "root", "status")
+    assert moved["RootKeyId"] != online["RootKeyId"] and moved["StoreId"] == online["StoreId"]
+    refused = server.sealgate("root", "rotate", check=False)
+    assert refused.returncode != 0 and "does not open this store" in refused.stderr, "the old key is not the store's any more"
+    first.unlink()
+    config = tmp_path / "away.toml"
+    config.write_text(f'[root_key]\nfile = "{away}"\n')
+    server.sealgate("--config", config, "root", "rotate", "--to-file", first)
+    server.start()
+    assert [k["KeyId"] for k in as_json(server, "key", "list") if k["KeyId"] == key] == [key]
+    back = as_json(server, "root", "status")
+    assert back["RootKeyId"] not in (online["RootKeyId"], moved["RootKeyId"]) and back["AnsweredBy"] == "server"
+    server.stop()
+    current = first.read_bytes()
+    first.write_bytes(saved)
+    refused = server.sealgate("root", "rotate", check=False)
+    assert refused.returncode != 0 and "does not open this store" in refused.stderr
+    first.write_bytes(current)
+    server.start()
+
+
 def test_status(server):
     status = as_json(server, "status")
     assert status["State"] == "ready" and status["Runtime"]["aws"] == server.endpoint and status["Runtime"]["pid"] == server.pid
     assert "ready" in server.sealgate("status").stdout
     server.stop()
-    for command in (["status"], ["volume", "list"], ["key", "list"]):
+    for command in (["status"], ["volume", "list"], ["key", "list"], ["job", "list"]):
         done = server.sealgate(*command, check=False)
         assert done.returncode != 0 and "sealgate serve" in done.stderr, done.stderr
         assert len(done.stderr.strip().splitlines()) == 1, done.stderr
