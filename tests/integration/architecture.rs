@@ -153,17 +153,6 @@ const CIRCLES: [(&str, &[&str]); 6] = [
     ("api", &["kms/cryptographic.rs", "kms/mod.rs"]),
     ("audit", &["lib.rs", "segment.rs", "writer.rs"]),
     (
-        "catalogue",
-        &[
-            "sqlite/connection.rs",
-            "sqlite/creation.rs",
-            "sqlite/mod.rs",
-            "sqlite/reader.rs",
-            "sqlite/renewal.rs",
-            "sqlite/writer.rs",
-        ],
-    ),
-    (
         "s3",
         &[
             "front/bucket.rs",
