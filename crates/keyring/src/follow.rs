@@ -17,7 +17,7 @@ use crate::{
     error::KeyringError,
     event::{KeyChange, KeyEvent},
     key_state::KeyState,
-    keyring::Inner,
+    keyring::{Following, Inner},
     snapshot::{KeyEntry, Snapshot},
     vault::{ALIASES, KEYS},
 };
@@ -26,15 +26,6 @@ use crate::{
 const CHANGES: usize = 500;
 /// How long to wait before a catalogue that did not answer is asked again.
 const RETRY: Duration = Duration::from_millis(250);
-
-/// Ends the task when it is dropped.
-pub(crate) struct Following(tokio::task::JoinHandle<()>);
-
-impl Drop for Following {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
 
 /// Follows until the keyring is dropped or has stopped. Needs a tokio runtime.
 pub(crate) fn follow(inner: &Arc<Inner>) -> Following {

@@ -1,4 +1,4 @@
-//! The keyring itself: what it is made of, and opening it.
+//! The keyring itself: what it is made of.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -7,19 +7,18 @@ use std::{
 
 use arc_swap::ArcSwap;
 use audit::AuditLog;
-use catalogue::{Catalogue, Scope, Sequence};
+use catalogue::{Catalogue, Sequence};
 use crypto::random::Random;
 use iam::{AccountId, Arn, Authorizer, Region};
 use moka::sync::Cache;
 use parking_lot::RwLock;
-use root::{StoreId, StoreKey};
+use root::StoreKey;
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::{
     clock::Clock,
     error::KeyringError,
     event::KeyEvent,
-    follow::{Following, follow},
     key::{KeyArn, KeyId},
     key_state::KeyState,
     material::Material,
@@ -27,13 +26,12 @@ use crate::{
     observer::Observer,
     records::Records,
     snapshot::Snapshot,
-    vault::Vault,
 };
 
 /// Opened materials kept in memory: of a symmetric key 32 bytes each, and what the cache adds.
-const OPENED_MAX: u64 = 16_384;
+pub(crate) const OPENED_MAX: u64 = 16_384;
 /// Reads of the store at a time, for backing keys that are not in memory.
-const COLD_READS_MAX: usize = 2;
+pub(crate) const COLD_READS_MAX: usize = 2;
 /// Bounds of a ciphertext blob, in bytes (API, `CiphertextType`).
 pub(crate) const BLOB_LEN_MAX: usize = 6144;
 
@@ -66,7 +64,16 @@ pub struct Options {
 /// touches no store.
 pub struct Keyring {
     pub(crate) inner: Arc<Inner>,
-    _following: Following,
+    pub(crate) _following: Following,
+}
+
+/// The task that follows what other processes change. Ends it when it is dropped.
+pub(crate) struct Following(pub(crate) tokio::task::JoinHandle<()>);
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 pub(crate) type Listener = Arc<dyn Fn(&KeyEvent) + Send + Sync>;
@@ -97,68 +104,6 @@ pub(crate) struct Inner {
 }
 
 impl Keyring {
-    /// Opens the keyring in `options.catalogue`; a catalogue without keys is one without keys yet.
-    ///
-    /// Reads and opens every record, and destroys keys whose deletion date has passed; may be cancelled.
-    /// Refused with nothing changed: the store key of another store; an account and region that have no
-    /// keys, where others have some; a record that was changed or moved; a lost key; a lost material. A
-    /// lost alias is not noticed, nor is an old copy of a record together with the version it had,
-    /// unless a rotation lies between.
-    pub async fn open(options: Options) -> Result<Arc<Self>, KeyringError> {
-        let Options {
-            catalogue,
-            store_key,
-            audit,
-            clock,
-            random,
-            authorizer,
-            region,
-            observer,
-        } = options;
-        let account = *authorizer.account();
-        let keyring = StoreId::from_bytes(catalogue.store_id().await?.0);
-        let header = store_key.store();
-        if keyring != header {
-            return Err(KeyringError::WrongStore { keyring, header });
-        }
-        let scope = Scope {
-            account: account.to_string(),
-            region: region.to_string(),
-        };
-        let records = Records {
-            catalogue,
-            vault: Vault::new(&store_key, scope, Arc::clone(&random)),
-            account,
-            region: region.clone(),
-        };
-        records.check_scope().await?;
-        let (snapshot, followed) = records.load().await?;
-        let inner = Arc::new(Inner {
-            records,
-            audit,
-            clock,
-            random,
-            observer,
-            everything: Arn::every("kms", &region, &account),
-            account,
-            region,
-            authorizer,
-            snapshot: ArcSwap::from_pointee(snapshot),
-            opened: Cache::new(OPENED_MAX),
-            cold_reads: Semaphore::new(COLD_READS_MAX),
-            followed: Mutex::new(followed),
-            behind: parking_lot::Mutex::default(),
-            listeners: RwLock::default(),
-            owned: [const { OnceLock::new() }; Service::ALL.len()],
-            stopped: OnceLock::new(),
-        });
-        inner.destroy_expired().await?;
-        Ok(Arc::new(Self {
-            _following: follow(&inner),
-            inner,
-        }))
-    }
-
     /// Fails if no key is used any more: the audit log failed, or what the catalogue holds is
     /// not known. Both stay so until the keyring is opened anew. Fails too while changes of other
     /// processes are not seen because the catalogue does not answer.

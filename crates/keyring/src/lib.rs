@@ -33,6 +33,7 @@ mod list;
 mod material;
 mod metadata;
 mod observer;
+mod open;
 mod records;
 mod reseal;
 mod resource;

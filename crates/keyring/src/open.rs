@@ -1,0 +1,84 @@
+//! Opening a keyring.
+
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwap;
+use catalogue::Scope;
+use iam::Arn;
+use moka::sync::Cache;
+use parking_lot::RwLock;
+use root::StoreId;
+use tokio::sync::{Mutex, Semaphore};
+
+use crate::{
+    error::KeyringError,
+    follow::follow,
+    keyring::{COLD_READS_MAX, Inner, Keyring, OPENED_MAX, Options},
+    metadata::Service,
+    records::Records,
+    vault::Vault,
+};
+
+impl Keyring {
+    /// Opens the keyring in `options.catalogue`; a catalogue without keys is one without keys yet.
+    ///
+    /// Reads and opens every record, and destroys keys whose deletion date has passed; may be cancelled.
+    /// Refused with nothing changed: the store key of another store; an account and region that have no
+    /// keys, where others have some; a record that was changed or moved; a lost key; a lost material. A
+    /// lost alias is not noticed, nor is an old copy of a record together with the version it had,
+    /// unless a rotation lies between.
+    pub async fn open(options: Options) -> Result<Arc<Self>, KeyringError> {
+        let Options {
+            catalogue,
+            store_key,
+            audit,
+            clock,
+            random,
+            authorizer,
+            region,
+            observer,
+        } = options;
+        let account = *authorizer.account();
+        let keyring = StoreId::from_bytes(catalogue.store_id().await?.0);
+        let header = store_key.store();
+        if keyring != header {
+            return Err(KeyringError::WrongStore { keyring, header });
+        }
+        let scope = Scope {
+            account: account.to_string(),
+            region: region.to_string(),
+        };
+        let records = Records {
+            catalogue,
+            vault: Vault::new(&store_key, scope, Arc::clone(&random)),
+            account,
+            region: region.clone(),
+        };
+        records.check_scope().await?;
+        let (snapshot, followed) = records.load().await?;
+        let inner = Arc::new(Inner {
+            records,
+            audit,
+            clock,
+            random,
+            observer,
+            everything: Arn::every("kms", &region, &account),
+            account,
+            region,
+            authorizer,
+            snapshot: ArcSwap::from_pointee(snapshot),
+            opened: Cache::new(OPENED_MAX),
+            cold_reads: Semaphore::new(COLD_READS_MAX),
+            followed: Mutex::new(followed),
+            behind: parking_lot::Mutex::default(),
+            listeners: RwLock::default(),
+            owned: [const { OnceLock::new() }; Service::ALL.len()],
+            stopped: OnceLock::new(),
+        });
+        inner.destroy_expired().await?;
+        Ok(Arc::new(Self {
+            _following: follow(&inner),
+            inner,
+        }))
+    }
+}
