@@ -45,7 +45,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use crypto::chunk::CHUNK_LEN;
 use crypto::random::Random;
-use host::{Disk as _, OsDisk};
 use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
