@@ -115,7 +115,7 @@ impl Parts {
             account: account.to_string(),
             region: region.to_string(),
         };
-        let parts = sealed_parts(&catalogue, store_key, &random);
+        let parts = sealed_parts(&catalogue, store_key, &random, &keyring);
         let rotate = Arc::new(RotateStoreKey::new(store_key.clone(), &parts));
         let jobs = background::jobs(
             Arc::clone(&catalogue),
@@ -200,11 +200,12 @@ fn sealed_parts(
     catalogue: &Arc<dyn Catalogue>,
     store_key: &StoreKey,
     random: &Arc<dyn Random>,
+    keyring: &Keyring,
 ) -> reseal::Parts {
     let part = |name, owners| Part { name, owners };
     reseal::Parts(vec![
         part("jobs", Some(jobs::owners(catalogue, store_key, random))),
-        part("keyring", None),
+        part("keyring", Some(keyring.owners())),
         part("volume descriptors", None),
         part("object metadata", None),
     ])
