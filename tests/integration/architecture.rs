@@ -140,7 +140,7 @@ fn crates_use_only_those_they_may() {
 }
 
 /// The circles that are still there. Struck off as they go; a new one fails, and so does one that has grown.
-const CIRCLES: [(&str, &[&str]); 6] = [
+const CIRCLES: [(&str, &[&str]); 5] = [
     (
         "api",
         &[

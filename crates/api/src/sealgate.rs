@@ -14,8 +14,9 @@
 //!
 //! What they work on is behind [`Administration`], which whoever puts the parts together implements.
 mod fault;
+mod job_id;
 
-use std::{fmt, str::FromStr, sync::Arc, time::SystemTime};
+use std::{fmt, sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -28,6 +29,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use self::fault::AdministrationError;
 use self::fault::Fault;
+pub use self::job_id::{JobId, NotAJobId};
 use crate::{
     Answer, Protocol,
     error::{JSON, refuse, respond},
@@ -40,42 +42,6 @@ const SERVICE: &str = "sealgate";
 const LIMIT: usize = 100;
 /// Jobs on a page at most.
 const LIMIT_MAX: usize = 1000;
-
-/// The name of a job: `job-` and 32 lower-case hexadecimal digits.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JobId(String);
-
-impl JobId {
-    /// Its text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for JobId {
-    type Err = NotAJobId;
-
-    fn from_str(text: &str) -> Result<Self, NotAJobId> {
-        let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        match text.strip_prefix("job-") {
-            Some(digits) if digits.len() == 32 && digits.bytes().all(digit) => {
-                Ok(Self(text.to_owned()))
-            }
-            _ => Err(NotAJobId),
-        }
-    }
-}
-
-impl fmt::Display for JobId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// A text that is not a job's id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("A job id is job- and 32 lower-case hexadecimal digits.")]
-pub struct NotAJobId;
 
 /// One job, there or not.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 use http::StatusCode;
 use iam::Denied;
 
-use super::JobId;
+use super::job_id::JobId;
 
 /// Errors of what the service works on.
 #[derive(Debug, thiserror::Error)]
