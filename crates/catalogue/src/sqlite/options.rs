@@ -22,7 +22,7 @@ pub struct Options {
     pub create: Option<StoreId>,
     /// Changes kept for followers, at least [`limits::BATCH_STEPS_MAX`]. All handles should agree.
     pub changes_kept: u64,
-    /// How long another process may hold things up before a call is [`CatalogueError::Unavailable`].
+    /// How long another process may hold things up before a call is [`Unavailable`](crate::CatalogueError::Unavailable).
     pub patience: Duration,
     /// What is written, in bytes, before the log is moved into the file; a step of a batch counts as a page at least.
     pub checkpoint_every: usize,
