@@ -1,6 +1,6 @@
 //! What a record says.
 
-use std::{net::IpAddr, time::SystemTime};
+use std::{io::Write as _, net::IpAddr, time::SystemTime};
 
 use crypto::context::EncryptionContext;
 use jiff::Timestamp;
@@ -43,14 +43,17 @@ pub struct Event<'a> {
 }
 
 impl Event<'_> {
-    /// The JSON object from after `{"seq":N,`, newline included: the thread writes what is before.
-    pub(super) fn to_line(&self) -> Vec<u8> {
-        let mut line = Vec::with_capacity(512);
-        serde_json::to_writer(&mut line, self).expect("plain strings and numbers, into memory");
-        line.push(b'\n');
-        debug_assert_eq!(line.first(), Some(&b'{'));
-        line.remove(0);
-        line
+    /// Appends the JSON object without its braces to `out`; `intent` is the number of the intent that this
+    /// is the outcome of.
+    pub(super) fn write_to(&self, out: &mut Vec<u8>, intent: Option<u64>) {
+        let start = out.len();
+        serde_json::to_writer(&mut *out, self).expect("plain strings and numbers, into memory");
+        debug_assert_eq!(out.get(start), Some(&b'{'));
+        out.pop();
+        out.remove(start);
+        if let Some(intent) = intent {
+            write!(out, ",\"intent\":{intent}").expect("into memory");
+        }
     }
 }
 
@@ -94,7 +97,7 @@ impl Serialize for Event<'_> {
 }
 
 /// RFC 3339 in UTC with microseconds; a time outside the calendar (before year -9999) is its start.
-fn timestamp(time: SystemTime) -> String {
+pub(crate) fn timestamp(time: SystemTime) -> String {
     let at = Timestamp::try_from(time).unwrap_or(Timestamp::MIN);
     format!("{at:.6}")
 }
@@ -136,14 +139,16 @@ mod tests {
             request_id: "r-1",
             source: Some("127.0.0.1".parse().unwrap()),
         };
-        let line = String::from_utf8(event.to_line()).unwrap();
+        let mut line = Vec::new();
+        event.write_to(&mut line, Some(7));
+        let line = String::from_utf8(line).unwrap();
         assert_eq!(
             line,
             "\"time\":\"2023-11-14T22:13:20.000001Z\",\"operation\":\"Decrypt\",\
              \"outcome\":\"Success\",\"principal\":\"arn:aws:iam::123456789012:root\",\
              \"access_key\":\"AKIDEXAMPLE\",\"via\":\"api\",\"material\":2,\
              \"encryption_context\":{\"a\\n\\\"\":\"\\u0000\u{2028}b\"},\
-             \"request_id\":\"r-1\",\"source\":\"127.0.0.1\"}\n"
+             \"request_id\":\"r-1\",\"source\":\"127.0.0.1\",\"intent\":7"
         );
     }
 }
