@@ -1,56 +1,22 @@
 //! The way out of a refusal: going on without what is lost.
 
-use std::path::{Path, PathBuf};
-
-use host::{Disk, private};
-use serde::{Deserialize, Serialize};
+use host::private;
 
 use crate::{
-    AuditError, AuditLog, AuditOptions,
+    accepted,
+    error::AuditError,
+    group::GROUP_RECORDS_MAX,
     journal::{self, JOURNAL_LEN},
-    recover::{self, Note, Plan},
+    log::AuditLog,
+    note::Note,
+    options::AuditOptions,
+    recover::{self, Plan},
     segment::Place,
     verify,
-    writer::GROUP_RECORDS_MAX,
 };
 
 /// Numbers left out after the last that is seen anywhere: those of the groups that may have been on their way.
 const MARGIN: u64 = 8 * GROUP_RECORDS_MAX as u64;
-
-/// The file `accepted.json` in the log's folder.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Accepted {
-    version: u16,
-    /// Segments before this one are no longer looked at when the log is opened.
-    through: u64,
-}
-
-fn path_of(dir: &Path) -> PathBuf {
-    dir.join("accepted.json")
-}
-
-/// The first segment that is looked at when the log is opened; 0 for all.
-pub(crate) fn accepted_through(disk: &dyn Disk, dir: &Path) -> Result<u64, AuditError> {
-    let path = path_of(dir);
-    let here = |error| AuditError::io(&path, &error);
-    if disk.kind(&path).map_err(here)?.is_none() {
-        return Ok(0);
-    }
-    let bytes = private::read(disk, &path, 4096).map_err(here)?;
-    let accepted: Accepted = serde_json::from_slice(&bytes).map_err(|_| AuditError::Damaged {
-        file: path.clone(),
-        offset: 0,
-        why: "it does not read",
-    })?;
-    if accepted.version != 1 {
-        return Err(AuditError::Version {
-            file: path,
-            version: accepted.version,
-        });
-    }
-    Ok(accepted.through)
-}
 
 /// Opens a log that [`AuditLog::open`] refuses, and goes on without what is lost. Blocking.
 ///
@@ -68,20 +34,15 @@ pub fn accept_loss(options: AuditOptions) -> Result<AuditLog, AuditError> {
     let mut head = report.head;
     // What only the journal has, where it goes on from the segments.
     let mut places = Vec::new();
-    for found in &survey.frames {
-        if let Some(lines) = &found.lines
-            && found.header.count > 0
-            && (found.header.before, found.header.base) == (head.last, head.link)
-        {
-            head.last = found.header.last();
-            head.link = found.header.link;
-            places.push(Place {
-                segment: found.header.segment,
-                offset: found.header.offset,
-                lines: lines.clone(),
-                last: head.last,
-            });
-        }
+    for (header, lines) in survey.after(head) {
+        places.push(Place {
+            segment: header.segment,
+            offset: header.offset,
+            lines: lines.to_vec(),
+            last: header.last(),
+        });
+        head.last = header.last();
+        head.link = header.link;
     }
     let seen = survey.frames.iter().map(|found| found.header.last());
     let highest = seen.max().unwrap_or(0).max(report.highest).max(head.last);
@@ -95,12 +56,6 @@ pub fn accept_loss(options: AuditOptions) -> Result<AuditLog, AuditError> {
     plan.notes = vec![Note::Accepted { lost, last }];
     let opened = recover::begin(&options, plan)?;
     let log = AuditLog::start(opened, &options)?;
-    let accepted = Accepted {
-        version: 1,
-        through: last + 1,
-    };
-    let path = path_of(&options.dir);
-    let bytes = serde_json::to_vec(&accepted).expect("numbers");
-    private::replace(disk, &path, &bytes).map_err(|error| AuditError::io(&path, &error))?;
+    accepted::accept(disk, &options.dir, last + 1)?;
     Ok(log)
 }

@@ -111,6 +111,15 @@ pub(crate) struct Head {
     pub(crate) link: Link,
 }
 
+/// The last durable record: what another part keeps to know when this one is behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// Its number; 0 before the first.
+    pub sequence: u64,
+    /// Its digest.
+    pub digest: [u8; 32],
+}
+
 /// Takes whole lines that follow `head` one by one off the front of `bytes`, moves `head` on, and returns how
 /// many bytes they are. Numbers may be missing where the record after them names them as lost.
 pub(crate) fn take_lines(bytes: &[u8], head: &mut Head, mut each: impl FnMut(u64, &[u8])) -> usize {

@@ -190,6 +190,32 @@ impl Survey {
     }
 }
 
+impl Survey {
+    /// The last record that is known to be synced in a segment.
+    pub(crate) fn carried(&self) -> u64 {
+        let carried = self.frames.iter().map(|found| found.header.carried);
+        carried.max().unwrap_or(0)
+    }
+
+    /// The whole frames with records that go on, one after another, from `head`.
+    pub(crate) fn after(&self, head: Head) -> impl Iterator<Item = (&FrameHeader, &[u8])> {
+        let mut head = head;
+        self.frames.iter().filter_map(move |found| {
+            let header = &found.header;
+            let lines = found.lines.as_deref()?;
+            let goes_on =
+                header.count > 0 && (header.before, header.base) == (head.last, head.link);
+            goes_on.then(|| {
+                head = Head {
+                    last: header.last(),
+                    link: header.link,
+                };
+                (header, lines)
+            })
+        })
+    }
+}
+
 /// Reads whatever of a journal still reads.
 pub(crate) fn survey(bytes: &[u8]) -> Result<Survey, NewerVersion> {
     let mut survey = Survey::default();

@@ -1,8 +1,8 @@
 //! Opening: what the journal and the segments say together, and what is done about it.
 //!
 //! The journal holds every group since the segments were last synced, and says where each belongs; a segment holds
-//! nothing that was not durable in the journal before. So the end of the log is where the further of the two
-//! ends, provided that
+//! nothing that was not durable in the journal before. So the end of the log is where the journal ends, provided that
+//! - the segments do not reach further: then the journal is an older copy or damaged,
 //! - nothing is missing that a later frame of the journal knows to be durable,
 //! - the last segment reads from its first byte, and holds what the journal says it held when it was synced,
 //! - nothing stands behind the end in a segment, and no segment in which nothing should be,
@@ -25,11 +25,14 @@ use std::{
 use host::{Disk, EntryKind, File, Mode, private};
 
 use crate::{
-    AuditError, AuditOptions, accept,
+    accepted::accepted_through,
     chain::{self, GENESIS, Head, Line},
+    error::AuditError,
+    group::{GROUP_RECORDS_MAX, RECORD_LEN_MAX},
     journal::{self, Found, FrameHeader, JOURNAL_LEN, Survey},
-    segment::{self, Place, Segments},
-    writer::{GROUP_RECORDS_MAX, Kind},
+    note::Note,
+    options::AuditOptions,
+    segment::{self, Place, Segments, read_segment},
 };
 
 /// A log that was opened.
@@ -47,62 +50,6 @@ pub(crate) struct Opened {
     pub(crate) open: BTreeSet<u64>,
     /// What is to be recorded before anything else.
     pub(crate) notes: Vec<Note>,
-}
-
-/// A record that the log makes about itself.
-#[derive(Debug, Clone)]
-pub(crate) enum Note {
-    /// Numbers that were given out and never became durable.
-    Gap(u64, u64),
-    /// Numbers that were lost, which somebody accepted; what is after them begins with the last number given.
-    Accepted { lost: Vec<(u64, u64)>, last: u64 },
-    /// An intent whose outcome nobody knows: its number and its record.
-    Unknown(u64, Vec<u8>),
-}
-
-impl Note {
-    /// The number that the record comes after, if not the last record's.
-    pub(crate) fn skip_to(&self) -> u64 {
-        match self {
-            Self::Gap(_, to) => *to,
-            Self::Accepted { last, .. } => *last,
-            Self::Unknown(..) => 0,
-        }
-    }
-
-    pub(crate) fn kind(&self) -> Kind {
-        match self {
-            Self::Gap(..) | Self::Accepted { .. } => Kind::Plain,
-            Self::Unknown(intent, _) => Kind::Outcome(*intent),
-        }
-    }
-
-    /// The record without its braces.
-    pub(crate) fn json(&self, time: &str) -> String {
-        let own = |operation: &str, lost: &[(u64, u64)]| {
-            let lost = serde_json::to_string(lost).expect("numbers");
-            format!(
-                "\"time\":\"{time}\",\"operation\":\"{operation}\",\"outcome\":\"Success\",\"principal\":\"sealgate\",\"via\":\"internal\",\"lost\":{lost}"
-            )
-        };
-        match self {
-            Self::Gap(from, to) => own("AuditGap", &[(*from, *to)]),
-            Self::Accepted { lost, .. } => own("AuditAcceptLoss", lost),
-            Self::Unknown(intent, record) => {
-                // The intent's own fields, but for those that are the log's.
-                let mut fields: serde_json::Map<String, serde_json::Value> =
-                    serde_json::from_slice(record).unwrap_or_default();
-                for name in ["seq", "prev", "hash"] {
-                    fields.remove(name);
-                }
-                fields.insert("time".to_owned(), time.into());
-                fields.insert("outcome".to_owned(), "Unknown".into());
-                fields.insert("intent".to_owned(), (*intent).into());
-                let text = serde_json::to_string(&fields).expect("it was read");
-                text[1..text.len() - 1].to_owned()
-            }
-        }
-    }
 }
 
 /// Opens the log, or makes it. Blocking.
@@ -280,10 +227,13 @@ impl Recovery<'_> {
         let journal_end = run.last().map_or(start, |found| end_of(&found.header));
         let needed = self.survey.durable();
         let (segments_end, garbage) = self.read_segments(start)?;
-        let end = match segments_end.head.last > journal_end.head.last {
-            true => segments_end,
-            false => journal_end,
-        };
+        // A segment gets nothing that is not durable in the journal before.
+        if segments_end.head.last > journal_end.head.last {
+            return Err(damaged(
+                "it is behind the segments: an older copy, or its last frames do not read",
+            ));
+        }
+        let end = journal_end;
         if end.head.last < needed {
             return Err(AuditError::Lost {
                 what: format!(
@@ -304,7 +254,7 @@ impl Recovery<'_> {
                 let header = &found.header;
                 header.segment == segment && header.offset + u64::from(header.len) >= len
             });
-            if !mended || end.head != journal_end.head {
+            if !mended {
                 return Err(AuditError::Damaged {
                     file: segment::path_of(&self.options.dir, segment),
                     offset: segments_end.offset,
@@ -369,7 +319,7 @@ impl Recovery<'_> {
     fn read_segments(&self, start: Spot) -> Result<(Spot, Option<(u64, u64)>), AuditError> {
         let disk = self.options.disk.as_ref();
         let dir = &self.options.dir;
-        let skip = accept::accepted_through(disk, dir)?;
+        let skip = accepted_through(disk, dir)?;
         let mut spot = start;
         // Where the segments read so far end; before the first one, where the log begins.
         let mut reached = (skip == 0).then_some(Head {
@@ -510,26 +460,48 @@ impl Recovery<'_> {
     }
 }
 
-/// Where record `carried` ends.
+/// Where record `carried` ends. If the frame that says so was overwritten when the machine stopped, where the oldest
+/// frame begins that is followed by whole ones only: the journal goes on into a half when the segments have what is in it.
 fn start_of(frames: &[Found], carried: u64) -> Option<Spot> {
-    frames.iter().rev().find_map(|found| {
+    let known = frames.iter().rev().find_map(|found| {
         let header = &found.header;
         if header.before == carried {
-            Some(Spot {
-                head: Head {
-                    last: carried,
-                    link: header.base,
-                },
-                segment: header.segment,
-                offset: header.offset,
-                group: header.group - 1,
-            })
+            Some(beginning_of(header))
         } else if header.last() == carried {
             Some(end_of(header))
         } else {
             None
         }
+    });
+    known.or_else(|| {
+        let whole = frames
+            .iter()
+            .rev()
+            .skip_while(|found| found.lines.is_none());
+        let mut oldest: Option<&FrameHeader> = None;
+        for found in whole {
+            let in_turn = oldest.is_none_or(|after| after.group == found.header.group + 1);
+            if found.lines.is_none() || !in_turn {
+                break;
+            }
+            oldest = Some(&found.header);
+        }
+        oldest
+            .filter(|header| header.before >= carried)
+            .map(beginning_of)
     })
+}
+
+fn beginning_of(header: &FrameHeader) -> Spot {
+    Spot {
+        head: Head {
+            last: header.before,
+            link: header.base,
+        },
+        segment: header.segment,
+        offset: header.offset,
+        group: header.group - 1,
+    }
 }
 
 fn end_of(header: &FrameHeader) -> Spot {
@@ -542,13 +514,6 @@ fn end_of(header: &FrameHeader) -> Spot {
         offset: header.offset + u64::from(header.len),
         group: header.group,
     }
-}
-
-/// Greatest length of a segment that is read: a segment and its last group, whatever was configured.
-const SEGMENT_READ_MAX: u64 = 4 << 30;
-
-pub(crate) fn read_segment(disk: &dyn Disk, path: &Path) -> Result<Vec<u8>, AuditError> {
-    private::read(disk, path, SEGMENT_READ_MAX).map_err(|error| AuditError::io(path, &error))
 }
 
 /// What a segment's first record follows.
@@ -574,7 +539,7 @@ fn edges(disk: &dyn Disk, path: &Path) -> Result<(Head, Head), AuditError> {
     };
     let file = disk.open(path, Mode::Read).map_err(here)?;
     let len = file.len().map_err(here)?;
-    let piece = (crate::RECORD_LEN_MAX as u64 + 1).min(len);
+    let piece = (RECORD_LEN_MAX as u64 + 1).min(len);
     let mut start = vec![0; usize::try_from(piece).expect("a record's length")];
     file.read_at(0, &mut start).map_err(here)?;
     let before = head_before(&start)

@@ -11,9 +11,9 @@ use std::{
     sync::Arc,
 };
 
-use host::{Disk, EntryKind, File, Mode};
+use host::{Disk, EntryKind, File, Mode, private};
 
-use crate::writer::Group;
+use crate::error::AuditError;
 
 /// The name of the segment that begins with record `first`.
 pub(crate) fn path_of(dir: &Path, first: u64) -> PathBuf {
@@ -38,6 +38,13 @@ pub(crate) fn list(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<u64>> {
         .collect();
     firsts.sort_unstable();
     Ok(firsts)
+}
+
+/// Greatest length of a segment that is read: a segment and its last group, whatever was configured.
+const SEGMENT_READ_MAX: u64 = 4 << 30;
+
+pub(crate) fn read_segment(disk: &dyn Disk, path: &Path) -> Result<Vec<u8>, AuditError> {
+    private::read(disk, path, SEGMENT_READ_MAX).map_err(|error| AuditError::io(path, &error))
 }
 
 /// The segments as they are written.
@@ -78,15 +85,9 @@ impl Segments {
         }
     }
 
-    /// Takes a group that is to be appended.
-    pub(crate) fn take(&mut self, group: Group) {
-        self.due |= group.begins_half;
-        self.put(Place {
-            last: group.last(),
-            segment: group.segment,
-            offset: group.offset,
-            lines: group.lines,
-        });
+    /// The next sync that is asked for is needed: the journal is to overwrite what is here.
+    pub(crate) fn set_due(&mut self) {
+        self.due = true;
     }
 
     /// Takes lines that are to be written.

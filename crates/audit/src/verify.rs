@@ -7,21 +7,21 @@
 use std::{
     fmt,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use host::{Disk, private};
 
 use crate::{
-    AuditError,
     chain::{self, GENESIS, Head, Line},
-    journal::{self, JOURNAL_LEN},
-    journal_of, recover, segment,
+    error::AuditError,
+    journal::{self, JOURNAL_LEN, Survey},
+    options::journal_of,
+    segment,
 };
 
 /// Findings that are kept; more are only counted.
 const FINDINGS_MAX: usize = 1000;
-/// How often a live log is read again while a write to it is seen half done.
+/// How often a live log is read while a write to it is seen half done.
 const ATTEMPTS: u32 = 10;
 
 /// What is wrong in a place.
@@ -66,8 +66,12 @@ pub struct Report {
     pub wrong: u64,
     /// Ranges of numbers that records of the log name as lost or never durable.
     pub named_lost: Vec<(u64, u64)>,
+    /// Records after the last one that only the journal has: a start puts them into the segments.
+    pub in_journal: u64,
     pub(crate) head: Head,
     pub(crate) highest: u64,
+    /// Whether the last bytes of the last segment are no record.
+    torn: bool,
 }
 
 impl Report {
@@ -96,6 +100,12 @@ impl Report {
                 _ => None,
             })
             .collect()
+    }
+
+    /// Whether the last thing found is what a write in progress looks like.
+    fn ends_torn(&self) -> bool {
+        let last = self.findings.last().map(|finding| finding.wrong);
+        self.torn && self.wrong as usize == self.findings.len() && last == Some(Wrong::Unreadable)
     }
 
     fn find(&mut self, file: &Path, offset: usize, wrong: Wrong) {
@@ -136,46 +146,54 @@ impl fmt::Display for Finding {
 
 /// Verifies the log in `dir`, and the journal beside it if there is one. Blocking; reads every segment whole, one
 /// after another. Changes nothing.
+///
+/// On a live log the journal is read twice. No frame says that a record is durable before its segment has it, so
+/// what the journal says before must be in the segments; and a group is in the journal before it is appended, so one
+/// that is seen half appended must be in the journal after.
 pub fn verify(disk: &dyn Disk, dir: &Path) -> Result<Report, AuditError> {
-    let mut report = attempt(disk, dir)?;
-    for _ in 1..ATTEMPTS {
-        if report.is_whole() || !at_the_end(&report) {
-            break;
-        }
-        // A live log may be caught in the middle of an append.
-        std::thread::sleep(Duration::from_millis(20));
-        report = attempt(disk, dir)?;
-    }
-    Ok(report)
-}
-
-/// Whether the last thing found is only what a write in progress looks like.
-fn at_the_end(report: &Report) -> bool {
-    let last = report.findings.last().map(|finding| finding.wrong);
-    matches!(last, Some(Wrong::Unreadable | Wrong::CutOff(..)))
-}
-
-fn attempt(disk: &dyn Disk, dir: &Path) -> Result<Report, AuditError> {
-    // The journal first: what it knows then is in the segments a moment later.
     let path = journal_of(dir);
-    let here = |error| AuditError::io(&path, &error);
-    let known = match disk.kind(&path).map_err(here)? {
-        None => 0,
-        Some(_) => {
-            let bytes = private::read(disk, &path, JOURNAL_LEN as u64).map_err(here)?;
-            let survey = journal::survey(&bytes).map_err(|newer| AuditError::Version {
-                file: path.clone(),
-                version: newer.0,
-            })?;
-            survey.durable()
+    let mut before = survey(disk, &path)?;
+    for attempt in 1.. {
+        let mut report = read(disk, dir)?;
+        let after = survey(disk, &path)?;
+        let moved = after.begun != before.begun;
+        let tail = report.head;
+        if report.ends_torn() && after.after(tail).next().is_some() {
+            report.wrong -= 1;
+            report.findings.pop();
         }
-    };
-    let mut report = read(disk, dir)?;
-    if report.highest < known {
-        let last = report.head.last;
-        report.find(dir, 0, Wrong::CutOff(last, known));
+        // After a crash the journal may have what the segments lost; the next start puts it back.
+        let carried = before.carried();
+        let reached = before
+            .after(tail)
+            .map(|(header, _)| header.last())
+            .filter(|last| *last > carried)
+            .last()
+            .unwrap_or(0);
+        report.in_journal = reached.saturating_sub(tail.last);
+        let known = before.durable();
+        if report.highest.max(reached) < known {
+            report.find(dir, 0, Wrong::CutOff(tail.last, known));
+        }
+        // So much was written meanwhile that the journal was written over.
+        if !(report.ends_torn() && moved) || attempt == ATTEMPTS {
+            return Ok(report);
+        }
+        before = after;
     }
-    Ok(report)
+    unreachable!("the last attempt returns")
+}
+
+fn survey(disk: &dyn Disk, path: &Path) -> Result<Survey, AuditError> {
+    let here = |error| AuditError::io(path, &error);
+    if disk.kind(path).map_err(here)?.is_none() {
+        return Ok(Survey::default());
+    }
+    let bytes = private::read(disk, path, JOURNAL_LEN as u64).map_err(here)?;
+    journal::survey(&bytes).map_err(|newer| AuditError::Version {
+        file: path.to_owned(),
+        version: newer.0,
+    })
 }
 
 /// Reads the segments.
@@ -192,10 +210,12 @@ pub(crate) fn read(disk: &dyn Disk, dir: &Path) -> Result<Report, AuditError> {
             link: GENESIS,
         },
         highest: 0,
+        torn: false,
+        in_journal: 0,
     };
     for first in firsts {
         let path = segment::path_of(dir, first);
-        let bytes = recover::read_segment(disk, &path)?;
+        let bytes = segment::read_segment(disk, &path)?;
         report.segments += 1;
         report.highest = report.highest.max(first - 1);
         read_lines(&mut report, &path, Some(first), &bytes);
@@ -225,8 +245,10 @@ pub(crate) fn read_lines(report: &mut Report, path: &Path, first: Option<u64>, b
         let text = line.strip_suffix(b"\n");
         let Some((text, read)) = text.and_then(|text| Some((text, Line::parse(text)?))) else {
             report.find(path, at, Wrong::Unreadable);
+            report.torn = offset == bytes.len();
             continue;
         };
+        report.torn = false;
         if index == 0 && first.is_some_and(|first| first != read.sequence) {
             report.find(path, at, Wrong::Misnamed(read.sequence));
         }

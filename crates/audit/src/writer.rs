@@ -15,7 +15,7 @@ use std::{
     collections::{BTreeSet, VecDeque},
     io,
     sync::{Arc, OnceLock},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use host::File;
@@ -23,16 +23,17 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::{
-    AuditError, AuditOptions, Event, Mark, RECORD_LEN_MAX,
-    chain::{self, Head},
-    event::timestamp,
+    chain::{self, Head, Mark},
+    error::AuditError,
+    event::{Event, timestamp},
+    group::{GROUP_RECORDS_MAX, Kind, RECORD_LEN_MAX},
     journal::{FrameHeader, HALF_LEN, encode_frame, frame_len},
-    recover::{Note, Opened},
-    segment::Segments,
+    note::Note,
+    options::AuditOptions,
+    recover::Opened,
+    segment::{Place, Segments},
 };
 
-/// Records in a group, at most. Recovery relies on it: no lost group held more.
-pub(crate) const GROUP_RECORDS_MAX: usize = 1024;
 /// A group takes no more records when it is this long, in bytes, so it is at most this and one record long.
 const GROUP_LEN_MAX: usize = 256 << 10;
 /// Gathered bytes that are written ahead while a sync runs: a write much shorter than a sync is not worth waking a
@@ -48,15 +49,6 @@ const _: () = assert!(
     GROUP_LEN_MAX + RECORD_LEN_MAX + GROUP_RECORDS_MAX * chain::OVERHEAD_MAX
         < HALF_LEN - HALF_LEN / 32
 );
-
-/// What a record is to the log.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Kind {
-    Plain,
-    Intent,
-    /// Of the intent with this number.
-    Outcome(u64),
-}
 
 pub(crate) struct Shared {
     state: Mutex<State>,
@@ -116,23 +108,14 @@ pub(crate) struct Ticket {
 }
 
 /// A group on its way from the journal to a segment.
-pub(crate) struct Group {
+struct Group {
     number: u64,
     first: u64,
     head: Head,
-    pub(crate) segment: u64,
-    pub(crate) offset: u64,
-    pub(crate) lines: Vec<u8>,
+    place: Place,
     /// Whether its frame is the first of a half: all before it are in the other one.
-    pub(crate) begins_half: bool,
+    begins_half: bool,
     ticket: Arc<Ticket>,
-}
-
-impl Group {
-    /// The last record that is in the log once this group is.
-    pub(crate) fn last(&self) -> u64 {
-        self.head.last
-    }
 }
 
 /// Where the next group goes.
@@ -302,7 +285,9 @@ impl Shared {
             let mut state = self.state.lock();
             let now = self.clock.now();
             self.pen.lock().skip_to = note.skip_to();
-            state.queue.push(&note.rest(now), note.kind());
+            state
+                .queue
+                .push(note.json(&timestamp(now)).as_bytes(), note.kind());
             let ticket = Arc::clone(&state.queue.ticket);
             self.write_turn(&mut state);
             self.sync_turn(&mut state);
@@ -391,28 +376,16 @@ impl Shared {
         loop {
             let groups = std::mem::take(&mut state.written);
             let count = groups.len();
-            let last = groups.back().map(|group| (group.number, group.head));
-            let result = MutexGuard::unlocked(state, || self.make_durable(groups));
+            let carried = MutexGuard::unlocked(state, || self.make_durable(groups));
             state.unsynced -= count;
-            match result {
-                Ok(carried) => {
-                    if std::mem::take(&mut state.full) {
-                        tracing::warn!("audit log: there is space again; keys are used again");
-                    }
-                    state.now_durable(last);
-                    if let Some(carried) = carried {
-                        state.carried = carried;
-                        state.other_free = true;
-                    }
+            match carried {
+                Ok(Some(carried)) => {
+                    state.carried = carried;
+                    state.other_free = true;
                 }
-                Err(AuditError::Full) => {
-                    // The journal has them.
-                    state.now_durable(last);
-                    self.set_full(state);
-                    break;
-                }
-                Err(error) => {
-                    self.fail(&error.to_string().into());
+                Ok(None) => {}
+                Err(AuditError::Full) => break,
+                Err(_) => {
                     self.refuse(state);
                     break;
                 }
@@ -439,30 +412,52 @@ impl Shared {
         }
     }
 
-    /// Syncs the journal, appends to the segments, answers; and how far the segments are synced.
+    /// Syncs the journal, appends to the segments, answers; and how far the segments are synced, if they were.
+    ///
+    /// Whoever is answered finds the log as the answer says: its state is set first.
     fn make_durable(&self, groups: VecDeque<Group>) -> Result<Option<u64>, AuditError> {
-        let failed =
-            |what: &str, error: &io::Error| AuditError::Failed(format!("{what}: {error}").into());
+        let failed = |what: &str, error: &io::Error| {
+            let why: Arc<str> = format!("{what}: {error}").into();
+            self.fail(&why);
+            AuditError::Failed(why)
+        };
         let mut segments = self.segments.lock();
-        if !groups.is_empty()
-            && let Err(error) = self.journal.sync_data()
-        {
-            let error = failed("the journal was not synced", &error);
-            for group in groups {
-                group.ticket.finish(Err(error.clone()));
-            }
-            return Err(error);
-        }
-        let mut tickets = Vec::with_capacity(groups.len());
+        let last = groups.back().map(|group| (group.number, group.head));
+        let mut waiting = Vec::with_capacity(groups.len());
+        let mut result = match groups.is_empty() {
+            true => Ok(()),
+            false => self
+                .journal
+                .sync_data()
+                .map_err(|error| failed("the journal was not synced", &error)),
+        };
         for group in groups {
-            tickets.push((Arc::clone(&group.ticket), group.first));
-            segments.take(group);
+            waiting.push((group.ticket, group.first));
+            if group.begins_half {
+                segments.set_due();
+            }
+            segments.put(group.place);
         }
-        let result = segments.append().map_err(|error| match error {
-            error if is_full(&error) => AuditError::Full,
-            error => failed("a segment was not written", &error),
-        });
-        for (ticket, first) in tickets {
+        if result.is_ok() {
+            result = segments.append().map_err(|error| match error {
+                error if is_full(&error) => AuditError::Full,
+                error => failed("a segment was not written", &error),
+            });
+            let mut state = self.state.lock();
+            match &result {
+                // No frame may say that a group is durable before the segment has it: who reads the journal and then
+                // the segments finds there what it says.
+                Ok(()) => {
+                    state.now_durable(last);
+                    if std::mem::take(&mut state.full) {
+                        tracing::warn!("audit log: there is space again; keys are used again");
+                    }
+                }
+                Err(AuditError::Full) => self.set_full(&mut state),
+                Err(_) => {}
+            }
+        }
+        for (ticket, first) in waiting {
             ticket.finish(result.clone().map(|()| first));
         }
         result?;
@@ -505,14 +500,19 @@ impl Shared {
         self.work.notify_all();
     }
 
-    /// The end, once the threads are gone: the segment is synced too.
+    /// The end, once the threads are gone: the segment is synced, and a last frame says so.
     pub(crate) fn finish(&self) {
         if self.check().is_err() {
             return;
         }
+        // Should any of it fail, the records are durable in the journal, from which the next start carries them over.
         if let Err(error) = self.segments.lock().sync() {
-            // The records are durable in the journal, from which the next start carries them over.
             tracing::warn!(%error, "audit segment not synced");
+            return;
+        }
+        let durable = self.state.lock().durable;
+        if let Err(error) = self.pen.lock().close(self, durable) {
+            tracing::warn!(%error, "audit journal not closed");
         }
     }
 }
@@ -626,19 +626,45 @@ impl Pen {
             number: header.group,
             first,
             head,
-            segment,
-            offset,
-            lines,
+            place: Place {
+                segment,
+                offset,
+                lines,
+                last: head.last,
+            },
             begins_half: needs_half,
             ticket: Arc::clone(&batch.ticket),
         };
         Ok((group, HALF_LEN - self.at))
     }
-}
 
-impl Note {
-    fn rest(&self, now: SystemTime) -> Vec<u8> {
-        self.json(&timestamp(now)).into_bytes()
+    /// Writes and syncs a frame without records: all before it is synced in the segments.
+    fn close(&mut self, shared: &Shared, durable: u64) -> io::Result<()> {
+        if self.group != durable {
+            return Ok(());
+        }
+        let header = FrameHeader {
+            group: self.group + 1,
+            before: self.head.last,
+            first: self.head.last + 1,
+            count: 0,
+            len: 0,
+            segment: self.segment,
+            offset: self.segment_end,
+            durable,
+            carried: self.head.last,
+            open: self.open.first().copied().unwrap_or(0),
+            base: self.head.link,
+            link: self.head.link,
+        };
+        encode_frame(&mut self.frame, &header, &[]);
+        let place = match self.at + self.frame.len() <= HALF_LEN {
+            true => self.half + self.at,
+            // The other half holds nothing any more that is not in a synced segment.
+            false => HALF_LEN - self.half,
+        };
+        shared.journal.write_at(place as u64, &self.frame)?;
+        shared.journal.sync_data()
     }
 }
 

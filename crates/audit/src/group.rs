@@ -1,0 +1,16 @@
+//! What a group is made of, and how much of it.
+
+/// Greatest length of one record, in bytes. Two encryption contexts of the greatest length, every byte escaped, fit
+/// three times.
+pub(crate) const RECORD_LEN_MAX: usize = 256 << 10;
+/// Records in a group, at most. Recovery relies on it: no lost group held more.
+pub(crate) const GROUP_RECORDS_MAX: usize = 1024;
+
+/// What a record is to the log.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kind {
+    Plain,
+    Intent,
+    /// Of the intent with this number.
+    Outcome(u64),
+}
