@@ -5,7 +5,7 @@ use host::private;
 use crate::{
     accepted,
     error::AuditError,
-    group::GROUP_RECORDS_MAX,
+    group::{GROUP_RECORDS_MAX, GROUPS_BEGUN_MAX},
     journal::{self, JOURNAL_LEN},
     log::AuditLog,
     note::Note,
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Numbers left out after the last that is seen anywhere: those of the groups that may have been on their way.
-const MARGIN: u64 = 8 * GROUP_RECORDS_MAX as u64;
+const MARGIN: u64 = GROUPS_BEGUN_MAX * GROUP_RECORDS_MAX as u64;
 
 /// Opens a log that [`AuditLog::open`] refuses, and goes on without what is lost. Blocking.
 ///
@@ -50,7 +50,7 @@ pub fn accept_loss(options: AuditOptions) -> Result<AuditLog, AuditError> {
     let mut lost = report.lost();
     lost.push((head.last + 1, last));
     let mut plan = Plan::new(head);
-    plan.group = survey.begun;
+    plan.group = survey.last_group() + GROUPS_BEGUN_MAX;
     plan.segment = last + 1;
     plan.places = places;
     plan.notes = vec![Note::Accepted { lost, last }];

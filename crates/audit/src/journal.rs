@@ -191,6 +191,11 @@ impl Survey {
 }
 
 impl Survey {
+    /// The last group whose frame's header reads.
+    pub(crate) fn last_group(&self) -> u64 {
+        self.frames.last().map_or(0, |found| found.header.group)
+    }
+
     /// The last record that is known to be synced in a segment.
     pub(crate) fn carried(&self) -> u64 {
         let carried = self.frames.iter().map(|found| found.header.carried);

@@ -28,7 +28,7 @@ use crate::{
     accepted::accepted_through,
     chain::{self, GENESIS, Head, Line},
     error::AuditError,
-    group::{GROUP_RECORDS_MAX, RECORD_LEN_MAX},
+    group::{GROUP_RECORDS_MAX, GROUPS_BEGUN_MAX, RECORD_LEN_MAX},
     journal::{self, Found, FrameHeader, JOURNAL_LEN, Survey},
     note::Note,
     options::AuditOptions,
@@ -234,6 +234,9 @@ impl Recovery<'_> {
             ));
         }
         let end = journal_end;
+        if self.survey.begun > self.survey.last_group() + GROUPS_BEGUN_MAX {
+            return Err(damaged("a sector names a group that was never begun"));
+        }
         if end.head.last < needed {
             return Err(AuditError::Lost {
                 what: format!(
@@ -287,8 +290,7 @@ impl Recovery<'_> {
         }
         let oldest = frames
             .iter()
-            .filter(|found| found.header.group <= end.group.max(start.group))
-            .next_back()
+            .rfind(|found| found.header.group <= end.group.max(start.group))
             .map_or(0, |found| found.header.open);
         plan.open = self.open_intents(oldest, &run)?;
         Ok(plan)

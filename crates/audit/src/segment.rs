@@ -113,7 +113,12 @@ impl Segments {
                     &self.current.insert((place.segment, file)).1
                 }
             };
-            file.write_at(place.offset, &place.lines)?;
+            if let Err(error) = file.write_at(place.offset, &place.lines) {
+                // Whoever follows the live file finds whole records, also while the disk is full. If it is not cut
+                // now, the next call writes over it.
+                let _ = file.set_len(place.offset);
+                return Err(error);
+            }
             self.last = place.last;
             self.pending.pop_front();
         }

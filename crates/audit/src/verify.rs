@@ -105,7 +105,7 @@ impl Report {
     /// Whether the last thing found is what a write in progress looks like.
     fn ends_torn(&self) -> bool {
         let last = self.findings.last().map(|finding| finding.wrong);
-        self.torn && self.wrong as usize == self.findings.len() && last == Some(Wrong::Unreadable)
+        self.torn && self.findings.len() < FINDINGS_MAX && last == Some(Wrong::Unreadable)
     }
 
     fn find(&mut self, file: &Path, offset: usize, wrong: Wrong) {

@@ -26,7 +26,7 @@ use crate::{
     chain::{self, Head, Mark},
     error::AuditError,
     event::{Event, timestamp},
-    group::{GROUP_RECORDS_MAX, Kind, RECORD_LEN_MAX},
+    group::{GROUP_RECORDS_MAX, GROUPS_BEGUN_MAX, Kind, RECORD_LEN_MAX},
     journal::{FrameHeader, HALF_LEN, encode_frame, frame_len},
     note::Note,
     options::AuditOptions,
@@ -43,6 +43,8 @@ const EAGER_LEN: usize = 16 << 10;
 const UNSYNCED_MAX: usize = 4;
 /// How long a full disk is left alone before the next try.
 const FULL_PAUSE: Duration = Duration::from_millis(200);
+
+const _: () = assert!((UNSYNCED_MAX as u64) < GROUPS_BEGUN_MAX);
 
 // The longest group, with 8 bytes in each sector and the header, fits a half.
 const _: () = assert!(
@@ -302,7 +304,7 @@ impl Shared {
     /// A thread's life: until the log is closed and nothing waits.
     pub(crate) fn run(&self) {
         // If the disk panics, nobody may believe the log still works.
-        let guard = FailOnPanic(self);
+        let _guard = FailOnPanic(self);
         let mut state = self.state.lock();
         loop {
             if self.may_write(&state) {
@@ -321,8 +323,6 @@ impl Shared {
                 self.work.wait(&mut state);
             }
         }
-        drop(state);
-        std::mem::forget(guard);
     }
 
     fn may_write(&self, state: &State) -> bool {
@@ -678,6 +678,9 @@ struct FailOnPanic<'a>(&'a Shared);
 
 impl Drop for FailOnPanic<'_> {
     fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
         self.0.fail(&"its thread panicked".into());
         let mut state = self.0.state.lock();
         self.0.refuse(&mut state);

@@ -1,13 +1,15 @@
 //! How keys change: planned on one moment of the snapshot, written, published, told, recorded.
 //!
-//! One change at a time in this process, and any number of processes. The order is: the catalogue
-//! (durable), the snapshot (what every request sees from now on), the revision (no decision made
-//! before stands), the listeners (caches drop), the audit record (durable), the answer. A change runs
-//! in a task of its own, so that a caller who goes away leaves no half of it behind.
+//! One change at a time in this process, and any number of processes. The order is: the record of the
+//! intent (durable), the catalogue (durable), the snapshot (what every request sees from now on), the
+//! revision (no decision made before stands), the listeners (caches drop), the record of the outcome
+//! (durable), the answer. A change runs in a task of its own, so that a caller who goes away leaves no
+//! half of it behind.
 //!
-//! If the record cannot be made durable, the change stands and the answer is an error. A log known
-//! to have failed is asked before the catalogue is written, so these are only the changes that were
-//! on their way when it failed.
+//! If the record of the outcome cannot be made durable, the change stands and the answer is an error. A
+//! log known to have failed is asked before the catalogue is written, so these are only the changes that
+//! were on their way when it failed. Killed between the two records, the log says at its next start that
+//! the outcome is unknown.
 //!
 //! When the commit fails: another process was first, and the change is planned anew on what is there
 //! now; a full disk or a catalogue that does not answer has changed nothing. After any other failure
@@ -121,6 +123,10 @@ impl Inner {
                 now: self.now(),
             };
             let plan = plan(self, &moment, trail)?;
+            // Once, however often the race is lost: the intent does not change.
+            if !plan.edits.is_empty() && races == 0 {
+                self.announce(trail).await?;
+            }
             match self.make(&moment.snapshot, &mut followed, plan).await {
                 Err(KeyringError::Catalogue(CatalogueError::Conflict { table, key }))
                     if races < RACES_MAX =>
@@ -130,7 +136,10 @@ impl Inner {
                     self.catch_up(&mut followed, Some((table.name(), key)))
                         .await?;
                 }
-                made => return made,
+                made => {
+                    trail.judge(&made);
+                    return made;
+                }
             }
         }
     }

@@ -1,8 +1,9 @@
-//! The end of every request: its audit record, durable, then its metrics, then its answer.
+//! The end of every request: its audit record, durable, then its metrics, then its answer. And what comes before a
+//! change: the record of its intent.
 
 use std::{sync::Arc, time::Instant};
 
-use audit::Event;
+use audit::{Event, Intent};
 use crypto::context::EncryptionContext;
 use iam::{Action, Authorized, Caller, RequestContext, Via};
 
@@ -24,6 +25,10 @@ pub(crate) struct Trail {
     pub(crate) material: Option<u32>,
     pub(crate) context: Option<EncryptionContext>,
     pub(crate) destination_context: Option<EncryptionContext>,
+    /// The record that a change is about to be made, if one is.
+    intent: Option<Intent>,
+    /// Whether nobody knows if the change was made.
+    fate_unknown: bool,
 }
 
 enum Actor {
@@ -67,6 +72,8 @@ impl Trail {
             material: None,
             context: None,
             destination_context: None,
+            intent: None,
+            fate_unknown: false,
         }
     }
 
@@ -78,6 +85,11 @@ impl Trail {
     pub(crate) fn with_alias(mut self, alias: AliasName) -> Self {
         self.alias = Some(alias);
         self
+    }
+
+    /// Notes of a change that failed whether that means that nothing was changed.
+    pub(crate) fn judge<T>(&mut self, result: &Result<T, KeyringError>) {
+        self.fate_unknown = matches!(result, Err(KeyringError::Unknown(_)));
     }
 
     fn via(&self) -> Via {
@@ -97,14 +109,22 @@ impl Inner {
     /// durable: then the answer is that, and what `result` held is dropped.
     pub(crate) async fn finish<T>(
         &self,
-        trail: Trail,
+        mut trail: Trail,
         result: Result<T, KeyringError>,
     ) -> Result<T, KeyringError> {
-        let outcome = result.as_ref().err().map_or("Success", KeyringError::code);
-        let recorded = self.record(&trail, outcome).await;
+        let intent = trail.intent.take();
+        let outcome = match trail.fate_unknown && intent.is_some() {
+            true => "Unknown",
+            false => result.as_ref().err().map_or("Success", KeyringError::code),
+        };
+        let event = self.event(&trail, outcome);
+        let recorded = match intent {
+            Some(intent) => intent.outcome(&event).await,
+            None => self.audit.record(&event).await,
+        };
         let answer = match recorded {
-            Ok(()) => result,
-            Err(error) => Err(error),
+            Ok(_) => result,
+            Err(error) => Err(error.into()),
         };
         let outcome = answer.as_ref().err().map_or("Success", KeyringError::code);
         if let Err(error) = &answer
@@ -121,7 +141,13 @@ impl Inner {
         answer
     }
 
-    async fn record(&self, trail: &Trail, outcome: &str) -> Result<(), KeyringError> {
+    /// Records that the change is about to be made; it is made when that is durable.
+    pub(crate) async fn announce(&self, trail: &mut Trail) -> Result<(), KeyringError> {
+        trail.intent = Some(self.audit.intent(&self.event(trail, "")).await?);
+        Ok(())
+    }
+
+    fn event<'a>(&self, trail: &'a Trail, outcome: &'a str) -> Event<'a> {
         let (principal, access_key, via, request_id, source) = match &trail.actor {
             Actor::Caller(context, via) => (
                 context.principal_arn().as_str(),
@@ -132,24 +158,21 @@ impl Inner {
             ),
             Actor::Service(principal, _) => (*principal, None, "internal", "", None),
         };
-        self.audit
-            .append(&Event {
-                time: self.clock.now(),
-                operation: trail.operation,
-                outcome,
-                principal,
-                access_key,
-                via,
-                key: trail.key.as_ref().map(KeyArn::as_str),
-                destination_key: trail.destination_key.as_ref().map(KeyArn::as_str),
-                alias: trail.alias.as_ref().map(AliasName::as_str),
-                material: trail.material,
-                encryption_context: trail.context.as_ref(),
-                destination_encryption_context: trail.destination_context.as_ref(),
-                request_id,
-                source,
-            })
-            .await?;
-        Ok(())
+        Event {
+            time: self.clock.now(),
+            operation: trail.operation,
+            outcome,
+            principal,
+            access_key,
+            via,
+            key: trail.key.as_ref().map(KeyArn::as_str),
+            destination_key: trail.destination_key.as_ref().map(KeyArn::as_str),
+            alias: trail.alias.as_ref().map(AliasName::as_str),
+            material: trail.material,
+            encryption_context: trail.context.as_ref(),
+            destination_encryption_context: trail.destination_context.as_ref(),
+            request_id,
+            source,
+        }
     }
 }

@@ -202,10 +202,9 @@ fn a_damaged_journal_cuts_nothing_off() {
     let len = disk.bytes(options.journal()).len() as u64;
     // In each sector that is used its group's number and another place, by turns one of each field; and some beyond.
     let fields = [8, 16, 24, 40, 60, 90, 130, 180, 210, 400];
-    let used = (0..16).flat_map(|sector| {
-        let at = sector * 512;
-        [at + 7, at + fields[sector as usize % fields.len()]]
-    });
+    let used = (0..16)
+        .zip(fields.into_iter().cycle())
+        .flat_map(|(sector, field)| [sector * 512 + 7, sector * 512 + field]);
     let places = used.chain([8192, len / 2, len - 1]);
     for at in places {
         let copy = disk.fork(at);
@@ -260,7 +259,7 @@ fn dropped_swapped_and_rewritten_records_are_told_apart() {
 
 /// Every byte of the edges, some between.
 fn sampled(at: u64, len: u64) -> bool {
-    at < 40 || at + 40 > len || at % 13 == 0
+    at < 40 || at + 40 > len || at.is_multiple_of(13)
 }
 
 fn replace(disk: &SimDisk, path: &Path, bytes: &[u8]) {

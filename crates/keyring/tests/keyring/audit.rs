@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use catalogue::{Call, Fault};
 use iam::Via;
 use keyring::KeyArgument;
 
@@ -43,21 +44,23 @@ async fn every_request_is_recorded_with_its_outcome_in_sequence() {
     assert_eq!(
         told,
         [
-            (1, "CreateKey", "Success"),
-            (2, "Encrypt", "Success"),
-            (3, "Decrypt", "InvalidCiphertextException"),
-            (4, "Decrypt", "Success"),
-            (5, "Encrypt", "NotFoundException"),
-            (6, "Encrypt", "Success"),
+            (1, "CreateKey", "Intended"),
+            (2, "CreateKey", "Success"),
+            (3, "Encrypt", "Success"),
+            (4, "Decrypt", "InvalidCiphertextException"),
+            (5, "Decrypt", "Success"),
+            (6, "Encrypt", "NotFoundException"),
+            (7, "Encrypt", "Success"),
         ]
     );
-    let decrypt = &lines[3];
+    assert_eq!(lines[1]["intent"], 1);
+    let decrypt = &lines[4];
     assert_eq!(decrypt["principal"], "arn:aws:iam::123456789012:root");
     assert_eq!(decrypt["key"], key.as_str());
     assert_eq!(decrypt["encryption_context"]["a"], "b");
     assert_eq!(decrypt["request_id"], "request-1");
     assert_eq!(decrypt["material"], 1);
-    assert_eq!(lines[4]["via"], "s3");
+    assert_eq!(lines[5]["via"], "s3");
 }
 
 #[tokio::test]
@@ -75,12 +78,12 @@ async fn nothing_is_answered_before_its_record_is_durable() {
 }
 
 #[tokio::test]
-async fn a_full_disk_stops_key_use_until_the_log_is_opened_anew() {
+async fn a_full_disk_stops_key_use_until_there_is_space() {
     let fixture = Fixture::new().await;
     let key = fixture.create().await;
     let blob = fixture.seal(&key, &[]).await;
     fixture.disk_full.store(1, Ordering::SeqCst);
-    // The one that meets the full disk, and every one after it: the failure sticks.
+    // The one that meets the full disk, and every one after it: until there is space.
     for _ in 0..3 {
         assert_eq!(
             code(fixture.open(&blob, None, &[]).await),
@@ -100,12 +103,47 @@ async fn a_full_disk_stops_key_use_until_the_log_is_opened_anew() {
         code(fixture.keyring.disable_key(disable).await),
         "KMSInternalException"
     );
-    let fixture = fixture.restart().await;
+    fixture.disk_full.store(0, Ordering::SeqCst);
+    while fixture.keyring.healthy().is_err() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     assert!(fixture.opens(&blob).await);
     let sequence: Vec<_> = fixture
         .audit_lines()
         .iter()
         .map(|line| line["seq"].as_u64().unwrap())
         .collect();
-    assert_eq!(sequence, [1, 2, 3], "no gap where the disk was full");
+    // The one that met the full disk is recorded after all, those that were turned away are not.
+    assert_eq!(sequence, [1, 2, 3, 4, 5], "no gap where the disk was full");
+}
+
+#[tokio::test]
+async fn a_change_is_announced_before_it_is_made_and_unknown_where_nobody_knows() {
+    let outcomes = [
+        (Fault::UnknownNotDone, "Unknown"),
+        (Fault::UnknownDone, "Unknown"),
+        (Fault::Full, "KMSInternalException"),
+        (Fault::Unavailable, "KMSInternalException"),
+    ];
+    for (fault, outcome) in outcomes {
+        let fixture = Fixture::new().await;
+        let key = fixture.create().await;
+        let disable = fixture.may(&key).await;
+        fixture.faults.fail(Call::Commit, 1, fault);
+        assert_eq!(
+            code(fixture.keyring.disable_key(disable).await),
+            "KMSInternalException"
+        );
+        let lines = fixture.audit_lines();
+        let [.., intent, told] = lines.as_slice() else {
+            panic!("{lines:?}");
+        };
+        assert_eq!(
+            (&intent["operation"], &intent["outcome"]),
+            (&"DisableKey".into(), &"Intended".into()),
+            "{fault:?}"
+        );
+        assert_eq!(told["intent"], intent["seq"], "{fault:?}");
+        assert_eq!(told["outcome"], outcome, "{fault:?}");
+    }
 }

@@ -3,6 +3,7 @@
 
 use std::{
     io,
+    path::{Path, PathBuf},
     sync::{
         Arc, LazyLock,
         atomic::{AtomicU8, AtomicU64, Ordering},
@@ -10,13 +11,12 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use audit::{AuditSink, SegmentSink};
 use catalogue::{
     Batch, Catalogue, CatalogueError, Changes, FaultyCatalogue, Key, MemoryCatalogue, Record,
     Scope, Sequence, StoreId, Table, sqlite::SqliteCatalogue,
 };
 use crypto::{context::EncryptionContext, random::SystemRandom, secret::SecretVec};
-use host::{OsDisk, disk::sim::SimDisk};
+use host::{Disk, Entry, EntryKind, File, Mode, OsDisk, disk::sim::SimDisk};
 use iam::{Action, Authorized, Authorizer, Caller, Principal, RequestContext, Via};
 use keyring::{
     Account, AuditLog, AuditOptions, BlobUse, Clock, CreateKey, KeyArgument, KeyArn, KeyUse,
@@ -42,22 +42,121 @@ impl Clock for TestClock {
     }
 }
 
-/// A log that fails, or waits, when told to.
-pub(crate) struct FaultSink {
-    inner: SegmentSink,
-    pub(crate) full: Arc<AtomicU8>,
-    pub(crate) gate: Arc<tokio::sync::Mutex<()>>,
+/// A disk under the log that is full, or waits, when told to.
+#[derive(Debug)]
+struct FaultDisk {
+    inner: OsDisk,
+    full: Arc<AtomicU8>,
+    gate: Arc<tokio::sync::Mutex<()>>,
 }
 
-impl AuditSink for FaultSink {
-    fn append(&mut self, first: u64, lines: &[u8]) -> io::Result<()> {
-        drop(self.gate.blocking_lock());
-        if self.full.load(Ordering::SeqCst) > 0 {
-            // Once: the log itself must remember.
-            self.full.store(0, Ordering::SeqCst);
+#[derive(Debug)]
+struct FaultFile {
+    inner: Arc<dyn File>,
+    name: PathBuf,
+    full: Arc<AtomicU8>,
+    gate: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl File for FaultFile {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.inner.read_at(offset, buf)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let segment = self.name.extension().is_some_and(|end| end == "jsonl");
+        if !segment {
+            // Also called where the log is dropped: on a runtime's thread, which may not wait for its lock.
+            while self.gate.try_lock().is_err() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        } else if self.full.load(Ordering::SeqCst) > 0 {
             return Err(io::Error::from(io::ErrorKind::StorageFull));
         }
-        self.inner.append(first, lines)
+        self.inner.write_at(offset, bytes)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.inner.sync_data()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.inner.sync_all()
+    }
+
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.inner.allocate(offset, len)
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.inner.punch(offset, len)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.inner.set_len(len)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+
+    fn lock(&self) -> io::Result<()> {
+        self.inner.lock()
+    }
+
+    fn forget_cached(&self) -> io::Result<()> {
+        self.inner.forget_cached()
+    }
+}
+
+impl Disk for FaultDisk {
+    fn open(&self, path: &Path, mode: Mode) -> io::Result<Arc<dyn File>> {
+        let inner = self.inner.open(path, mode)?;
+        // A file is made under another name and renamed; only the log's own are of interest.
+        if !path
+            .extension()
+            .is_some_and(|end| end == "jsonl" || end == "journal")
+        {
+            return Ok(inner);
+        }
+        Ok(Arc::new(FaultFile {
+            inner,
+            name: path.to_owned(),
+            full: Arc::clone(&self.full),
+            gate: Arc::clone(&self.gate),
+        }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.inner.rename(from, to)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.inner.link(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.inner.remove(path)
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.inner.create_dir(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.inner.remove_dir(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+        self.inner.list(dir)
+    }
+
+    fn kind(&self, path: &Path) -> io::Result<Option<EntryKind>> {
+        self.inner.kind(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.inner.sync_dir(dir)
     }
 }
 
@@ -316,20 +415,19 @@ impl Closed {
         account: &str,
         other_key: Option<StoreKey>,
     ) -> Result<Fixture, (Self, KeyringError)> {
-        let options = AuditOptions::new(self.dir.path().join("audit"));
-        let (inner, next) = SegmentSink::open(&options.dir, options.segment_len).unwrap();
+        let mut options = AuditOptions::new(self.dir.path().join("audit"));
         let (disk_full, gate) = (Arc::new(AtomicU8::new(0)), Arc::default());
-        let sink = FaultSink {
-            inner,
+        options.disk = Arc::new(FaultDisk {
+            inner: OsDisk,
             full: Arc::clone(&disk_full),
             gate: Arc::clone(&gate),
-        };
+        });
         let handle = Handle(Arc::clone(&self.store.catalogue));
         let faults = Arc::new(FaultyCatalogue::new(Arc::new(handle)));
         let opened = Keyring::open(Options {
             catalogue: Arc::clone(&faults) as Arc<dyn Catalogue>,
             store_key: other_key.unwrap_or_else(|| self.store.key.clone()),
-            audit: AuditLog::with_sink(Box::new(sink), next, options.queue_len).unwrap(),
+            audit: AuditLog::open(options).unwrap(),
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             random: Arc::new(SystemRandom),
             authorizer: Arc::new(Authorizer::new(account.parse().unwrap())),

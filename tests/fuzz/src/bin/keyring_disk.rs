@@ -1,14 +1,15 @@
 //! What the keyring reads back from the catalogue and the audit log from its folder, and key arguments. The first byte chooses which.
 #![no_main]
 
-use audit::fuzzing::audit_segment;
+use audit::fuzzing::{journal, segment};
 use keyring::fuzzing::{key_argument, record_contents};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let [which, bytes @ ..] = data else { return };
-    match which % 3 {
-        0 => audit_segment(bytes),
+    match which % 4 {
+        0 => segment(bytes),
         1 => record_contents(bytes),
-        _ => key_argument(bytes),
+        2 => key_argument(bytes),
+        _ => journal(bytes),
     }
 });
