@@ -1,6 +1,8 @@
 """Keys through boto3: the operations, their states and their errors."""
 
 import base64
+import hashlib
+import json
 import re
 import uuid
 
@@ -282,3 +284,50 @@ def test_the_command_line_client(server, tmp_path):
     done = server.aws("kms", "decrypt", "--ciphertext-blob", f"fileb://{blob}", "--encryption-context", "a=b", check=False)
     assert done.returncode != 0 and "DisabledException" in done.stderr
     assert server.aws("sts", "get-caller-identity")["Account"] == ACCOUNT
+
+
+def test_the_audit_log_is_a_chain_that_hashlib_can_follow(own_server):
+    server = own_server.start()
+    kms = server.client("kms")
+    key = kms.create_key()["KeyMetadata"]["KeyId"]
+    for n in range(5):
+        kms.encrypt(KeyId=key, Plaintext=b"%d" % n)
+    kms.disable_key(KeyId=key)
+
+    def lines():
+        return [line for path in sorted((server.data_dir / "audit").glob("audit-*.jsonl")) for line in path.read_bytes().splitlines()]
+
+    previous = bytes(32)
+    for number, line in enumerate(lines(), 1):
+        body, end = line[:-75], line[-75:]
+        assert end.startswith(b',"hash":"') and end.endswith(b'"}')
+        digest = hashlib.sha256(previous + body).digest()
+        assert end[9:-2].decode() == digest.hex(), f"record {number}"
+        assert json.loads(line)["seq"] == number
+        previous = digest
+    records = server.audit_records()
+    intent = next(r for r in records if r["operation"] == "DisableKey" and r["outcome"] == "Intended")
+    assert any(r.get("intent") == intent["seq"] and r["outcome"] == "Success" for r in records)
+
+    # The live log and the closed one verify, and give the same digest.
+    told = json.loads(server.sealgate("--output", "json", "audit", "verify").stdout)
+    assert told["Whole"] and told["Digest"] == previous.hex() and told["Last"] == len(lines())
+    server.stop()
+    last = sorted((server.data_dir / "audit").glob("audit-*.jsonl"))[-1]
+    whole = last.read_bytes()
+    assert "dropped" not in server.sealgate("audit", "verify").stdout
+    kept = whole.splitlines(keepends=True)
+    for changed, finding in (
+        (kept[:2] + kept[3:], "dropped"),
+        (kept[:-1], "ends with record"),
+        ([kept[0], kept[2], kept[1], *kept[3:]], "not in its turn"),
+        ([line.replace(b"Encrypt", b"Decrypt") for line in kept], "rewritten"),
+    ):
+        last.write_bytes(b"".join(changed))
+        done = server.sealgate("audit", "verify", check=False)
+        assert done.returncode != 0 and finding in done.stdout, done
+        assert "not whole" in done.stderr
+    last.write_bytes(whole)
+    server.sealgate("audit", "verify")
+    server.start()
+    server.stop()

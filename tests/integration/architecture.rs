@@ -140,7 +140,7 @@ fn crates_use_only_those_they_may() {
 }
 
 /// The circles that are still there. Struck off as they go; a new one fails, and so does one that has grown.
-const CIRCLES: [(&str, &[&str]); 5] = [
+const CIRCLES: [(&str, &[&str]); 4] = [
     (
         "api",
         &[
@@ -151,7 +151,6 @@ const CIRCLES: [(&str, &[&str]); 5] = [
         ],
     ),
     ("api", &["kms/cryptographic.rs", "kms/mod.rs"]),
-    ("audit", &["lib.rs", "segment.rs", "writer.rs"]),
     (
         "s3",
         &[

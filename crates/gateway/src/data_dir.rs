@@ -38,6 +38,7 @@ impl Paths<'_> {
         let parts = [
             self.credentials(),
             self.audit(),
+            self.audit().with_extension("journal"),
             self.volumes(),
             self.objects(),
         ];
