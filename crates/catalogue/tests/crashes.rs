@@ -415,12 +415,33 @@ impl Subject for Sqlite {
     }
 }
 
-#[test]
-fn every_crash_and_failure_of_every_three_operations_leaves_what_was_answered() {
-    let report = campaign::exhaustive(&Sqlite::new(), 3, 1);
+/// Every sequence of at most three operations, in shares that run side by side.
+const SHARES: u64 = 6;
+
+fn every_crash_and_failure_of(share: u64) {
+    let report = campaign::exhaustive_share(&Sqlite::new(), 3, 1, share, SHARES);
     println!("{report:?}");
+    assert_eq!(report.runs, (6 + 36 + 216) / SHARES);
     assert!(report.stops > 10 * report.runs, "{report:?}");
     assert!(report.failures > 10 * report.runs, "{report:?}");
+}
+
+macro_rules! shares {
+    ($($name:ident: $share:literal,)*) => {
+        $(#[test]
+        fn $name() {
+            every_crash_and_failure_of($share);
+        })*
+    };
+}
+
+shares! {
+    every_crash_and_failure_of_three_operations_leaves_what_was_answered_1: 0,
+    every_crash_and_failure_of_three_operations_leaves_what_was_answered_2: 1,
+    every_crash_and_failure_of_three_operations_leaves_what_was_answered_3: 2,
+    every_crash_and_failure_of_three_operations_leaves_what_was_answered_4: 3,
+    every_crash_and_failure_of_three_operations_leaves_what_was_answered_5: 4,
+    every_crash_and_failure_of_three_operations_leaves_what_was_answered_6: 5,
 }
 
 #[test]

@@ -123,8 +123,7 @@ impl Inner {
                 now: self.now(),
             };
             let plan = plan(self, &moment, trail)?;
-            // Once, however often the race is lost: the intent does not change.
-            if !plan.edits.is_empty() && races == 0 {
+            if !plan.edits.is_empty() {
                 self.announce(trail).await?;
             }
             match self.make(&moment.snapshot, &mut followed, plan).await {

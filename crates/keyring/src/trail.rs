@@ -143,6 +143,10 @@ impl Inner {
 
     /// Records that the change is about to be made; it is made when that is durable.
     pub(crate) async fn announce(&self, trail: &mut Trail) -> Result<(), KeyringError> {
+        // Once, also if the change is planned anew because another process was first.
+        if trail.intent.is_some() {
+            return Ok(());
+        }
         trail.intent = Some(self.audit.intent(&self.event(trail, "")).await?);
         Ok(())
     }

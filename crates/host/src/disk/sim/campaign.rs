@@ -165,6 +165,18 @@ impl Story {
 /// # Panics
 /// If the store breaks its word.
 pub fn exhaustive<S: Subject>(subject: &S, len: usize, seed: u64) -> Report {
+    exhaustive_share(subject, len, seed, 0, 1)
+}
+
+/// One of `of` shares of [`exhaustive`], counted from 0, so that several tests can run them at the same time: every
+/// `of`-th sequence.
+pub fn exhaustive_share<S: Subject>(
+    subject: &S,
+    len: usize,
+    seed: u64,
+    share: u64,
+    of: u64,
+) -> Report {
     let ops = subject.ops();
     assert!(ops.len() <= 12, "{} operations", ops.len());
     let base = SimDisk::new(seed);
@@ -172,6 +184,7 @@ pub fn exhaustive<S: Subject>(subject: &S, len: usize, seed: u64) -> Report {
     base.restart(Crash::Power);
     let mut report = Report::default();
     let mut sequence = vec![0];
+    let mut number = 0;
     let only = from_environment("CAMPAIGN_SEQUENCE");
     loop {
         let run = Run {
@@ -179,13 +192,16 @@ pub fn exhaustive<S: Subject>(subject: &S, len: usize, seed: u64) -> Report {
             base: &base,
             model: &model,
             ops: sequence.iter().map(|op| ops[*op].clone()).collect(),
-            number: report.runs,
-            seed: seed.wrapping_add(report.runs << 20),
+            number,
+            seed: seed.wrapping_add(number << 20),
         };
-        if only.is_none_or(|only| only == report.runs) {
-            run.every_point(&mut report);
+        if number % of == share {
+            if only.is_none_or(|only| only == number) {
+                run.every_point(&mut report);
+            }
+            report.runs += 1;
         }
-        report.runs += 1;
+        number += 1;
         // The next one: longer first, then the next letter.
         if sequence.len() < len {
             sequence.push(0);
