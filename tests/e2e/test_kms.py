@@ -8,7 +8,7 @@ import uuid
 
 import pytest
 
-from harness import ACCOUNT, REGION
+from harness import ACCOUNT, REGION, StartError
 
 BASE = f"arn:aws:kms:{REGION}:{ACCOUNT}:"
 CONTEXT = {"project": "sealgate", "stage": "test"}
@@ -330,4 +330,22 @@ def test_the_audit_log_is_a_chain_that_hashlib_can_follow(own_server):
     last.write_bytes(whole)
     server.sealgate("audit", "verify")
     server.start()
+    server.stop()
+
+
+def test_a_lost_segment_of_the_audit_log_stops_the_start_until_it_is_accepted(own_server):
+    server = own_server.start()
+    kms = server.client("kms")
+    key = kms.create_key()["KeyMetadata"]["KeyId"]
+    server.stop()
+    last = sorted((server.data_dir / "audit").glob("audit-*.jsonl"))[-1]
+    last.unlink()
+    with pytest.raises(StartError, match="doctor --accept-older audit"):
+        server.start()
+    server.sealgate("doctor", "--accept-older", "audit")
+    server.start()
+    blob = server.client("kms").encrypt(KeyId=key, Plaintext=b"again")["CiphertextBlob"]
+    assert server.client("kms").decrypt(CiphertextBlob=blob)["Plaintext"] == b"again"
+    assert any(r["operation"] == "AuditAcceptLoss" for r in server.audit_records())
+    server.sealgate("audit", "verify")
     server.stop()

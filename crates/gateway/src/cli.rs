@@ -49,6 +49,15 @@ pub(crate) enum Command {
     /// The root key, under which everything is sealed
     #[command(subcommand)]
     Root(RootCommand),
+    /// The audit log
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// The way out of a start that was refused; the server must be stopped
+    Doctor {
+        /// Go on with a part that lost records or is older than the rest; the audit log says so
+        #[arg(long, value_name = "PART", required = true)]
+        accept_older: Part,
+    },
     /// Whether the server runs, where, and what it holds
     Status,
     /// Print a completion script for a shell
@@ -106,6 +115,23 @@ pub(crate) enum RootCommand {
         #[arg(long, value_name = "WHERE")]
         to_passphrase: Option<PassphraseFrom>,
     },
+}
+
+/// `sealgate audit`
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Say what was dropped, reordered, cut off or rewritten; needs no key, and the server may run
+    Verify {
+        /// A copy of the log's folder, with its journal beside it [default: that of the data directory]
+        folder: Option<PathBuf>,
+    },
+}
+
+/// A part of the data directory that can be gone on with although something of it is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// The audit log.
+    Audit,
 }
 
 /// `sealgate job`

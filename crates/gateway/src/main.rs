@@ -7,6 +7,7 @@
 
 mod admin;
 mod administration;
+mod audit_log;
 mod aws;
 mod background;
 mod cli;
@@ -34,7 +35,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use cli::{Cli, Command, ConfigCommand};
+use cli::{AuditCommand, Cli, Command, ConfigCommand};
 use config::Config;
 
 /// Requests a second were 1.17 times those of glibc's allocator, in the same run.
@@ -80,6 +81,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             harden::forbid_core_dumps()?;
             block_on(root_key::run(&config, command, cli.output))
         }
+        Command::Audit(AuditCommand::Verify { ref folder }) => {
+            audit_log::verify(&data_dir(&cli)?, folder.clone(), cli.output)
+        }
+        Command::Doctor { accept_older } => audit_log::accept_older(&data_dir(&cli)?, accept_older),
         Command::Status => block_on(commands::status(&data_dir(&cli)?, cli.output)),
         Command::Completions { shell } => {
             clap_complete::generate(
