@@ -18,7 +18,7 @@ pub struct AuditOptions {
     pub segment_len: u64,
     /// Records waiting for the disk, at most; then callers wait.
     pub queue_len: usize,
-    /// Whether [`AuditLog::data_event`] records anything.
+    /// Whether [`AuditLog::data_event`](crate::AuditLog::data_event) records anything.
     pub data_events: bool,
     /// Where the files are.
     pub disk: Arc<dyn Disk>,
