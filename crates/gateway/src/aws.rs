@@ -4,7 +4,6 @@
 //! read whole within a limit before the signature over it is compared. Which services there are, in
 //! which protocol each is answered and what a refusal is called there is `api`'s to know.
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -160,14 +159,7 @@ impl Aws {
     fn request_id(&self) -> String {
         let mut bytes = [0; 16];
         self.random.fill(&mut bytes);
-        let mut text = String::with_capacity(36);
-        for (i, byte) in bytes.into_iter().enumerate() {
-            if matches!(i, 4 | 6 | 8 | 10) {
-                text.push('-');
-            }
-            let _ = write!(text, "{byte:02x}");
-        }
-        text
+        host::entropy::uuid_text(&bytes)
     }
 }
 
