@@ -108,9 +108,12 @@ pub(crate) struct Nbd {
     /// TCP address besides the unix socket `nbd.sock`; none unless set. Loopback only, for want of TLS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) listen: Option<SocketAddr>,
-    /// Open connections beyond this are closed at once.
+    /// Connections with an export, on the unix socket and over TCP each; more are refused.
     pub(crate) connections_max: usize,
-    /// A client that has not chosen an export by then is closed.
+    /// Clients that have no export yet, on the unix socket and over TCP each; when one more comes, the oldest of those
+    /// from where most come is closed.
+    pub(crate) handshakes_max: usize,
+    /// A client that takes longer over its part of the handshake is closed.
     pub(crate) handshake_timeout_seconds: u64,
 }
 
@@ -191,7 +194,8 @@ impl Default for Nbd {
     fn default() -> Self {
         Self {
             listen: None,
-            connections_max: 256,
+            connections_max: 16384,
+            handshakes_max: 512,
             handshake_timeout_seconds: 30,
         }
     }
@@ -359,8 +363,13 @@ impl Config {
                 "NBD over TCP beyond loopback needs TLS, which is not there yet; use a loopback address or the unix socket",
             );
         }
-        if self.aws.connections_max == 0 || self.nbd.connections_max == 0 {
-            return invalid("connections_max", "must be at least 1");
+        let limits = [
+            self.aws.connections_max,
+            self.nbd.connections_max,
+            self.nbd.handshakes_max,
+        ];
+        if limits.contains(&0) {
+            return invalid("connections_max and handshakes_max", "must be at least 1");
         }
         if self.aws.header_timeout_seconds == 0 || self.nbd.handshake_timeout_seconds == 0 {
             return invalid(

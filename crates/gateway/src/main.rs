@@ -30,6 +30,7 @@ mod reseal;
 mod root_key;
 mod serve;
 mod small_body;
+mod throttle;
 
 use std::process::ExitCode;
 

@@ -197,7 +197,7 @@ impl Metrics {
             )?,
             nbd_connections: IntGauge::new("sealgate_nbd_connections", "Open NBD connections.")?,
             aws_connections: IntGauge::new("sealgate_aws_connections", "Open connections to the AWS endpoint.")?,
-            rejected_connections: IntCounter::new("sealgate_nbd_connections_refused_total", "NBD connections closed at once because as many were open as may be.")?,
+            rejected_connections: IntCounter::new("sealgate_nbd_connections_refused_total", "NBD connections that were refused an export, or closed in the handshake, because there were as many as may be.")?,
             jobs: JobFamilies::new()?,
             state: IntGaugeVec::new(Opts::new("sealgate_build_info", "Always 1; the version is in the label."), &["version"])?,
             registry,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use crypto::random::Random;
-use iam::{Authorizer, Caller, DescribeVolumes, Principal, RequestContext, Via};
+use iam::{AttachVolume, Authorizer, Caller, DescribeVolumes, Principal, RequestContext, Via};
 use nbd::{
     BlockSizes, Errno, Export, ExportInfo, ExportName, Exports, Extent, ExtentKind, OpenError,
     Peer, ZeroOptions,
@@ -80,6 +80,29 @@ impl Exports for VolumeExports {
             .collect())
     }
 
+    async fn describe(&self, peer: &Peer, name: &ExportName) -> Result<ExportInfo, OpenError> {
+        let context = self.context(peer)?;
+        let caller = Caller::new(&context, Via::Volume);
+        let id = self.find(caller, name)?;
+        // Decided, but nothing is attached and no key is used: the permission is not spent, and there is nothing to record.
+        let _may = self
+            .authorizer
+            .authorize::<AttachVolume, _>(caller, self.volumes.one(id))
+            .map_err(|denied| OpenError::Denied(denied.to_string()))?;
+        let authorized = self
+            .authorizer
+            .authorize::<DescribeVolumes, _>(caller, self.volumes.every())
+            .map_err(|denied| OpenError::Denied(denied.to_string()))?;
+        let described = self
+            .volumes
+            .describe(authorized, &[id])
+            .map_err(|e| refuse(&e))?;
+        let [volume] = described.as_slice() else {
+            return Err(OpenError::Unknown);
+        };
+        export_info(id, volume.size.bytes())
+    }
+
     async fn open(&self, peer: &Peer, name: &ExportName) -> Result<Arc<dyn Export>, OpenError> {
         let context = self.context(peer)?;
         let caller = Caller::new(&context, Via::Volume);
@@ -93,9 +116,8 @@ impl Exports for VolumeExports {
             refuse(&e)
         })?;
         tracing::info!(volume = %id, %peer, "volume attached");
-        let name =
-            ExportName::new(id.to_string()).map_err(|e| OpenError::Unavailable(e.to_string()))?;
-        Ok(Arc::new(VolumeExport { volume, name }))
+        let info = export_info(id, volume.size())?;
+        Ok(Arc::new(VolumeExport { volume, info }))
     }
 }
 
@@ -109,23 +131,30 @@ fn refuse(error: &VolumeError) -> OpenError {
     }
 }
 
+/// What a volume is to a client.
+fn export_info(id: VolumeId, size: u64) -> Result<ExportInfo, OpenError> {
+    let name =
+        ExportName::new(id.to_string()).map_err(|e| OpenError::Unavailable(e.to_string()))?;
+    Ok(ExportInfo {
+        name,
+        description: String::new(),
+        size,
+        read_only: false,
+        // A flush covers what was answered on every connection: the engine has one log a volume.
+        multi_conn: true,
+        block_sizes: BlockSizes::default(),
+    })
+}
+
 /// One connection's hold on an attached volume.
 struct VolumeExport {
     volume: Arc<AttachedVolume>,
-    name: ExportName,
+    info: ExportInfo,
 }
 
 impl Export for VolumeExport {
     fn info(&self) -> ExportInfo {
-        ExportInfo {
-            name: self.name.clone(),
-            description: String::new(),
-            size: self.volume.size(),
-            read_only: false,
-            // A flush covers what was answered on every connection: the engine has one log a volume.
-            multi_conn: true,
-            block_sizes: BlockSizes::default(),
-        }
+        self.info.clone()
     }
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), Errno> {
@@ -194,7 +223,7 @@ impl VolumeExport {
             ErrorKind::Io => Errno::Io,
         };
         if errno == Errno::Io {
-            tracing::error!(volume = %self.name, operation, %error, "a volume failed a request");
+            tracing::error!(volume = %self.info.name, operation, %error, "a volume failed a request");
         }
         errno
     }

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use host::Clock;
 use iam::Via;
 
 use crate::metrics::{Front, Metrics, Operation, Outcome, Request};
+use crate::throttle::Throttle;
 
 /// Counts uses of keys.
 #[derive(Debug)]
@@ -69,19 +71,22 @@ impl jobs::Observer for JobSteps {
 }
 
 /// Counts NBD connections and requests. Counters are resolved once: this is the hottest path there is.
-#[derive(Debug)]
 pub(crate) struct BlockRequests {
     metrics: Arc<Metrics>,
     operations: [Operation; nbd::Command::ALL.len()],
+    crowded: Throttle,
+    full: Throttle,
 }
 
 impl BlockRequests {
-    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(metrics: Arc<Metrics>, clock: &Arc<dyn Clock>) -> Self {
         let operations =
             nbd::Command::ALL.map(|command| metrics.operation(Front::NBD, command.name()));
         Self {
             metrics,
             operations,
+            crowded: Throttle::new(Arc::clone(clock)),
+            full: Throttle::new(Arc::clone(clock)),
         }
     }
 }
@@ -94,12 +99,23 @@ impl nbd::Observer for BlockRequests {
 
     fn connection_closed(&self, peer: &nbd::Peer, why: nbd::Closed) {
         self.metrics.nbd_connections.dec();
-        tracing::debug!(%peer, why = why.name(), "NBD connection closed");
+        match why {
+            // As many of these as strangers care to make: one line for all of a while.
+            nbd::Closed::Crowded => {
+                self.metrics.rejected_connections.inc();
+                if let Some(unsaid) = self.crowded.say() {
+                    tracing::warn!(%peer, unsaid, "an NBD client was turned out: too many are in the handshake");
+                }
+            }
+            _ => tracing::debug!(%peer, why = why.name(), "NBD connection closed"),
+        }
     }
 
     fn connection_refused(&self, peer: &nbd::Peer) {
         self.metrics.rejected_connections.inc();
-        tracing::warn!(%peer, "NBD connection refused: as many are open as may be");
+        if let Some(unsaid) = self.full.say() {
+            tracing::warn!(%peer, unsaid, "an NBD client was refused: as many connections are open as may be ([nbd] connections_max)");
+        }
     }
 
     fn request(

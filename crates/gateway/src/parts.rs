@@ -231,7 +231,11 @@ fn verifier(
 fn nbd_server(config: &Config, metrics: &Arc<Metrics>, exports: VolumeExports) -> nbd::Server {
     let mut options = nbd::Options::default();
     options.connections_max = config.nbd.connections_max;
+    options.handshakes_max = config.nbd.handshakes_max;
     options.handshake_timeout = Duration::from_secs(config.nbd.handshake_timeout_seconds);
-    let observer = Arc::new(BlockRequests::new(Arc::clone(metrics)));
+    let observer = Arc::new(BlockRequests::new(
+        Arc::clone(metrics),
+        &(Arc::new(host::SystemClock::new()) as _),
+    ));
     nbd::Server::new(options, Arc::new(exports), observer)
 }

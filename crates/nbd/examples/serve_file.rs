@@ -62,6 +62,9 @@ impl Exports for Only {
     async fn list(&self, _: &Peer) -> Result<Vec<ExportName>, OpenError> {
         Ok(vec![self.0.1.name.clone()])
     }
+    async fn describe(&self, peer: &Peer, name: &ExportName) -> Result<ExportInfo, OpenError> {
+        Ok(self.open(peer, name).await?.info())
+    }
     async fn open(&self, _: &Peer, name: &ExportName) -> Result<Arc<dyn Export>, OpenError> {
         match name.as_str() {
             "" | "file" => Ok(self.0.clone()),

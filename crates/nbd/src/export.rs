@@ -212,10 +212,15 @@ pub enum OpenError {
 /// The exports of a server, each peer's own view of them.
 #[async_trait]
 pub trait Exports: Send + Sync + 'static {
-    /// What this peer may attach, for `NBD_OPT_LIST`. An error refuses the whole list.
+    /// What this peer may attach now, for `NBD_OPT_LIST`. An error refuses the whole list.
     async fn list(&self, peer: &Peer) -> Result<Vec<ExportName>, OpenError>;
 
-    /// Attaches an export for a connection, or to tell a client about it (`NBD_OPT_INFO`, meta contexts). It is
-    /// detached when the last `Arc` is dropped, which happens where blocking is allowed.
+    /// What an export is, for a client that asks before it attaches or instead of it (`NBD_OPT_INFO`, meta contexts).
+    /// Attaches nothing and uses no key: a client may ask as often as it likes. Refuses what
+    /// [`open`](Self::open) would refuse, as far as that can be known without trying.
+    async fn describe(&self, peer: &Peer, name: &ExportName) -> Result<ExportInfo, OpenError>;
+
+    /// Attaches an export for one connection, whose client has asked for nothing less (`NBD_OPT_GO`,
+    /// `NBD_OPT_EXPORT_NAME`). It is detached when the last `Arc` is dropped, which happens where blocking is allowed.
     async fn open(&self, peer: &Peer, name: &ExportName) -> Result<Arc<dyn Export>, OpenError>;
 }

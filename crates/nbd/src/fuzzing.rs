@@ -2,8 +2,11 @@
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use crate::negotiation::{Tls, negotiate};
+use crate::attached::Attached;
+use crate::door::Door;
+use crate::negotiation::{Terms, Tls, negotiate};
 use crate::transmission::{Core, Negotiated, Step};
 use crate::{
     BlockSizes, Errno, Export, ExportInfo, ExportName, Exports, OpenError, Peer, Unobserved,
@@ -69,7 +72,7 @@ pub fn requests(data: &[u8]) {
     let export = Arc::new(Checked(Mutex::new(vec![0; SIZE as usize])));
     let negotiated = Negotiated {
         info: export.info(),
-        export,
+        export: Attached::new(export),
         structured: choice & 1 != 0,
         allocation: choice & 2 != 0,
     };
@@ -109,6 +112,9 @@ impl Exports for One {
             ExportName::new("fuzz").map_err(|_| OpenError::Unknown)?,
         ])
     }
+    async fn describe(&self, peer: &Peer, name: &ExportName) -> Result<ExportInfo, OpenError> {
+        Ok(self.open(peer, name).await?.info())
+    }
     async fn open(&self, _: &Peer, name: &ExportName) -> Result<Arc<dyn Export>, OpenError> {
         match name.as_str() {
             "fuzz" => Ok(Arc::new(Checked(Mutex::new(vec![0; SIZE as usize])))),
@@ -124,9 +130,15 @@ pub fn handshake(data: &[u8]) {
         gid: 0,
         pid: 1,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build();
     if let Ok(runtime) = runtime {
         let mut stream = tokio::io::join(data, tokio::io::sink());
-        let _ = runtime.block_on(negotiate(&mut stream, &One, &peer, Tls::Unavailable));
+        let _ = runtime.block_on(async {
+            let guest = Door::new(1, 1).enter(&peer);
+            let mut terms = Terms::new(Duration::from_secs(60), guest, &Unobserved);
+            negotiate(&mut stream, &One, &peer, &mut terms, Tls::Unavailable).await
+        });
     }
 }

@@ -11,8 +11,10 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod attached;
 mod codec;
 mod connection;
+mod door;
 mod errno;
 mod export;
 #[cfg(fuzzing)]

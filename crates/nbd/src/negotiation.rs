@@ -1,31 +1,36 @@
 //! The handshake: fixed newstyle, from the first magic to the transmission phase.
 //!
-//! Asynchronous over any stream, so the same code serves unix sockets, TCP and TLS. A client is given the
-//! time and the number of options that [`OPTIONS_MAX`] says, and no option may be longer than [`OPTION_LEN_MAX`].
+//! Asynchronous over any stream, so the same code serves unix sockets, TCP and TLS. A client is given the time that
+//! [`Terms`] says, not counting the server's own, and as many options as [`OPTIONS_MAX`] says; no option may be longer
+//! than [`OPTION_LEN_MAX`].
 
 use std::io;
-use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
+use crate::attached::Attached;
 use crate::codec::{GoData, MetaContextData};
-use crate::observer::Closed;
+use crate::door::Guest;
+use crate::observer::{Closed, Observer};
 use crate::protocol::{
     ALLOCATION_CONTEXT, ALLOCATION_CONTEXT_ID, INIT_MAGIC, OPTION_MAGIC, OPTION_REPLY_MAGIC,
     handshake, info, option, reply, transmission,
 };
 use crate::transmission::Negotiated;
-use crate::{Export, ExportInfo, ExportName, Exports, OpenError, Peer, STRING_LEN_MAX};
+use crate::{ExportInfo, ExportName, Exports, OpenError, Peer, STRING_LEN_MAX};
 
 /// A name of 4096 bytes, and as much again for what goes with it, eight times over.
 const OPTION_LEN_MAX: u32 = 64 * 1024;
-/// Clients send three to ten.
-const OPTIONS_MAX: usize = 256;
+/// Clients send three to ten to attach an export; one that lists asks two or three things of each.
+const OPTIONS_MAX: usize = 1 << 17;
 
 /// How a handshake ended.
 pub(crate) enum Outcome {
-    /// Requests follow.
-    Transmission(Negotiated),
+    /// Requests follow, in a place of their own.
+    Transmission(Negotiated, OwnedSemaphorePermit),
     /// The client wants TLS, and the answer that it may begin has been sent.
     StartTls {
         /// What the client flags said, which hold inside TLS too.
@@ -49,33 +54,48 @@ pub(crate) enum Tls {
     },
 }
 
+/// What holds for a handshake as a whole, inside TLS and outside.
+pub(crate) struct Terms<'a> {
+    /// When the client has used up its time. Moves on while the server works.
+    deadline: Instant,
+    guest: Guest,
+    observer: &'a dyn Observer,
+}
+
+impl<'a> Terms<'a> {
+    pub(crate) fn new(patience: Duration, guest: Guest, observer: &'a dyn Observer) -> Self {
+        Self {
+            deadline: Instant::now() + patience,
+            guest,
+            observer,
+        }
+    }
+
+    /// Waits for the client, as long as it has time left.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::TimedOut`] when it has none.
+    pub(crate) async fn client<T>(
+        &self,
+        work: impl Future<Output = io::Result<T>>,
+    ) -> io::Result<T> {
+        match tokio::time::timeout_at(self.deadline, work).await {
+            Ok(done) => done,
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+}
+
 /// What options have settled so far. Begins anew after STARTTLS.
-struct Session<'a> {
+struct Session<'a, 'b> {
     exports: &'a dyn Exports,
     peer: &'a Peer,
+    terms: &'a mut Terms<'b>,
     tls: Tls,
     no_zeroes: bool,
     structured: bool,
     /// The export for which `base:allocation` was selected.
     allocation: Option<ExportName>,
-    /// The export that was asked for last. Clients ask for contexts, for information and then for the export
-    /// itself, and attaching it each time would cost a key request each time.
-    opened: Option<(ExportName, Opened)>,
-}
-
-/// An attached export that nobody uses yet.
-struct Opened(Option<Arc<dyn Export>>);
-
-impl Drop for Opened {
-    /// Detaching may block on a disk, which the runtime's own threads must not.
-    fn drop(&mut self) {
-        if let Some(export) = self.0.take() {
-            match tokio::runtime::Handle::try_current() {
-                Ok(runtime) => drop(runtime.spawn_blocking(move || drop(export))),
-                Err(_) => drop(export),
-            }
-        }
-    }
 }
 
 /// Runs the server's side of the handshake.
@@ -83,6 +103,7 @@ pub(crate) async fn negotiate<S: AsyncRead + AsyncWrite + Unpin + Send + ?Sized>
     stream: &mut S,
     exports: &dyn Exports,
     peer: &Peer,
+    terms: &mut Terms<'_>,
     tls: Tls,
 ) -> io::Result<Outcome> {
     let flags = handshake::FIXED_NEWSTYLE | handshake::NO_ZEROES;
@@ -94,8 +115,12 @@ pub(crate) async fn negotiate<S: AsyncRead + AsyncWrite + Unpin + Send + ?Sized>
         greeting.extend(INIT_MAGIC.to_be_bytes());
         greeting.extend(OPTION_MAGIC.to_be_bytes());
         greeting.extend(flags.to_be_bytes());
-        stream.write_all(&greeting).await?;
-        let client = stream.read_u32().await?;
+        let client = terms
+            .client(async {
+                stream.write_all(&greeting).await?;
+                stream.read_u32().await
+            })
+            .await?;
         if client & !u32::from(flags) != 0 {
             return Ok(Outcome::Closed(Closed::Misbehaved));
         }
@@ -104,32 +129,39 @@ pub(crate) async fn negotiate<S: AsyncRead + AsyncWrite + Unpin + Send + ?Sized>
     let mut session = Session {
         exports,
         peer,
+        terms,
         tls,
         no_zeroes,
         structured: false,
         allocation: None,
-        opened: None,
     };
     let mut data = Vec::new();
     for _ in 0..OPTIONS_MAX {
-        let magic = stream.read_u64().await?;
-        let option = stream.read_u32().await?;
-        let len = stream.read_u32().await?;
+        let head = session.terms.client(async {
+            let magic = stream.read_u64().await?;
+            Ok((magic, stream.read_u32().await?, stream.read_u32().await?))
+        });
+        let (magic, option, len) = head.await?;
         if magic != OPTION_MAGIC {
             return Ok(Outcome::Closed(Closed::Misbehaved));
         }
         if len > OPTION_LEN_MAX {
             let mut replies = Replies::default();
             replies.error(option, reply::ERR_TOO_BIG, "this option is too long");
-            stream.write_all(&replies.0).await?;
+            session.terms.client(stream.write_all(&replies.0)).await?;
             return Ok(Outcome::Closed(Closed::Misbehaved));
         }
         data.resize(len as usize, 0);
-        stream.read_exact(&mut data).await?;
+        session.terms.client(stream.read_exact(&mut data)).await?;
         let mut replies = Replies::default();
+        let begun = Instant::now();
         let outcome = session.answer(option, &data, &mut replies).await;
-        stream.write_all(&replies.0).await?;
-        stream.flush().await?;
+        session.terms.deadline += begun.elapsed();
+        let sent = session.terms.client(async {
+            stream.write_all(&replies.0).await?;
+            stream.flush().await
+        });
+        sent.await?;
         if let Some(outcome) = outcome {
             return Ok(outcome);
         }
@@ -137,7 +169,7 @@ pub(crate) async fn negotiate<S: AsyncRead + AsyncWrite + Unpin + Send + ?Sized>
     Ok(Outcome::Closed(Closed::Misbehaved))
 }
 
-impl Session<'_> {
+impl Session<'_, '_> {
     /// Answers one option; `Some` ends the handshake once the replies are sent.
     async fn answer(&mut self, option: u32, data: &[u8], replies: &mut Replies) -> Option<Outcome> {
         let may_without_tls = matches!(option, option::STARTTLS | option::ABORT);
@@ -196,40 +228,40 @@ impl Session<'_> {
             return Outcome::Closed(Closed::Misbehaved);
         };
         match self.open(&name).await {
-            Ok(info) => {
-                let Some(export) = self.take() else {
-                    return Outcome::Closed(Closed::Refused);
-                };
+            Ok((info, export, place)) => {
                 replies.0.extend(info.size.to_be_bytes());
                 replies.0.extend(self.flags(&info).to_be_bytes());
                 if !self.no_zeroes {
                     replies.0.extend([0; 124]);
                 }
-                Outcome::Transmission(self.negotiated(export, info, &name))
+                Outcome::Transmission(self.negotiated(export, info, &name), place)
             }
             Err(_) => Outcome::Closed(Closed::Refused),
         }
     }
 
-    /// Attaches an export, unless it is the one that is attached already.
-    async fn open(&mut self, name: &ExportName) -> Result<ExportInfo, OpenError> {
-        if let Some((opened, Opened(Some(export)))) = &self.opened
-            && opened == name
-        {
-            return Ok(export.info());
+    /// Attaches an export, if there is a place for one more connection.
+    async fn open(
+        &mut self,
+        name: &ExportName,
+    ) -> Result<(ExportInfo, Attached, OwnedSemaphorePermit), OpenError> {
+        let Some(place) = self.terms.guest.admit() else {
+            self.terms.observer.connection_refused(self.peer);
+            return Err(OpenError::Unavailable(
+                "the server has as many connections as it may".into(),
+            ));
+        };
+        match self.exports.open(self.peer, name).await {
+            Ok(export) => {
+                let export = Attached::new(export);
+                Ok((export.info(), export, place))
+            }
+            Err(error) => {
+                drop(place);
+                self.terms.guest.wait_again();
+                Err(error)
+            }
         }
-        self.opened = None;
-        let export = self.exports.open(self.peer, name).await?;
-        let info = export.info();
-        self.opened = Some((name.clone(), Opened(Some(export))));
-        Ok(info)
-    }
-
-    /// Gives the attached export away.
-    fn take(&mut self) -> Option<Arc<dyn Export>> {
-        self.opened
-            .take()
-            .and_then(|(_, mut opened)| opened.0.take())
     }
 
     async fn list(&mut self, replies: &mut Replies) {
@@ -247,8 +279,19 @@ impl Session<'_> {
     }
 
     async fn go(&mut self, option: u32, go: &GoData, replies: &mut Replies) -> Option<Outcome> {
-        let info = match self.open(&go.name).await {
-            Ok(info) => info,
+        let asked = match option {
+            option::GO => self
+                .open(&go.name)
+                .await
+                .map(|(info, export, place)| (info, Some((export, place)))),
+            _ => self
+                .exports
+                .describe(self.peer, &go.name)
+                .await
+                .map(|info| (info, None)),
+        };
+        let (info, opened) = match asked {
+            Ok(asked) => asked,
             Err(error) => {
                 replies.open_error(option, &error);
                 return None;
@@ -283,12 +326,9 @@ impl Session<'_> {
             replies.put(option, reply::INFO, &data);
         }
         replies.ack(option);
-        if option == option::INFO {
-            return None;
-        }
-        let export = self.take()?;
+        let (export, place) = opened?;
         let negotiated = self.negotiated(export, info, &go.name);
-        Some(Outcome::Transmission(negotiated))
+        Some(Outcome::Transmission(negotiated, place))
     }
 
     async fn meta_context(
@@ -309,7 +349,7 @@ impl Session<'_> {
                 return;
             }
         }
-        if let Err(error) = self.open(&contexts.name).await {
+        if let Err(error) = self.exports.describe(self.peer, &contexts.name).await {
             replies.open_error(option, &error);
             return;
         }
@@ -350,12 +390,7 @@ impl Session<'_> {
         flags
     }
 
-    fn negotiated(
-        &self,
-        export: Arc<dyn Export>,
-        info: ExportInfo,
-        name: &ExportName,
-    ) -> Negotiated {
+    fn negotiated(&self, export: Attached, info: ExportInfo, name: &ExportName) -> Negotiated {
         Negotiated {
             export,
             info,

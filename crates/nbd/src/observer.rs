@@ -64,8 +64,10 @@ pub enum Closed {
     ByClient,
     /// The client broke the protocol, or hung up inside a message.
     Misbehaved,
-    /// The handshake took too long.
+    /// The client took too long over its part of the handshake.
     HandshakeTimeout,
+    /// The client had not finished its handshake when others came, and it was of the largest crowd.
+    Crowded,
     /// The client could not have the export it asked for.
     Refused,
     /// The socket failed.
@@ -83,6 +85,7 @@ impl Closed {
             Self::ByClient => "client",
             Self::Misbehaved => "misbehaved",
             Self::HandshakeTimeout => "handshake_timeout",
+            Self::Crowded => "crowded",
             Self::Refused => "refused",
             Self::Transport => "transport",
             Self::Shutdown => "shutdown",
@@ -104,7 +107,8 @@ pub trait Observer: Send + Sync + 'static {
         let _ = (peer, why);
     }
 
-    /// A connection was turned away because the server has as many as it may.
+    /// A client was told that it cannot have its export because the server has as many connections as it may. Its
+    /// handshake goes on.
     fn connection_refused(&self, peer: &Peer) {
         let _ = peer;
     }

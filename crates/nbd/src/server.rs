@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::connection::{self, Hangup, Socket, Spin};
-use crate::negotiation::{Outcome, Tls, negotiate};
+use crate::door::{Door, Guest};
+use crate::negotiation::{Outcome, Terms, Tls, negotiate};
 use crate::observer::Closed;
 use crate::tls::{TlsSession, TlsUpgrade};
 use crate::transmission::{Core, Negotiated};
@@ -35,9 +36,13 @@ const CUT_GRACE: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Options {
-    /// Connections at a time, handshakes included; more are accepted and closed at once.
+    /// Connections with an export at a time, on unix sockets and over TCP each; more are refused in the handshake.
     pub connections_max: usize,
-    /// From accept to the first request, the attaching of the export included.
+    /// Clients in the handshake at a time, on unix sockets and over TCP each. When one more comes, the oldest of those
+    /// from where most come is cut.
+    pub handshakes_max: usize,
+    /// How long a client may take over its part of the handshake. What the server takes does not count: attaching a
+    /// volume may be long.
     pub handshake_timeout: Duration,
     /// TLS for TCP connections. If it is there, TCP clients must use it; if not, TCP is plain. Unix sockets are
     /// always plain.
@@ -49,7 +54,8 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            connections_max: 256,
+            connections_max: 16 << 10,
+            handshakes_max: 512,
             handshake_timeout: Duration::from_secs(15),
             tls: None,
             spin_max: Duration::from_micros(50),
@@ -61,6 +67,7 @@ impl std::fmt::Debug for Options {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Options")
             .field("connections_max", &self.connections_max)
+            .field("handshakes_max", &self.handshakes_max)
             .field("handshake_timeout", &self.handshake_timeout)
             .field("tls", &self.tls.is_some())
             .field("spin_max", &self.spin_max)
@@ -87,8 +94,10 @@ struct Shared {
     options: Options,
     exports: Arc<dyn Exports>,
     observer: Arc<dyn Observer>,
-    /// One for each connection, from accept to the end of its thread.
-    permits: Arc<Semaphore>,
+    unix: Arc<Door>,
+    tcp: Arc<Door>,
+    /// Connections, from accept to the end of the thread.
+    open: Arc<watch::Sender<usize>>,
     stop: watch::Sender<bool>,
     draining: Arc<AtomicBool>,
     /// Connections in transmission, to be ended from outside.
@@ -101,13 +110,16 @@ struct Shared {
 impl Server {
     /// A server without listeners yet.
     pub fn new(options: Options, exports: Arc<dyn Exports>, observer: Arc<dyn Observer>) -> Self {
-        let permits = options.connections_max.min(Semaphore::MAX_PERMITS);
+        let door = || Door::new(options.handshakes_max, options.connections_max);
+        let (unix, tcp) = (door(), door());
         Self {
             shared: Arc::new(Shared {
                 options,
                 exports,
                 observer,
-                permits: Arc::new(Semaphore::new(permits)),
+                unix,
+                tcp,
+                open: Arc::default(),
                 stop: watch::Sender::new(false),
                 draining: Arc::default(),
                 live: Mutex::default(),
@@ -142,13 +154,11 @@ impl Server {
                 _ = stop.wait_for(|stop| *stop) => return Ok(()),
             };
             match accepted {
-                Ok((stream, peer)) => match Arc::clone(&self.shared.permits).try_acquire_owned() {
-                    Ok(permit) => {
-                        let shared = Arc::clone(&self.shared);
-                        tokio::spawn(shared.connection(stream, peer, permit));
-                    }
-                    Err(_) => self.shared.observer.connection_refused(&peer),
-                },
+                Ok((stream, peer)) => {
+                    let guest = self.shared.door(&stream).enter(&peer);
+                    let open = Open::new(&self.shared, peer);
+                    tokio::spawn(Arc::clone(&self.shared).connection(stream, open, guest));
+                }
                 Err(error) if is_fatal(&error) => return Err(error),
                 Err(error) => {
                     // Out of descriptors, or a client that went while it waited: others may still come.
@@ -169,8 +179,7 @@ impl Server {
         for hangup in shared.live().values() {
             hangup.stop_receiving();
         }
-        let all = u32::try_from(shared.options.connections_max).unwrap_or(u32::MAX);
-        let gone = async || drop(shared.permits.acquire_many(all).await);
+        let gone = async || drop(shared.open.subscribe().wait_for(|open| *open == 0).await);
         let mut cut = 0;
         if tokio::time::timeout(deadline, gone()).await.is_err() {
             {
@@ -190,8 +199,7 @@ impl Server {
 
     /// Connections now, handshakes included.
     pub fn connections(&self) -> usize {
-        let free = self.shared.permits.available_permits();
-        self.shared.options.connections_max.saturating_sub(free)
+        *self.shared.open.borrow()
     }
 }
 
@@ -242,23 +250,27 @@ enum Accepted {
     Tcp(TcpStream),
 }
 
-/// A connection that was told to the observer, and has its permit. However it ends, by a panic too, dropping this
-/// says so, and then gives the permit back.
+/// A connection that was counted and told to the observer. However it ends, by a panic too, dropping this
+/// says so, gives its place back and counts it no more.
 struct Open {
     observer: Arc<dyn Observer>,
+    count: Arc<watch::Sender<usize>>,
     peer: Peer,
     why: Closed,
-    _permit: OwnedSemaphorePermit,
+    /// None in the handshake.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl Open {
-    fn new(observer: Arc<dyn Observer>, peer: Peer, permit: OwnedSemaphorePermit) -> Self {
-        observer.connection_opened(&peer);
+    fn new(shared: &Shared, peer: Peer) -> Self {
+        shared.observer.connection_opened(&peer);
+        shared.open.send_modify(|open| *open += 1);
         Self {
-            observer,
+            observer: Arc::clone(&shared.observer),
+            count: Arc::clone(&shared.open),
             peer,
             why: Closed::Failed,
-            _permit: permit,
+            place: None,
         }
     }
 }
@@ -266,6 +278,9 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.observer.connection_closed(&self.peer, self.why);
+        // Whoever sees the count fall finds the place free.
+        self.place = None;
+        self.count.send_modify(|open| *open -= 1);
     }
 }
 
@@ -274,34 +289,38 @@ struct Ready {
     socket: Socket,
     hangup: Hangup,
     negotiated: Negotiated,
+    place: OwnedSemaphorePermit,
 }
 
 impl Shared {
+    fn door(&self, stream: &Accepted) -> &Arc<Door> {
+        match stream {
+            Accepted::Unix(_) => &self.unix,
+            Accepted::Tcp(_) => &self.tcp,
+        }
+    }
+
     fn live(&self) -> MutexGuard<'_, HashMap<u64, Hangup>> {
         // The map is never left half changed, so a panic elsewhere does not spoil it.
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A whole connection, but for its transmission phase, which goes on in a thread.
-    async fn connection(
-        self: Arc<Self>,
-        stream: Accepted,
-        peer: Peer,
-        permit: OwnedSemaphorePermit,
-    ) {
-        let mut open = Open::new(Arc::clone(&self.observer), peer, permit);
+    async fn connection(self: Arc<Self>, stream: Accepted, mut open: Open, guest: Guest) {
         let mut stop = self.stop.subscribe();
-        let handshake = self.handshake(stream, &mut open.peer);
-        let handshake = tokio::time::timeout(self.options.handshake_timeout, handshake);
+        let turned_out = guest.turned_out();
+        let mut terms = Terms::new(self.options.handshake_timeout, guest, &*self.observer);
+        let handshake = self.handshake(stream, &mut terms, &mut open.peer);
         open.why = tokio::select! {
             ended = handshake => match ended {
-                Ok(Ok(Ok(ready))) => return self.start(ready, open),
-                Ok(Ok(Err(why))) => why,
+                Ok(Ok(ready)) => return self.start(ready, open),
+                Ok(Err(why)) => why,
                 // Hanging up between options is how some clients end a list.
-                Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Closed::ByClient,
-                Ok(Err(_)) => Closed::Transport,
-                Err(_) => Closed::HandshakeTimeout,
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Closed::ByClient,
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => Closed::HandshakeTimeout,
+                Err(_) => Closed::Transport,
             },
+            () = turned_out => Closed::Crowded,
             _ = stop.wait_for(|stop| *stop) => Closed::Shutdown,
         };
     }
@@ -309,13 +328,14 @@ impl Shared {
     async fn handshake(
         &self,
         stream: Accepted,
+        terms: &mut Terms<'_>,
         peer: &mut Peer,
     ) -> io::Result<Result<Ready, Closed>> {
         let exports = &*self.exports;
         match stream {
             Accepted::Unix(mut stream) => {
-                match negotiate(&mut stream, exports, peer, Tls::Unavailable).await? {
-                    Outcome::Transmission(negotiated) => {
+                match negotiate(&mut stream, exports, peer, terms, Tls::Unavailable).await? {
+                    Outcome::Transmission(negotiated, place) => {
                         let stream = stream.into_std()?;
                         stream.set_nonblocking(false)?;
                         let hangup = tune_unix(stream.as_fd())?;
@@ -324,6 +344,7 @@ impl Shared {
                             socket,
                             hangup,
                             negotiated,
+                            place,
                         }))
                     }
                     Outcome::StartTls { .. } => Ok(Err(Closed::Misbehaved)),
@@ -336,10 +357,10 @@ impl Shared {
                     None => Tls::Unavailable,
                 };
                 match (
-                    negotiate(&mut stream, exports, peer, tls).await?,
+                    negotiate(&mut stream, exports, peer, terms, tls).await?,
                     &self.options.tls,
                 ) {
-                    (Outcome::Transmission(negotiated), _) => {
+                    (Outcome::Transmission(negotiated, place), _) => {
                         let stream = stream.into_std()?;
                         stream.set_nonblocking(false)?;
                         let hangup = tune_tcp(stream.as_fd())?;
@@ -348,10 +369,12 @@ impl Shared {
                             socket,
                             hangup,
                             negotiated,
+                            place,
                         }))
                     }
                     (Outcome::StartTls { no_zeroes }, Some(tls)) => {
-                        self.handshake_tls(stream, &**tls, no_zeroes, peer).await
+                        self.handshake_tls(stream, &**tls, no_zeroes, terms, peer)
+                            .await
                     }
                     (Outcome::StartTls { .. }, None) => Ok(Err(Closed::Misbehaved)),
                     (Outcome::Closed(why), _) => Ok(Err(why)),
@@ -366,6 +389,7 @@ impl Shared {
         stream: TcpStream,
         tls: &dyn TlsUpgrade,
         no_zeroes: bool,
+        terms: &mut Terms<'_>,
         peer: &mut Peer,
     ) -> io::Result<Result<Ready, Closed>> {
         let addr = stream.peer_addr()?;
@@ -373,22 +397,24 @@ impl Shared {
         let TlsSession {
             identity,
             mut stream,
-        } = tls.upgrade(stream).await?;
+        } = terms.client(tls.upgrade(stream)).await?;
         *peer = Peer::Tls { addr, identity };
         match negotiate(
             &mut *stream,
             &*self.exports,
             peer,
+            terms,
             Tls::Established { no_zeroes },
         )
         .await?
         {
-            Outcome::Transmission(negotiated) => {
+            Outcome::Transmission(negotiated, place) => {
                 let socket = Socket::Tls(stream.into_blocking()?);
                 Ok(Ok(Ready {
                     socket,
                     hangup,
                     negotiated,
+                    place,
                 }))
             }
             Outcome::StartTls { .. } => Ok(Err(Closed::Misbehaved)),
@@ -402,7 +428,9 @@ impl Shared {
             socket,
             hangup,
             negotiated,
+            place,
         } = ready;
+        open.place = Some(place);
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         self.live().insert(id, hangup);
         self.transmitting.fetch_add(1, Ordering::Relaxed);

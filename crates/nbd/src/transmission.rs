@@ -11,12 +11,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use crate::attached::Attached;
 use crate::codec::{Request, chunk_header, simple_reply};
 use crate::observer::{Closed, Command, Observer};
 use crate::protocol::{
     ALLOCATION_CONTEXT_ID, CHUNK_HEADER_LEN, REQUEST_LEN, chunk, command_flag, state,
 };
-use crate::{Errno, Export, ExportInfo, Extent, ExtentKind, ZeroOptions};
+use crate::{Errno, ExportInfo, Extent, ExtentKind, ZeroOptions};
 
 /// A receive takes up to this much. Larger ones measured alike.
 const RECEIVE_LEN: usize = 512 * 1024;
@@ -35,7 +36,7 @@ const EXTENTS_MAX: usize = 1024;
 
 /// What was negotiated for a connection.
 pub(crate) struct Negotiated {
-    pub(crate) export: Arc<dyn Export>,
+    pub(crate) export: Attached,
     pub(crate) info: ExportInfo,
     pub(crate) structured: bool,
     /// `base:allocation` was selected.
@@ -523,7 +524,7 @@ impl Core {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{BlockSizes, ExportName, Unobserved};
+    use crate::{BlockSizes, Export, ExportName, Unobserved};
 
     /// Reads as zeroes and takes everything.
     struct Blank;
@@ -561,7 +562,7 @@ mod tests {
         let export = Arc::new(Blank);
         let negotiated = Negotiated {
             info: export.info(),
-            export,
+            export: Attached::new(export),
             structured: false,
             allocation: false,
         };

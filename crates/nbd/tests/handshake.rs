@@ -106,15 +106,58 @@ fn an_option_that_claims_gigabytes_ends_the_connection_and_takes_no_memory() {
 }
 
 #[test]
-fn a_client_that_never_stops_asking_is_cut_off() {
+fn a_client_that_never_stops_asking_runs_out_of_time() {
+    let mut options = Options::default();
+    options.handshake_timeout = Duration::from_millis(300);
+    let running = Running::new(Memory::new(1 << 20), options);
+    let mut client = running.greet();
+    // It asks again as soon as it is answered: nothing else would end this.
+    loop {
+        let option = [&b"IHAVEOPT"[..], &[0, 0, 0, 3, 0, 0, 0, 0]].concat();
+        if client.0.write_all(&option).is_err() {
+            break;
+        }
+        let mut answer = [0; 47];
+        if std::io::Read::read_exact(&mut client.0, &mut answer).is_err() {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_client_may_ask_three_things_of_each_of_ten_thousand_exports() {
     let running = Running::start(1 << 20);
     let mut client = running.greet();
-    for _ in 0..256 {
-        client.option(3, &[]);
-        client.reply();
-        client.reply();
+    client.option(8, &[]);
+    client.reply();
+    let info = |client: &mut support::Client| {
+        client.option(6, b"\0\0\0\x03vol\0\0");
+        assert_eq!(client.reply().1, 3);
+        assert_eq!(client.reply().1, 1);
+    };
+    for _ in 0..30_000 {
+        info(&mut client);
     }
-    assert!(client.is_closed());
+    client.option(7, b"\0\0\0\x03vol\0\0");
+    assert_eq!(client.reply().1, 3);
+}
+
+#[test]
+fn only_who_goes_on_to_use_an_export_opens_it() {
+    let running = Running::start(1 << 20);
+    let mut client = running.greet();
+    client.option(8, &[]);
+    client.reply();
+    client.option(6, b"\0\0\0\x03vol\0\0");
+    client.reply();
+    client.reply();
+    client.option(10, b"\0\0\0\x03vol\0\0\0\x01\0\0\0\x0fbase:allocation");
+    client.reply();
+    client.reply();
+    assert_eq!(running.opened(), 0);
+    client.option(7, b"\0\0\0\x03vol\0\0");
+    client.reply();
+    assert_eq!(running.opened(), 1);
 }
 
 #[test]
@@ -188,15 +231,20 @@ fn a_client_that_dawdles_is_timed_out() {
 }
 
 #[test]
-fn connections_beyond_the_limit_are_closed_and_come_back_when_one_ends() {
+fn connections_beyond_the_limit_are_refused_in_words_and_come_back_when_one_ends() {
     let mut options = Options::default();
     options.connections_max = 1;
     let running = Running::new(Memory::new(1 << 20), options);
     let first = running.connect(false);
-    let mut second =
-        support::Client(std::os::unix::net::UnixStream::connect(&running.path).unwrap());
-    assert!(second.is_closed());
-    drop(first);
+    let mut second = running.greet();
+    second.option(7, b"\0\0\0\x03vol\0\0");
+    let (_, kind, text) = second.reply();
+    assert_eq!(kind, POLICY);
+    assert_eq!(text, b"the server has as many connections as it may");
+    // It may still ask.
+    second.option(3, &[]);
+    assert_eq!(second.reply().1, 2);
+    drop((first, second));
     while running.server.connections() > 0 {
         std::thread::yield_now();
     }

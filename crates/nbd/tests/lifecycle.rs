@@ -61,6 +61,9 @@ impl Exports for Faulty {
     async fn list(&self, peer: &Peer) -> Result<Vec<ExportName>, OpenError> {
         self.good.list(peer).await
     }
+    async fn describe(&self, peer: &Peer, name: &ExportName) -> Result<ExportInfo, OpenError> {
+        self.good.describe(peer, name).await
+    }
     async fn open(&self, peer: &Peer, name: &ExportName) -> Result<Arc<dyn Export>, OpenError> {
         assert_ne!(name.as_str(), "bug");
         let good = self.good.open(peer, name).await?;
@@ -102,7 +105,7 @@ fn connections_that_end_in_a_panic_are_closed_to_the_observer_and_to_the_limit()
             std::thread::yield_now();
         }
     };
-    // In the handshake.
+    // In the handshake, with a place already.
     let mut client = connect();
     client.option(7, b"\0\0\0\x03bug\0\0");
     assert!(client.is_closed());

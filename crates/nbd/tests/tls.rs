@@ -82,6 +82,9 @@ impl Exports for Known {
     async fn list(&self, peer: &Peer) -> Result<Vec<ExportName>, OpenError> {
         self.0.list(peer).await
     }
+    async fn describe(&self, peer: &Peer, name: &ExportName) -> Result<nbd::ExportInfo, OpenError> {
+        Ok(self.open(peer, name).await?.info())
+    }
     async fn open(
         &self,
         peer: &Peer,

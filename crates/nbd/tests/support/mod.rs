@@ -117,17 +117,28 @@ impl Export for Shared {
 
 pub(crate) struct One(pub(crate) Arc<Memory>);
 
+impl One {
+    fn find(&self, name: &ExportName) -> Result<Shared, OpenError> {
+        match name.as_str() {
+            "vol" | "" => Ok(Shared(Arc::clone(&self.0))),
+            "secret" => Err(OpenError::Denied("not allowed: ec2:AttachVolume".into())),
+            _ => Err(OpenError::Unknown),
+        }
+    }
+}
+
 #[async_trait::async_trait]
 impl Exports for One {
     async fn list(&self, _: &Peer) -> Result<Vec<ExportName>, OpenError> {
         Ok(vec![ExportName::new("vol").unwrap()])
     }
+    async fn describe(&self, _: &Peer, name: &ExportName) -> Result<ExportInfo, OpenError> {
+        Ok(self.find(name)?.info())
+    }
     async fn open(&self, _: &Peer, name: &ExportName) -> Result<Arc<dyn Export>, OpenError> {
-        match name.as_str() {
-            "vol" | "" => Ok(Arc::new(Shared(Arc::clone(&self.0)))),
-            "secret" => Err(OpenError::Denied("not allowed: ec2:AttachVolume".into())),
-            _ => Err(OpenError::Unknown),
-        }
+        let export = self.find(name)?;
+        self.0.note("open".into());
+        Ok(Arc::new(export))
     }
 }
 
@@ -173,8 +184,16 @@ impl Running {
         Self::new(Memory::new(size), Options::default())
     }
 
+    /// What the export was told to do, but for being opened.
     pub(crate) fn log(&self) -> Vec<String> {
-        self.memory.log.lock().unwrap().clone()
+        let log = self.memory.log.lock().unwrap();
+        log.iter().filter(|line| *line != "open").cloned().collect()
+    }
+
+    /// How often the export was opened.
+    pub(crate) fn opened(&self) -> usize {
+        let log = self.memory.log.lock().unwrap();
+        log.iter().filter(|line| *line == "open").count()
     }
 
     /// A connection past the greeting.
