@@ -43,6 +43,16 @@ impl Socket {
         }
     }
 
+    /// From now on a read that waits for `patience` fails; without one it waits for ever. False where the layer above the
+    /// socket cannot say that a read failed for that reason alone.
+    fn set_patience(&self, patience: Option<Duration>) -> bool {
+        match self {
+            Self::Unix(stream) => stream.set_read_timeout(patience).is_ok(),
+            Self::Tcp(stream) => stream.set_read_timeout(patience).is_ok(),
+            Self::Tls(_) => false,
+        }
+    }
+
     fn write_all(&mut self, buf: &[u8]) -> io::Result<()> {
         match self {
             Self::Unix(stream) => stream.write_all(buf),
@@ -75,8 +85,14 @@ impl Hangup {
     }
 }
 
-/// Serves requests until the connection ends.
-pub(crate) fn run(mut socket: Socket, mut core: Core, mut spin: Spin) -> Closed {
+/// Serves requests until the connection ends. When nothing has come for `rest_after`, the buffers' room is given back.
+pub(crate) fn run(
+    mut socket: Socket,
+    mut core: Core,
+    mut spin: Spin,
+    rest_after: Duration,
+) -> Closed {
+    let mut patient = true;
     loop {
         let step = core.step();
         let replies = core.replies();
@@ -97,8 +113,19 @@ pub(crate) fn run(mut socket: Socket, mut core: Core, mut spin: Spin) -> Closed 
             Step::Receive => {
                 let batch = core.take_begun();
                 let waited = spin.receive(&socket, core.space(), batch);
+                if patient && core.is_grown() {
+                    patient = !socket.set_patience(Some(rest_after));
+                }
                 let received = waited.unwrap_or_else(|| socket.read(core.space()));
                 match received {
+                    // Once: an idle connection does not wake up again to find that it is idle.
+                    Err(e) if !patient && e.kind() == io::ErrorKind::WouldBlock => {
+                        core.rest();
+                        patient = socket.set_patience(None);
+                        if !patient {
+                            return Closed::Transport;
+                        }
+                    }
                     Ok(0) if core.is_between_requests() => return Closed::ByClient,
                     Ok(0) => return Closed::Misbehaved,
                     Ok(len) => core.received(len),

@@ -49,6 +49,8 @@ pub struct Options {
     pub tls: Option<Arc<dyn TlsUpgrade>>,
     /// Longest busy wait for the next request of a client that sends one at a time; zero never spins.
     pub spin_max: Duration,
+    /// A connection on which nothing has come for this long gives the room that its buffers have grown by back. Not zero.
+    pub rest_after: Duration,
 }
 
 impl Default for Options {
@@ -59,6 +61,7 @@ impl Default for Options {
             handshake_timeout: Duration::from_secs(15),
             tls: None,
             spin_max: Duration::from_micros(50),
+            rest_after: Duration::from_secs(5),
         }
     }
 }
@@ -71,6 +74,7 @@ impl std::fmt::Debug for Options {
             .field("handshake_timeout", &self.handshake_timeout)
             .field("tls", &self.tls.is_some())
             .field("spin_max", &self.spin_max)
+            .field("rest_after", &self.rest_after)
             .finish()
     }
 }
@@ -451,9 +455,11 @@ impl Shared {
             let spin = Spin::new(shared.options.spin_max, move || {
                 counted.transmitting.load(Ordering::Relaxed) == 1
             });
+            let rest_after = shared.options.rest_after.max(Duration::from_millis(1));
             // An export that panics takes its own connection with it and no other.
-            let ran =
-                std::panic::catch_unwind(AssertUnwindSafe(|| connection::run(socket, core, spin)));
+            let ran = std::panic::catch_unwind(AssertUnwindSafe(|| {
+                connection::run(socket, core, spin, rest_after)
+            }));
             open.why = match ran {
                 Ok(Closed::ByClient | Closed::Misbehaved)
                     if shared.draining.load(Ordering::Relaxed) =>

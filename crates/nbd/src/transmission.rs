@@ -4,8 +4,9 @@
 //! [`Core::replies`] and goes on. Many requests are served from one receive and answered with one send. A write's payload
 //! goes to the export straight from the receive buffer, a read's straight into the send buffer.
 //!
-//! The buffers are all the memory a connection takes, whatever its client sends. A request that fails is
-//! still taken whole, payload and all, so the stream never loses its way.
+//! The buffers are all the memory a connection takes, whatever its client sends. They begin small, grow as far as the
+//! client has use for it, and are small again once [`Core::rest`] was called: most of ten thousand connections are idle. A
+//! request that fails is still taken whole, payload and all, so the stream never loses its way.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +22,10 @@ use crate::{Errno, ExportInfo, Extent, ExtentKind, ZeroOptions};
 
 /// A receive takes up to this much. Larger ones measured alike.
 const RECEIVE_LEN: usize = 512 * 1024;
+/// What the buffers begin with: some requests of 4 KiB.
+const RESTING_LEN: usize = 16 * 1024;
+/// How much larger the receive buffer becomes when a receive filled it.
+const GROWTH: usize = 4;
 /// Replies are sent once there is this much of them.
 const SEND_LEN: usize = 256 * 1024;
 /// Data moves in slices of at most this many bytes; 128 KiB and up measured alike.
@@ -89,11 +94,11 @@ pub(crate) struct Core {
     observer: Arc<dyn Observer>,
     draining: Arc<AtomicBool>,
     drain: Drain,
-    received: Box<[u8]>,
+    received: Vec<u8>,
     /// Bytes `head..tail` of `received` are still to be looked at.
     head: usize,
     tail: usize,
-    replies: Box<[u8]>,
+    replies: Vec<u8>,
     replies_len: usize,
     state: State,
     extents: Vec<Extent>,
@@ -112,10 +117,10 @@ impl Core {
             observer,
             draining,
             drain: Drain::Not,
-            received: vec![0; RECEIVE_LEN].into_boxed_slice(),
+            received: vec![0; RESTING_LEN],
             head: 0,
             tail: 0,
-            replies: vec![0; SEND_LEN + SEND_ROOM].into_boxed_slice(),
+            replies: vec![0; RESTING_LEN],
             replies_len: 0,
             state: State::Idle,
             extents: Vec::new(),
@@ -131,12 +136,35 @@ impl Core {
     /// Says that `len` bytes were put at the start of [`space`](Self::space).
     pub(crate) fn received(&mut self, len: usize) {
         self.tail = (self.tail + len).min(self.received.len());
+        if self.tail == self.received.len() && self.tail < RECEIVE_LEN {
+            self.received
+                .resize((self.tail * GROWTH).min(RECEIVE_LEN), 0);
+        }
         if self.draining.load(Ordering::Relaxed) {
             self.drain = match self.drain {
                 Drain::Not => Drain::LastReceive,
                 Drain::LastReceive | Drain::Refusing => Drain::Refusing,
             };
         }
+    }
+
+    /// Whether the buffers have more room than an idle connection needs.
+    pub(crate) fn is_grown(&self) -> bool {
+        self.received.len() > RESTING_LEN || self.replies.len() > RESTING_LEN
+    }
+
+    /// Gives back the room that buffers have grown by. What was received and is still to be looked at stays. To be called
+    /// after [`Step::Receive`], when nothing has come for a while.
+    pub(crate) fn rest(&mut self) {
+        debug_assert!(self.head == 0 && self.replies_len == 0);
+        // Room behind what is here, for the receive to go into.
+        let len = (self.tail + 1)
+            .next_multiple_of(RESTING_LEN)
+            .min(self.received.len());
+        self.received.truncate(len);
+        self.received.shrink_to_fit();
+        self.replies.truncate(RESTING_LEN);
+        self.replies.shrink_to_fit();
     }
 
     /// What is to be sent.
@@ -391,6 +419,7 @@ impl Core {
         let header = simple_reply(moving.request.cookie, Ok(()));
         let skip = if first { header.len() } else { 0 };
         let at = self.replies_len + skip;
+        self.make_room(at + len);
         let export = &self.negotiated.export;
         export.read(moving.offset, &mut self.replies[at..at + len])?;
         if first {
@@ -432,6 +461,7 @@ impl Core {
             self.put(&hole_len.to_be_bytes());
         } else {
             let at = self.replies_len + CHUNK_HEADER_LEN + 8;
+            self.make_room(at + len);
             let export = &self.negotiated.export;
             export.read(moving.offset, &mut self.replies[at..at + len])?;
             let payload_len = u32::try_from(len + 8).map_err(|_| Errno::Io)?;
@@ -503,8 +533,18 @@ impl Core {
 
     fn put(&mut self, bytes: &[u8]) {
         let end = self.replies_len + bytes.len();
+        self.make_room(end);
         self.replies[self.replies_len..end].copy_from_slice(bytes);
         self.replies_len = end;
+    }
+
+    /// Replies may reach up to `end`.
+    fn make_room(&mut self, end: usize) {
+        if self.replies.len() < end {
+            debug_assert!(end <= SEND_LEN + SEND_ROOM);
+            let len = end.next_power_of_two().min(SEND_LEN + SEND_ROOM).max(end);
+            self.replies.resize(len, 0);
+        }
     }
 
     /// Moves what is left to the front, so that the next receive has room.
@@ -611,6 +651,41 @@ mod tests {
         feed(&mut core, &late);
         assert_eq!(core.step(), Step::Receive);
         assert_eq!(codes(&mut core), [108, 108]);
+        assert!(core.is_between_requests());
+    }
+
+    #[test]
+    fn buffers_grow_with_what_a_client_does_and_shrink_when_it_rests() {
+        let mut core = core(&Arc::default());
+        assert!(!core.is_grown());
+        // A long write, as fast as the buffer takes it, and a read of as much as is sent at once.
+        let mut bytes = write_request(1, 1 << 20);
+        bytes.resize(bytes.len() + (1 << 20), 7);
+        let mut read = write_request(2, 128 << 10);
+        read[7] = 0;
+        bytes.extend(&read);
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            assert_eq!(core.step(), Step::Receive);
+            let len = core.space().len().min(rest.len());
+            feed(&mut core, &rest[..len]);
+            rest = &rest[len..];
+        }
+        assert_eq!(core.step(), Step::Receive);
+        assert_eq!(core.replies().len(), 16 + 16 + (128 << 10));
+        assert_eq!(core.received.len(), RECEIVE_LEN);
+        core.sent();
+        // In the middle of a write's last sector.
+        let mut bytes = write_request(3, 8192);
+        bytes.extend([1; 4096 + 100]);
+        feed(&mut core, &bytes);
+        assert_eq!(core.step(), Step::Receive);
+        core.rest();
+        assert!(!core.is_grown());
+        assert!(core.received.capacity() + core.replies.capacity() <= 2 * RESTING_LEN);
+        feed(&mut core, &[1; 4096 - 100]);
+        assert_eq!(core.step(), Step::Receive);
+        assert_eq!(codes(&mut core), [0]);
         assert!(core.is_between_requests());
     }
 

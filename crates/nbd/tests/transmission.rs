@@ -330,3 +330,22 @@ fn shutdown_answers_what_has_arrived_and_then_closes() {
         assert!(Client(late).is_closed());
     }
 }
+
+#[test]
+fn a_client_that_has_rested_goes_on_in_the_middle_of_a_write() {
+    let mut options = nbd::Options::default();
+    options.rest_after = std::time::Duration::from_millis(5);
+    let running = support::Running::new(support::Memory::new(1 << 20), options);
+    let mut client = running.connect(false);
+    let payload: Vec<u8> = (0..256u32 << 10).map(|i| (i / 7) as u8).collect();
+    let bytes = support::Client::request_bytes(0, 1, 1, 4096, payload.len() as u32, &payload);
+    // Some pauses fall into the header, some into a sector.
+    for piece in bytes.chunks(31_337) {
+        std::io::Write::write_all(&mut client.0, piece).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert_eq!(client.simple(), (0, 1));
+    client.request(0, 0, 2, 4096, payload.len() as u32, &[]);
+    assert_eq!(client.simple(), (0, 2));
+    assert_eq!(client.take(payload.len()), payload);
+}
