@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use host::{Clock, Disk, OsDisk, SystemClock};
+use host::{Clock, Disk, OsDisk};
 
 use crate::group::GROUP_RECORDS_MAX;
 
@@ -27,15 +27,15 @@ pub struct AuditOptions {
 }
 
 impl AuditOptions {
-    /// The defaults: segments of 64 MiB, 1024 records waiting, no data events, the operating system's disk and clock.
-    pub fn new(dir: impl Into<PathBuf>) -> Self {
+    /// The defaults: segments of 64 MiB, 1024 records waiting, no data events, the operating system's disk.
+    pub fn new(dir: impl Into<PathBuf>, clock: Arc<dyn Clock>) -> Self {
         Self {
             dir: dir.into(),
             segment_len: 64 << 20,
             queue_len: GROUP_RECORDS_MAX,
             data_events: false,
             disk: Arc::new(OsDisk),
-            clock: Arc::new(SystemClock::new()),
+            clock,
         }
     }
 

@@ -1,10 +1,11 @@
 //! `sealgate audit verify`, and `sealgate doctor`: looking at the audit log, and going on without what it lost.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 use audit::{AuditOptions, verify};
-use host::OsDisk;
+use host::{OsDisk, SystemClock};
 use serde_json::json;
 
 use crate::cli::Part;
@@ -76,8 +77,8 @@ pub(crate) fn accept_older(data_dir: &Path, part: Part) -> anyhow::Result<()> {
     let held = DataDir::open(data_dir).context("the server must be stopped to accept a loss")?;
     match part {
         Part::Audit => {
-            let log = audit::accept_loss(AuditOptions::new(held.paths().audit()))
-                .context("cannot go on with the audit log")?;
+            let options = AuditOptions::new(held.paths().audit(), Arc::new(SystemClock::new()));
+            let log = audit::accept_loss(options).context("cannot go on with the audit log")?;
             // Closed before the directory is given up.
             drop(log);
         }

@@ -11,13 +11,13 @@ use std::time::Instant;
 use api::{Backends, Protocol, Refusal, Service};
 use bytes::Bytes;
 use crypto::random::Random;
+use host::Clock;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use iam::RequestContext;
 use iam::sigv4::{Body, Pending, Verified, Verifier};
-use keyring::Clock;
 
 use crate::metrics::{Front, Metrics, Outcome};
 use crate::small_body;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use catalogue::{Catalogue, Scope};
 use crypto::random::SystemRandom;
-use host::{SystemClock, SystemEntropy};
+use host::{Clock, SystemEntropy};
 use jobs::{Jobs, Work};
 use root::StoreKey;
 use tokio::sync::watch;
@@ -18,6 +18,7 @@ pub(crate) fn jobs(
     catalogue: Arc<dyn Catalogue>,
     store_key: StoreKey,
     scope: Scope,
+    clock: Arc<dyn Clock>,
     metrics: &Arc<Metrics>,
     works: Vec<Arc<dyn Work>>,
 ) -> Arc<Jobs> {
@@ -25,7 +26,7 @@ pub(crate) fn jobs(
         catalogue,
         store_key,
         scope,
-        clock: Arc::new(SystemClock::new()),
+        clock,
         entropy: Arc::new(SystemEntropy),
         random: Arc::new(SystemRandom),
         observer: Arc::new(JobSteps(Arc::clone(metrics))),

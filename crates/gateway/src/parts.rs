@@ -8,11 +8,12 @@ use api::Backends;
 use catalogue::sqlite::SqliteCatalogue;
 use catalogue::{Catalogue, Scope, StoreId};
 use crypto::random::{Random, SystemRandom};
+use host::{Clock, SystemClock};
 use iam::identity::SingleCredential;
 use iam::sigv4::{Options as SigV4Options, Verifier};
 use iam::{AccountId, Authorizer, Credential, Principal, Region, SecretAccessKey};
 use jobs::{Jobs, Work};
-use keyring::{AuditLog, AuditOptions, Clock, Keyring, SystemClock};
+use keyring::{AuditLog, AuditOptions, Keyring};
 use root::StoreKey;
 use s3::store::ObjectStore;
 use s3::store::local::LocalStore;
@@ -58,7 +59,7 @@ impl Parts {
     ) -> anyhow::Result<Self> {
         let account: AccountId = config.account_id.parse().context("account_id")?;
         let region: Region = config.region.parse().context("region")?;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let random: Arc<dyn Random> = Arc::new(SystemRandom);
         let authorizer = Arc::new(Authorizer::new(account));
         let paths = data_dir.paths();
@@ -66,7 +67,8 @@ impl Parts {
         // First of all that a store key seals: what is made after it says whether one that is missing was lost.
         let catalogue = open_catalogue(data_dir, store_key).await?;
         let records = |label| store_key.record_key_without_generation(label);
-        let audit = AuditLog::open(AuditOptions::new(paths.audit())).context("audit log")?;
+        let audit = AuditOptions::new(paths.audit(), Arc::clone(&clock));
+        let audit = AuditLog::open(audit).context("audit log")?;
         let keyring = Keyring::open(keyring::Options {
             catalogue: Arc::clone(&catalogue),
             store_key: store_key.clone(),
@@ -121,6 +123,7 @@ impl Parts {
             Arc::clone(&catalogue),
             store_key.clone(),
             scope,
+            Arc::clone(&clock),
             metrics,
             vec![Arc::clone(&rotate) as Arc<dyn Work>],
         );

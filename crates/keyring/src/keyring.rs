@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use audit::AuditLog;
 use catalogue::{Catalogue, Sequence};
 use crypto::random::Random;
+use host::Clock;
 use iam::{AccountId, Arn, Authorizer, Region};
 use moka::sync::Cache;
 use parking_lot::RwLock;
@@ -16,7 +17,6 @@ use root::StoreKey;
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::{
-    clock::Clock,
     error::KeyringError,
     event::KeyEvent,
     key::{KeyArn, KeyId},
@@ -43,7 +43,8 @@ pub struct Options {
     pub store_key: StoreKey,
     /// Where every use is written.
     pub audit: AuditLog,
-    /// The wall clock.
+    /// Dates of records, deletion and rotation; durations of requests. A wall clock that steps back does no harm but
+    /// one: a key past its deletion date stays usable until the date comes anew, if it was not yet swept.
     pub clock: Arc<dyn Clock>,
     /// Keys and nonces.
     pub random: Arc<dyn Random>,

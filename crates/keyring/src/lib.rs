@@ -20,7 +20,6 @@
 mod alias;
 mod authorize;
 mod change;
-mod clock;
 mod cryptographic;
 mod error;
 mod event;
@@ -55,7 +54,6 @@ pub use root::StoreId;
 
 pub use audit::{AuditError, AuditLog, AuditOptions};
 pub use authorize::{Account, BlobUse, KeyUse, Target};
-pub use clock::{Clock, SystemClock};
 pub use cryptographic::{DataKey, Decrypted, Encrypted, ReEncrypted, WrappedDataKey};
 pub use error::KeyringError;
 pub use event::{KeyChange, KeyEvent};

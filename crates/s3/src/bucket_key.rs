@@ -26,10 +26,9 @@ use std::time::{Duration, SystemTime};
 use crypto::bucket_key::BucketKey;
 use crypto::hash::Sha256;
 use crypto::secret::SecretVec;
+use host::Clock;
 use iam::{Action, Arn, Authorized, Decrypt, GenerateDataKey, Revision, Standing};
-use keyring::{
-    Clock, DataKeyLen, KeyArn, KeyResource, Keyring, KeyringError, NamedKey, SealedBlob,
-};
+use keyring::{DataKeyLen, KeyArn, KeyResource, Keyring, KeyringError, NamedKey, SealedBlob};
 use moka::future::Cache;
 
 use crate::error::Error;

@@ -47,7 +47,7 @@ pub struct Options {
     /// Who may do what.
     pub authorizer: Arc<iam::Authorizer>,
     /// The time that goes into records and ends cached keys.
-    pub clock: Arc<dyn keyring::Clock>,
+    pub clock: Arc<dyn host::Clock>,
     /// Salts, object keys, opaque entity tags.
     pub random: Arc<dyn crypto::random::Random>,
     /// Who counts.

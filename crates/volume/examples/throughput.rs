@@ -13,9 +13,9 @@ use std::{
 };
 
 use crypto::{random::SystemRandom, secret::SecretBytes, store_key::GenerationKey};
-use host::OsDisk;
+use host::{Clock, OsDisk, SystemClock};
 use iam::{Authorizer, Caller, Principal, RequestContext, Via};
-use keyring::{Keyring, SystemClock};
+use keyring::Keyring;
 use volume::{AttachedVolume, CreateVolume, Encryption, Options, VolumeSize, VolumeType, Volumes};
 
 const LEN: u64 = 1 << 30;
@@ -143,11 +143,13 @@ async fn registry(dir: &Path, authorizer: &Arc<Authorizer>) -> Arc<Volumes> {
     let region: iam::Region = "us-east-1".parse().unwrap();
     let (catalogue, store_key) = store().await;
     let root = || GenerationKey::from_secret(SecretBytes::init_with(|key| key.fill(1)));
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let audit = keyring::AuditOptions::new(dir.join("audit"), Arc::clone(&clock));
     let keyring = Keyring::open(keyring::Options {
         catalogue,
         store_key,
-        audit: keyring::AuditLog::open(keyring::AuditOptions::new(dir.join("audit"))).unwrap(),
-        clock: Arc::new(SystemClock),
+        audit: keyring::AuditLog::open(audit).unwrap(),
+        clock: Arc::clone(&clock),
         random: Arc::new(SystemRandom),
         authorizer: Arc::clone(authorizer),
         region: region.clone(),
@@ -160,7 +162,7 @@ async fn registry(dir: &Path, authorizer: &Arc<Authorizer>) -> Arc<Volumes> {
         dir: dir.join("volumes"),
         keyring,
         records: root().record_key("volume-descriptors"),
-        clock: Arc::new(SystemClock),
+        clock,
         random: Arc::new(SystemRandom),
         authorizer: Arc::clone(authorizer),
         region,

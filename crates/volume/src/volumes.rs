@@ -12,11 +12,11 @@ use crypto::{
     context::EncryptionContext, random::Random, record::RecordKey, secret::SecretVec,
     volume_key::VolumeDataKey,
 };
-use host::{Disk, private};
+use host::{Clock, Disk, private};
 use iam::{
     AccountId, Arn, Authorized, Authorizer, Caller, Decrypt, Region, Resource, Standing, Via,
 };
-use keyring::{BlobUse, Clock, DataKeyLen, KeyArgument, KeyUse, Keyring, NamedKey, SealedBlob};
+use keyring::{BlobUse, DataKeyLen, KeyArgument, KeyUse, Keyring, NamedKey, SealedBlob};
 use parking_lot::RwLock;
 use tokio::sync::OwnedSemaphorePermit;
 

@@ -4,12 +4,12 @@
 use std::{path::Path, sync::Arc};
 
 use crypto::{random::SystemRandom, secret::SecretBytes, store_key::GenerationKey};
-use host::OsDisk;
+use host::{Clock, OsDisk, SystemClock};
 use iam::{
     AccountId, Action, Authorized, Authorizer, Caller, Principal, Region, RequestContext, Resource,
     Via,
 };
-use keyring::{Keyring, SystemClock};
+use keyring::Keyring;
 use volume::{
     AttachedVolume, CreateVolume, Encryption, Options, Protection, Tag, VolumeError, VolumeId,
     VolumeInfo, VolumeSize, VolumeState, VolumeType, Volumes,
@@ -61,11 +61,13 @@ impl World {
         let (catalogue, store_key) = store().await;
         let path = dir.path();
         let authorizer = Arc::new(Authorizer::new(account()));
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let audit = keyring::AuditOptions::new(path.join("audit"), Arc::clone(&clock));
         let keyring = Keyring::open(keyring::Options {
             catalogue,
             store_key,
-            audit: keyring::AuditLog::open(keyring::AuditOptions::new(path.join("audit"))).unwrap(),
-            clock: Arc::new(SystemClock),
+            audit: keyring::AuditLog::open(audit).unwrap(),
+            clock,
             random: Arc::new(SystemRandom),
             authorizer: Arc::clone(&authorizer),
             region: region(),
@@ -95,7 +97,7 @@ impl World {
             dir,
             keyring: Arc::clone(&self.keyring),
             records: root().record_key("volume-descriptors"),
-            clock: Arc::new(SystemClock),
+            clock: Arc::new(SystemClock::new()),
             random: Arc::new(SystemRandom),
             authorizer: Arc::clone(&self.authorizer),
             region,

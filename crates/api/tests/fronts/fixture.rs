@@ -4,8 +4,9 @@ use std::sync::Arc;
 use api::Answer;
 use bytes::Bytes;
 use crypto::{random::SystemRandom, store_key::GenerationKey};
+use host::{Clock, SystemClock};
 use iam::{Authorizer, Principal, RequestContext};
-use keyring::{AuditLog, AuditOptions, Keyring, NoObserver, Options, SystemClock};
+use keyring::{AuditLog, AuditOptions, Keyring, NoObserver, Options};
 use serde_json::Value;
 use volume::Volumes;
 
@@ -56,11 +57,13 @@ impl Fixture {
         let key = GenerationKey::generate(&SystemRandom);
         let authorizer = Arc::new(Authorizer::new(ACCOUNT.parse().unwrap()));
         let records = key.record_key("volume-descriptors");
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let audit = AuditOptions::new(dir.path().join("audit"), Arc::clone(&clock));
         let keyring = Keyring::open(Options {
             catalogue,
             store_key,
-            audit: AuditLog::open(AuditOptions::new(dir.path().join("audit"))).unwrap(),
-            clock: Arc::new(SystemClock),
+            audit: AuditLog::open(audit).unwrap(),
+            clock: Arc::clone(&clock),
             random: Arc::new(SystemRandom),
             authorizer: Arc::clone(&authorizer),
             region: "us-east-1".parse().unwrap(),
@@ -74,7 +77,7 @@ impl Fixture {
                 dir: dir.path().join("volumes"),
                 keyring: Arc::clone(&keyring),
                 records,
-                clock: Arc::new(SystemClock),
+                clock: Arc::clone(&clock),
                 random: Arc::new(SystemRandom),
                 authorizer: Arc::clone(&authorizer),
                 region: "us-east-1".parse().unwrap(),

@@ -14,7 +14,7 @@ pub(crate) fn options(disk: &SimDisk) -> AuditOptions {
 }
 
 pub(crate) fn on(disk: &SimDisk, dir: &str) -> AuditOptions {
-    let mut options = AuditOptions::new(dir);
+    let mut options = AuditOptions::new(dir, Arc::new(host::SystemClock::new()));
     options.disk = Arc::new(disk.clone());
     options
 }

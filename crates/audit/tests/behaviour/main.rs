@@ -14,7 +14,10 @@ use host::disk::sim::{Call, Failure, Fault};
 #[tokio::test]
 async fn callers_that_come_together_share_syncs_and_lose_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let mut options = audit::AuditOptions::new(dir.path().join("audit"));
+    let mut options = audit::AuditOptions::new(
+        dir.path().join("audit"),
+        std::sync::Arc::new(host::SystemClock::new()),
+    );
     options.segment_len = 64 << 10;
     options.queue_len = 16;
     let log = AuditLog::open(options.clone()).unwrap();

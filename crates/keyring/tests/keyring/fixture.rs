@@ -6,9 +6,9 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, LazyLock,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicU8, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, UNIX_EPOCH},
 };
 
 use catalogue::{
@@ -16,31 +16,19 @@ use catalogue::{
     Scope, Sequence, StoreId, Table, sqlite::SqliteCatalogue,
 };
 use crypto::{context::EncryptionContext, random::SystemRandom, secret::SecretVec};
-use host::{Disk, Entry, EntryKind, File, Mode, OsDisk, disk::sim::SimDisk};
+use host::{
+    Clock, Disk, Entry, EntryKind, File, Mode, OsDisk, clock::ManualClock, disk::sim::SimDisk,
+};
 use iam::{Action, Authorized, Authorizer, Caller, Principal, RequestContext, Via};
 use keyring::{
-    Account, AuditLog, AuditOptions, BlobUse, Clock, CreateKey, KeyArgument, KeyArn, KeyUse,
-    Keyring, KeyringError, NamedKey, NoObserver, Options, SealedBlob,
+    Account, AuditLog, AuditOptions, BlobUse, CreateKey, KeyArgument, KeyArn, KeyUse, Keyring,
+    KeyringError, NamedKey, NoObserver, Options, SealedBlob,
 };
 use root::{FileProvider, StoreKey};
 
 pub(crate) const ACCOUNT: &str = "123456789012";
 pub(crate) const REGION: &str = "us-east-1";
 pub(crate) const DAY: Duration = Duration::from_secs(86_400);
-
-pub(crate) struct TestClock(AtomicU64);
-
-impl TestClock {
-    pub(crate) fn advance(&self, by: Duration) {
-        self.0.fetch_add(by.as_secs(), Ordering::SeqCst);
-    }
-}
-
-impl Clock for TestClock {
-    fn now(&self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(self.0.load(Ordering::SeqCst))
-    }
-}
 
 /// A disk under the log that is full, or waits, when told to.
 #[derive(Debug)]
@@ -176,7 +164,7 @@ pub(crate) struct Store {
 
 pub(crate) struct Fixture {
     pub(crate) dir: tempfile::TempDir,
-    pub(crate) clock: Arc<TestClock>,
+    pub(crate) clock: Arc<ManualClock>,
     pub(crate) store: Store,
     /// This keyring's way to the catalogue.
     pub(crate) faults: Arc<FaultyCatalogue<Handle>>,
@@ -187,7 +175,7 @@ pub(crate) struct Fixture {
 
 pub(crate) struct Closed {
     pub(crate) dir: tempfile::TempDir,
-    pub(crate) clock: Arc<TestClock>,
+    pub(crate) clock: Arc<ManualClock>,
     pub(crate) store: Store,
 }
 
@@ -399,7 +387,9 @@ impl Closed {
     pub(crate) fn new(dir: tempfile::TempDir, store: Store) -> Self {
         Self {
             dir,
-            clock: Arc::new(TestClock(AtomicU64::new(1_700_000_000))),
+            clock: Arc::new(ManualClock::new(
+                UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+            )),
             store,
         }
     }
@@ -415,7 +405,10 @@ impl Closed {
         account: &str,
         other_key: Option<StoreKey>,
     ) -> Result<Fixture, (Self, KeyringError)> {
-        let mut options = AuditOptions::new(self.dir.path().join("audit"));
+        let mut options = AuditOptions::new(
+            self.dir.path().join("audit"),
+            Arc::clone(&self.clock) as Arc<dyn Clock>,
+        );
         let (disk_full, gate) = (Arc::new(AtomicU8::new(0)), Arc::default());
         options.disk = Arc::new(FaultDisk {
             inner: OsDisk,

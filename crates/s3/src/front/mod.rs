@@ -45,7 +45,7 @@ pub(crate) struct Front {
     vault: Vault,
     keys: ObjectKeys,
     envelopes: Arc<Envelopes>,
-    clock: Arc<dyn keyring::Clock>,
+    clock: Arc<dyn host::Clock>,
     random: Arc<dyn Random>,
     account: iam::AccountId,
     region: iam::Region,

@@ -16,7 +16,7 @@ mod sealed;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -24,6 +24,7 @@ use bytes::Bytes;
 use crypto::random::{Random, SeededRandom};
 use crypto::secret::SecretBytes;
 use crypto::store_key::GenerationKey;
+use host::clock::ManualClock;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use iam::sigv4::Payload;
@@ -40,15 +41,6 @@ const MODE: &str = "x-amz-server-side-encryption";
 const KMS_KEY: &str = "x-amz-server-side-encryption-aws-kms-key-id";
 const CONTEXT: &str = "x-amz-server-side-encryption-context";
 const BUCKET_KEY: &str = "x-amz-server-side-encryption-bucket-key-enabled";
-
-/// A clock that stands until it is moved.
-struct TestClock(AtomicU64);
-
-impl keyring::Clock for TestClock {
-    fn now(&self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(self.0.load(Ordering::SeqCst))
-    }
-}
 
 /// Counts what the front and the keyring tell.
 #[derive(Default)]
@@ -93,8 +85,9 @@ impl keyring::Observer for KmsCounts {
 }
 
 /// The durable audit log has its own tests, and a disk to wait for: this one is in memory.
-fn no_audit() -> keyring::AuditLog {
-    let mut options = keyring::AuditOptions::new("/audit");
+fn no_audit(clock: &Arc<ManualClock>) -> keyring::AuditLog {
+    let mut options =
+        keyring::AuditOptions::new("/audit", Arc::clone(clock) as Arc<dyn host::Clock>);
     options.disk = Arc::new(host::disk::sim::SimDisk::new(7));
     keyring::AuditLog::open(options).unwrap()
 }
@@ -103,7 +96,7 @@ fn no_audit() -> keyring::AuditLog {
 struct World {
     gateway: Gateway,
     keyring: Arc<Keyring>,
-    clock: Arc<TestClock>,
+    clock: Arc<ManualClock>,
     counts: Arc<Counts>,
     context: Arc<RequestContext>,
     _dir: tempfile::TempDir,
@@ -142,7 +135,9 @@ async fn world_over(store: Arc<dyn ObjectStore>, bucket_keys: BucketKeyPolicy) -
     let dir = tempfile::tempdir().unwrap();
     let (catalogue, store_key) = keyring_store(dir.path()).await;
     let counts = Arc::new(Counts::default());
-    let clock = Arc::new(TestClock(AtomicU64::new(1_800_000_000)));
+    let clock = Arc::new(ManualClock::new(
+        UNIX_EPOCH + Duration::from_secs(1_800_000_000),
+    ));
     // Fixed, so that a world over the same store reads what an earlier one wrote.
     let root = || GenerationKey::from_secret(SecretBytes::init_with(|key| key.fill(42)));
     let random: Arc<dyn Random> = Arc::new(crypto::random::SystemRandom);
@@ -150,7 +145,7 @@ async fn world_over(store: Arc<dyn ObjectStore>, bucket_keys: BucketKeyPolicy) -
     let keyring = Keyring::open(keyring::Options {
         catalogue,
         store_key,
-        audit: no_audit(),
+        audit: no_audit(&clock),
         clock: clock.clone(),
         random: Arc::clone(&random),
         authorizer: Arc::clone(&authorizer),
@@ -328,7 +323,7 @@ impl World {
     }
 
     fn later(&self, by: Duration) {
-        self.clock.0.fetch_add(by.as_secs(), Ordering::SeqCst);
+        self.clock.advance(by);
     }
 }
 
