@@ -27,7 +27,7 @@ impl Keyring {
         authorized: Authorized<iam::CreateAlias, NamedKey>,
         name: AliasName,
     ) -> Result<(), KeyringError> {
-        let trail = Trail::of(&authorized).with_alias(name.clone());
+        let trail = self.inner.trail(&authorized).with_alias(name.clone());
         let plan = move |inner: &Inner, moment: &Moment, _: &mut Trail| {
             refuse_reserved(&name)?;
             let target = inner.admit(&authorized)?;
@@ -58,7 +58,7 @@ impl Keyring {
         authorized: Authorized<iam::UpdateAlias, NamedKey>,
         name: AliasName,
     ) -> Result<(), KeyringError> {
-        let trail = Trail::of(&authorized).with_alias(name.clone());
+        let trail = self.inner.trail(&authorized).with_alias(name.clone());
         let plan = move |inner: &Inner, moment: &Moment, _: &mut Trail| {
             refuse_reserved(&name)?;
             let target = inner.admit(&authorized)?;
@@ -84,7 +84,10 @@ impl Keyring {
         &self,
         authorized: Authorized<iam::DeleteAlias, NamedAlias>,
     ) -> Result<(), KeyringError> {
-        let trail = Trail::of(&authorized).with_alias(authorized.resource().name.clone());
+        let trail = self
+            .inner
+            .trail(&authorized)
+            .with_alias(authorized.resource().name.clone());
         let plan = move |inner: &Inner, moment: &Moment, _: &mut Trail| {
             refuse_reserved(&authorized.resource().name)?;
             let target = inner.admit(&authorized)?;
@@ -138,7 +141,7 @@ impl Keyring {
             Ok(listing.collect(aliases))
         };
         let result = list();
-        inner.finish(Trail::of_account(&authorized), result).await
+        inner.finish(inner.account_trail(&authorized), result).await
     }
 }
 

@@ -59,7 +59,7 @@ impl Keyring {
         caller: Caller<'_>,
         target: T,
     ) -> Result<Authorized<A, T::Resource>, KeyringError> {
-        let mut trail = Trail::new(operation::<A>(), caller);
+        let mut trail = self.inner.caller_trail(operation::<A>(), caller);
         let result = match target.alias() {
             Some(alias) => self.make_if_managed(caller.via(), alias).await,
             None => Ok(()),
@@ -98,7 +98,7 @@ impl Keyring {
         &self,
         authorized: Authorized<A, R>,
     ) -> KeyringError {
-        let trail = Trail::of(&authorized);
+        let trail = self.inner.trail(&authorized);
         let result = match self.inner.admit(&authorized) {
             Ok(_) => Err(KeyringError::DryRun),
             Err(error) => Err(error),

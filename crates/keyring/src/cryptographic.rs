@@ -17,7 +17,6 @@ use crate::{
     metadata::{DataKeyLen, MaterialId},
     resource::{AllKeys, NamedKey, SealedBlob},
     snapshot::KeyEntry,
-    trail::Trail,
 };
 
 /// The answer of Encrypt.
@@ -87,7 +86,7 @@ impl Keyring {
         plaintext: SecretVec,
     ) -> Result<Encrypted, KeyringError> {
         let inner = &self.inner;
-        let mut trail = Trail::of(&authorized);
+        let mut trail = inner.trail(&authorized);
         let result = async {
             let entry = inner.admit(&authorized)?;
             let context = authorized.resource().context();
@@ -109,7 +108,7 @@ impl Keyring {
         authorized: Authorized<iam::Decrypt, SealedBlob<'_>>,
     ) -> Result<Decrypted, KeyringError> {
         let inner = &self.inner;
-        let mut trail = Trail::of(&authorized);
+        let mut trail = inner.trail(&authorized);
         let result = async {
             let entry = inner.admit(&authorized)?;
             let (plaintext, number) = inner.open(&entry, authorized.resource()).await?;
@@ -133,7 +132,7 @@ impl Keyring {
         destination: Authorized<iam::ReEncryptTo, NamedKey>,
     ) -> Result<ReEncrypted, KeyringError> {
         let inner = &self.inner;
-        let mut trail = Trail::of(&source).named("ReEncrypt");
+        let mut trail = inner.trail(&source).named("ReEncrypt");
         trail.destination_key = Some(destination.resource().key.clone());
         let result = async {
             let from = inner.admit(&source)?;
@@ -186,7 +185,7 @@ impl Keyring {
         len: DataKeyLen,
     ) -> Result<DataKey, KeyringError> {
         let inner = &self.inner;
-        let mut trail = Trail::of(&authorized);
+        let mut trail = inner.trail(&authorized);
         let result = async {
             let entry = inner.admit(&authorized)?;
             let plaintext = SecretVec::random(len.get(), inner.random.as_ref());
@@ -215,7 +214,7 @@ impl Keyring {
         let result = inner
             .check_running()
             .map(|()| SecretVec::random(len.get(), inner.random.as_ref()));
-        inner.finish(Trail::of_account(&authorized), result).await
+        inner.finish(inner.account_trail(&authorized), result).await
     }
 }
 

@@ -63,7 +63,7 @@ impl Keyring {
             Ok(Plan::edit(entry.metadata(), edits))
         };
         self.inner
-            .change(Trail::of_account(&authorized), plan)
+            .change(self.inner.account_trail(&authorized), plan)
             .await
     }
 
@@ -73,7 +73,9 @@ impl Keyring {
         authorized: Authorized<iam::DescribeKey, NamedKey>,
     ) -> Result<KeyMetadata, KeyringError> {
         let result = self.inner.admit(&authorized).map(|entry| entry.metadata());
-        self.inner.finish(Trail::of(&authorized), result).await
+        self.inner
+            .finish(self.inner.trail(&authorized), result)
+            .await
     }
 
     /// Changes a key's description.
@@ -82,7 +84,7 @@ impl Keyring {
         authorized: Authorized<iam::UpdateKeyDescription, NamedKey>,
         description: String,
     ) -> Result<(), KeyringError> {
-        let trail = Trail::of(&authorized);
+        let trail = self.inner.trail(&authorized);
         let plan = move |inner: &Inner, _: &Moment, _: &mut Trail| {
             check_description(&description)?;
             let next = inner
@@ -98,7 +100,7 @@ impl Keyring {
         &self,
         authorized: Authorized<iam::EnableKey, NamedKey>,
     ) -> Result<(), KeyringError> {
-        let trail = Trail::of(&authorized);
+        let trail = self.inner.trail(&authorized);
         let plan = move |inner: &Inner, _: &Moment, _: &mut Trail| {
             let entry = inner.admit(&authorized)?;
             Ok(switch(&entry, KeyState::Enabled, KeyChange::Enabled))
@@ -112,7 +114,7 @@ impl Keyring {
         &self,
         authorized: Authorized<iam::DisableKey, NamedKey>,
     ) -> Result<(), KeyringError> {
-        let trail = Trail::of(&authorized);
+        let trail = self.inner.trail(&authorized);
         let plan = move |inner: &Inner, _: &Moment, _: &mut Trail| {
             let entry = inner.admit(&authorized)?;
             Ok(switch(&entry, KeyState::Disabled, KeyChange::Disabled))
@@ -126,7 +128,7 @@ impl Keyring {
         authorized: Authorized<iam::ScheduleKeyDeletion, NamedKey>,
         window: PendingWindow,
     ) -> Result<KeyMetadata, KeyringError> {
-        let trail = Trail::of(&authorized);
+        let trail = self.inner.trail(&authorized);
         let plan = move |inner: &Inner, moment: &Moment, _: &mut Trail| {
             let entry = inner.admit(&authorized)?;
             let next = entry.changed(|record| {
@@ -145,7 +147,7 @@ impl Keyring {
         &self,
         authorized: Authorized<iam::CancelKeyDeletion, NamedKey>,
     ) -> Result<KeyArn, KeyringError> {
-        let trail = Trail::of(&authorized);
+        let trail = self.inner.trail(&authorized);
         let plan = move |inner: &Inner, _: &Moment, _: &mut Trail| {
             let entry = inner.admit(&authorized)?;
             let next = entry.changed(|record| {
@@ -226,7 +228,7 @@ impl Keyring {
             if is_due(&entry, now) {
                 let done = inner
                     .change(
-                        internal("RotateKey", &entry),
+                        internal(inner, "RotateKey", &entry),
                         move |inner, moment, trail| {
                             let Some(entry) = moment.snapshot.key(id, moment.now) else {
                                 return Ok(Plan::nothing(false));
@@ -259,7 +261,7 @@ impl Inner {
         let mut destroyed = 0;
         for entry in snapshot.keys.values().filter(|key| key.is_expired(now)) {
             let id = entry.id();
-            let gone = self.change(internal("DeleteKey", entry), move |_, moment, _| {
+            let gone = self.change(internal(self, "DeleteKey", entry), move |_, moment, _| {
                 Ok(destroy(moment, id))
             });
             destroyed += usize::from(gone.await?);
@@ -272,7 +274,7 @@ impl Inner {
         service: Service,
         tier: Tier,
     ) -> Result<KeyArn, KeyringError> {
-        let trail = Trail::of_service("CreateKey", service.principal(), service.via());
+        let trail = self.service_trail("CreateKey", service.principal(), service.via());
         self.change(trail, move |inner, moment, trail| {
             let existing = match tier {
                 Tier::Owned(_) => moment.snapshot.owned(service),
@@ -305,8 +307,8 @@ impl Inner {
     }
 }
 
-fn internal(operation: &'static str, entry: &KeyEntry) -> Trail {
-    let mut trail = Trail::of_service(operation, "kms.amazonaws.com", Via::Api);
+fn internal(inner: &Inner, operation: &'static str, entry: &KeyEntry) -> Trail {
+    let mut trail = inner.service_trail(operation, "kms.amazonaws.com", Via::Api);
     trail.key = Some(entry.arn.clone());
     trail
 }

@@ -14,7 +14,6 @@ use crate::{
     keyring::Keyring,
     metadata::{Listed, Page, Service, Tag, Tier},
     resource::{AllKeys, NamedKey},
-    trail::Trail,
 };
 
 /// How long a page may be.
@@ -122,7 +121,7 @@ impl Keyring {
             Ok(listing.collect(keys))
         };
         let result = list();
-        inner.finish(Trail::of_account(&authorized), result).await
+        inner.finish(inner.account_trail(&authorized), result).await
     }
 
     /// A key's tags, in the order they were given.
@@ -137,7 +136,9 @@ impl Keyring {
             let tags = entry.record.tags.iter().cloned().enumerate().skip(skip);
             Ok(listing.collect(tags))
         });
-        self.inner.finish(Trail::of(&authorized), result).await
+        self.inner
+            .finish(self.inner.trail(&authorized), result)
+            .await
     }
 
     /// A key's policy `default`, as JSON text. There is no other yet: a customer managed key
@@ -188,7 +189,7 @@ impl Keyring {
             });
             format!("{policy:#}")
         });
-        inner.finish(Trail::of(&authorized), result).await
+        inner.finish(inner.trail(&authorized), result).await
     }
 }
 

@@ -32,7 +32,7 @@ impl Keyring {
         &self,
         authorized: Authorized<iam::RotateKeyOnDemand, NamedKey>,
     ) -> Result<KeyArn, KeyringError> {
-        let trail = Trail::of(&authorized);
+        let trail = self.inner.trail(&authorized);
         let plan = move |inner: &Inner, moment: &Moment, trail: &mut Trail| {
             let entry = inner.admit(&authorized)?;
             let rotations = entry.record.materials.iter();
@@ -62,7 +62,7 @@ impl Keyring {
         authorized: Authorized<iam::EnableKeyRotation, NamedKey>,
         period_days: Option<i64>,
     ) -> Result<(), KeyringError> {
-        let trail = Trail::of(&authorized);
+        let trail = self.inner.trail(&authorized);
         let plan = move |inner: &Inner, moment: &Moment, _: &mut Trail| {
             let period_days = match period_days.map(u32::try_from) {
                 None => AUTOMATIC_PERIOD_DAYS,
@@ -90,7 +90,7 @@ impl Keyring {
         &self,
         authorized: Authorized<iam::DisableKeyRotation, NamedKey>,
     ) -> Result<(), KeyringError> {
-        let trail = Trail::of(&authorized);
+        let trail = self.inner.trail(&authorized);
         let plan = move |inner: &Inner, _: &Moment, _: &mut Trail| {
             let next = inner
                 .admit(&authorized)?
@@ -114,7 +114,9 @@ impl Keyring {
                 next: rotation.map(|rotation| rotation.next.into()),
             }
         });
-        self.inner.finish(Trail::of(&authorized), result).await
+        self.inner
+            .finish(self.inner.trail(&authorized), result)
+            .await
     }
 
     /// The rotations a key has had, oldest first.
@@ -139,7 +141,9 @@ impl Keyring {
                 });
             Ok(listing.collect(rotations))
         });
-        self.inner.finish(Trail::of(&authorized), result).await
+        self.inner
+            .finish(self.inner.trail(&authorized), result)
+            .await
     }
 }
 

@@ -26,7 +26,7 @@ impl Keyring {
         authorized: Authorized<iam::TagResource, NamedKey>,
         tags: Vec<Tag>,
     ) -> Result<(), KeyringError> {
-        let trail = Trail::of(&authorized);
+        let trail = self.inner.trail(&authorized);
         let plan = move |inner: &Inner, _: &Moment, _: &mut Trail| {
             let entry = inner.admit(&authorized)?;
             let kept: Vec<_> = entry
@@ -52,7 +52,7 @@ impl Keyring {
         authorized: Authorized<iam::UntagResource, NamedKey>,
         keys: Vec<String>,
     ) -> Result<(), KeyringError> {
-        let trail = Trail::of(&authorized);
+        let trail = self.inner.trail(&authorized);
         let plan = move |inner: &Inner, _: &Moment, _: &mut Trail| {
             let next = inner
                 .admit(&authorized)?

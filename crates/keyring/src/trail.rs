@@ -1,7 +1,7 @@
 //! The end of every request: its audit record, durable, then its metrics, then its answer. And what comes before a
 //! change: the record of its intent.
 
-use std::{sync::Arc, time::Instant};
+use std::{sync::Arc, time::Duration};
 
 use audit::{Event, Intent};
 use crypto::context::EncryptionContext;
@@ -16,7 +16,8 @@ use crate::{
 
 /// What is known of a request while it runs.
 pub(crate) struct Trail {
-    started: Instant,
+    /// On the clock that never goes back.
+    started: Duration,
     operation: &'static str,
     actor: Actor,
     pub(crate) key: Option<KeyArn>,
@@ -39,31 +40,9 @@ enum Actor {
 }
 
 impl Trail {
-    pub(crate) fn new(operation: &'static str, caller: Caller<'_>) -> Self {
-        let context = Arc::clone(caller.context());
-        Self::of_actor(operation, Actor::Caller(context, caller.via()))
-    }
-
-    /// Something no caller asked for.
-    pub(crate) fn of_service(operation: &'static str, principal: &'static str, via: Via) -> Self {
-        Self::of_actor(operation, Actor::Service(principal, via))
-    }
-
-    /// Of an operation on a key: the action's name without its service.
-    pub(crate) fn of<A: Action, R: KeyResource>(authorized: &Authorized<A, R>) -> Self {
-        let mut trail = Self::new(operation::<A>(), authorized.caller());
-        trail.key = Some(authorized.resource().key().clone());
-        trail
-    }
-
-    /// Of an operation on the account.
-    pub(crate) fn of_account<A: Action>(authorized: &Authorized<A, AllKeys>) -> Self {
-        Self::new(operation::<A>(), authorized.caller())
-    }
-
-    fn of_actor(operation: &'static str, actor: Actor) -> Self {
+    fn new(started: Duration, operation: &'static str, actor: Actor) -> Self {
         Self {
-            started: Instant::now(),
+            started,
             operation,
             actor,
             key: None,
@@ -105,6 +84,36 @@ pub(crate) fn operation<A: Action>() -> &'static str {
 }
 
 impl Inner {
+    /// Begins the trail of an operation on a key: the action's name without its service.
+    pub(crate) fn trail<A: Action, R: KeyResource>(&self, authorized: &Authorized<A, R>) -> Trail {
+        let mut trail = self.caller_trail(operation::<A>(), authorized.caller());
+        trail.key = Some(authorized.resource().key().clone());
+        trail
+    }
+
+    /// Begins the trail of an operation on the account.
+    pub(crate) fn account_trail<A: Action>(&self, authorized: &Authorized<A, AllKeys>) -> Trail {
+        self.caller_trail(operation::<A>(), authorized.caller())
+    }
+
+    /// Begins the trail of something a caller asked for.
+    pub(crate) fn caller_trail(&self, operation: &'static str, caller: Caller<'_>) -> Trail {
+        let context = Arc::clone(caller.context());
+        let actor = Actor::Caller(context, caller.via());
+        Trail::new(self.clock.elapsed(), operation, actor)
+    }
+
+    /// Begins the trail of something no caller asked for.
+    pub(crate) fn service_trail(
+        &self,
+        operation: &'static str,
+        principal: &'static str,
+        via: Via,
+    ) -> Trail {
+        let actor = Actor::Service(principal, via);
+        Trail::new(self.clock.elapsed(), operation, actor)
+    }
+
     /// Records how `trail` ended. The answer is `result`, unless the record could not be made
     /// durable: then the answer is that, and what `result` held is dropped.
     pub(crate) async fn finish<T>(
@@ -136,7 +145,7 @@ impl Inner {
             trail.operation,
             trail.via(),
             outcome,
-            trail.started.elapsed(),
+            self.clock.elapsed().saturating_sub(trail.started),
         );
         answer
     }

@@ -4,9 +4,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::Duration;
 
 use bytes::Bytes;
+use host::Clock;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::observer::{Observer, RequestEnd};
@@ -37,7 +38,9 @@ pub(crate) struct Report {
     pub(crate) status: u16,
     pub(crate) bytes_in: Arc<AtomicU64>,
     pub(crate) bytes_out: u64,
-    pub(crate) started: Instant,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// When the request came, as the clock counts [`Clock::elapsed`].
+    pub(crate) started: Duration,
 }
 
 impl Drop for Report {
@@ -47,7 +50,7 @@ impl Drop for Report {
             status: self.status,
             bytes_in: self.bytes_in.load(Ordering::Relaxed),
             bytes_out: self.bytes_out,
-            elapsed: self.started.elapsed(),
+            elapsed: self.clock.elapsed().saturating_sub(self.started),
         });
     }
 }

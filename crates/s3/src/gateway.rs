@@ -12,7 +12,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{
@@ -46,7 +45,7 @@ pub struct Options {
     pub keyring: Arc<keyring::Keyring>,
     /// Who may do what.
     pub authorizer: Arc<iam::Authorizer>,
-    /// The time that goes into records and ends cached keys.
+    /// The time that goes into records and ends cached keys, and durations of requests.
     pub clock: Arc<dyn host::Clock>,
     /// Salts, object keys, opaque entity tags.
     pub random: Arc<dyn crypto::random::Random>,
@@ -68,6 +67,7 @@ pub struct Options {
 pub struct Gateway {
     service: S3Service,
     observer: Arc<dyn Observer>,
+    clock: Arc<dyn host::Clock>,
     domains: Vec<String>,
     md5s: Arc<Md5Group>,
 }
@@ -90,12 +90,14 @@ impl Gateway {
     /// Builds the front, and registers with the keyring's changes.
     pub fn new(options: Options) -> Self {
         let observer = Arc::clone(&options.observer);
+        let clock = Arc::clone(&options.clock);
         let domains = options.virtual_host_domains.clone();
         let md5s = Arc::new(Md5Group::new());
         let service = S3ServiceBuilder::new(Front::new(options, Arc::clone(&md5s))).build();
         Self {
             service,
             observer,
+            clock,
             domains,
             md5s,
         }
@@ -131,7 +133,7 @@ impl Gateway {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let started = Instant::now();
+        let started = self.clock.elapsed();
         let method = request.method().clone();
         let sender = Arc::clone(&context);
         let request_id = sender.request_id();
@@ -162,6 +164,7 @@ impl Gateway {
             status: answer.status().as_u16(),
             bytes_in,
             bytes_out: 0,
+            clock: Arc::clone(&self.clock),
             started,
         };
         let body = std::mem::replace(answer.body_mut(), ResponseBody::empty());

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -48,12 +48,14 @@ impl Life {
 
     /// Waits a moment for files on their way; says whether all of them have arrived.
     pub(super) fn settle(&self, patience: Duration) -> bool {
-        let until = Instant::now() + patience;
+        const NAP: Duration = Duration::from_millis(1);
+        let mut left = patience;
         while self.unsettled.load(Ordering::SeqCst) != 0 {
-            if Instant::now() >= until {
+            if left.is_zero() {
                 return false;
             }
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::sleep(NAP);
+            left = left.saturating_sub(NAP);
         }
         true
     }
