@@ -80,6 +80,12 @@ impl SeededEntropy {
     pub fn one_in(&self, n: u64) -> bool {
         self.below(n) == 0
     }
+
+    /// One of `from`, which is not empty.
+    pub fn pick<'a, T>(&self, from: &'a [T]) -> &'a T {
+        let at = usize::try_from(self.below(from.len() as u64)).expect("it is below a usize");
+        &from[at]
+    }
 }
 
 #[cfg(any(test, feature = "test-util"))]

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use bytes::Bytes;
 use crypto::chunk::SealedBuf;
-use parking_lot::Mutex;
+use host::Entropy;
 
 use super::{
     BucketRecord, Commit, Condition, ListEntry, ListQuery, ObjectRecord, ObjectStore, Page,
@@ -24,8 +24,6 @@ use super::{
 /// How often what goes wrong; the chances are in a thousand.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
-    /// Where the sequence of faults begins. Print it with every failure.
-    pub seed: u64,
     /// Calls that fail with an I/O error or a full disk and do nothing.
     pub fail_per_mille: u16,
     /// Changes that happen and are answered with [`StoreError::Closed`].
@@ -38,7 +36,7 @@ pub struct Faults {
 
 struct Dice {
     faults: Faults,
-    state: Mutex<u64>,
+    entropy: Arc<dyn Entropy>,
 }
 
 enum Fate {
@@ -47,18 +45,8 @@ enum Fate {
 }
 
 impl Dice {
-    /// SplitMix64: enough for faults.
-    fn throw(&self) -> u64 {
-        let mut state = self.state.lock();
-        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = *state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
     fn hits(&self, per_mille: u16) -> bool {
-        self.throw() % 1000 < u64::from(per_mille)
+        self.entropy.number() % 1000 < u64::from(per_mille)
     }
 
     async fn before(&self) -> Result<(), StoreError> {
@@ -66,7 +54,7 @@ impl Dice {
             let longest = u64::try_from(self.faults.delay_max.as_micros())
                 .unwrap_or(u64::MAX)
                 .max(1);
-            tokio::time::sleep(Duration::from_micros(self.throw() % longest)).await;
+            tokio::time::sleep(Duration::from_micros(self.entropy.number() % longest)).await;
         }
         if !self.hits(self.faults.fail_per_mille) {
             return Ok(());
@@ -106,14 +94,11 @@ pub struct FaultyStore<S> {
 }
 
 impl<S> FaultyStore<S> {
-    /// Wraps `inner`.
-    pub fn new(inner: S, faults: Faults) -> Self {
+    /// Wraps `inner`; what goes wrong follows from `entropy`, whose seed a test prints with every failure.
+    pub fn new(inner: S, faults: Faults, entropy: Arc<dyn Entropy>) -> Self {
         Self {
             inner,
-            dice: Arc::new(Dice {
-                faults,
-                state: Mutex::new(faults.seed),
-            }),
+            dice: Arc::new(Dice { faults, entropy }),
         }
     }
 

@@ -11,6 +11,7 @@ mod sealing;
 use std::sync::Arc;
 
 use crypto::random::SystemRandom;
+use host::entropy::SeededEntropy;
 use s3::store::ObjectStore;
 use s3::store::faulty::{Faults, FaultyStore};
 use s3::store::local::{LocalStore, Options};
@@ -62,14 +63,17 @@ fn local_in_files() -> Subject {
 /// A wrapper must pass every call on; slow, but without faults.
 fn dawdling() -> Subject {
     let faults = Faults {
-        seed: 7,
         delay_per_mille: 200,
         delay_max: std::time::Duration::from_millis(1),
         ..Faults::default()
     };
     let inner = MemoryStore::new(Arc::new(SystemRandom));
     Subject {
-        store: Arc::new(FaultyStore::new(inner, faults)),
+        store: Arc::new(FaultyStore::new(
+            inner,
+            faults,
+            Arc::new(SeededEntropy::new(7)),
+        )),
         _dir: None,
     }
 }

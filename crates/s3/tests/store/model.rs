@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use crypto::random::SystemRandom;
+use host::entropy::SeededEntropy;
 use s3::store::faulty::{Faults, FaultyStore};
 use s3::store::local::LocalStore;
 use s3::store::memory::MemoryStore;
@@ -17,23 +18,6 @@ use s3::store::{
 
 use crate::sealing::{bytes, commit_if, date, put_part, put_with, read_all};
 use crate::{local_options, quick_dir};
-
-/// A small generator: a test replays from its seed.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
-    }
-
-    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        &from[self.below(from.len() as u64) as usize]
-    }
-}
 
 /// What can be compared of an error.
 fn kind(error: &StoreError) -> String {
@@ -91,7 +75,7 @@ struct Upload {
 }
 
 impl Pair {
-    async fn condition(&self, dice: &mut Dice, bucket: &str, key: &str) -> [Condition; 2] {
+    async fn condition(&self, dice: &SeededEntropy, bucket: &str, key: &str) -> [Condition; 2] {
         match dice.below(5) {
             0 => [Condition::Absent; 2],
             1 => {
@@ -108,7 +92,7 @@ impl Pair {
         }
     }
 
-    async fn step(&mut self, dice: &mut Dice, number: u64) {
+    async fn step(&mut self, dice: &SeededEntropy, number: u64) {
         let (bucket, key) = (*dice.pick(&BUCKETS), *dice.pick(&KEYS));
         let (a, b): (&dyn ObjectStore, &dyn ObjectStore) = (&self.reference, &self.tested);
         match dice.below(100) {
@@ -215,7 +199,7 @@ impl Pair {
     }
 
     /// Any upload ever made, alive or not.
-    fn some_upload(&self, dice: &mut Dice) -> Option<Upload> {
+    fn some_upload(&self, dice: &SeededEntropy) -> Option<Upload> {
         let recent = self.next_upload.saturating_sub(4);
         let all: Vec<_> = self
             .uploads
@@ -225,7 +209,7 @@ impl Pair {
         (!all.is_empty()).then(|| dice.pick(&all).clone())
     }
 
-    async fn complete(&self, dice: &mut Dice, number: u64) {
+    async fn complete(&self, dice: &SeededEntropy, number: u64) {
         let (a, b): (&dyn ObjectStore, &dyn ObjectStore) = (&self.reference, &self.tested);
         let Some(Upload { bucket, key, ids }) = self.some_upload(dice) else {
             return;
@@ -271,7 +255,7 @@ impl Pair {
         agree("complete", &ra, &rb);
     }
 
-    async fn compare_lists(&self, dice: &mut Dice, bucket: &str) {
+    async fn compare_lists(&self, dice: &SeededEntropy, bucket: &str) {
         let query = ListQuery {
             prefix: (*dice.pick(&["", "a", "a/", "b/", "x"])).to_owned(),
             delimiter: [None, Some("/".to_owned()), Some("b".to_owned())][dice.below(3) as usize]
@@ -391,7 +375,7 @@ fn data_files(dir: &Path) -> (usize, usize) {
 async fn run(seed: u64, steps: u64) {
     println!("seed {seed}");
     let dir = quick_dir();
-    let mut dice = Dice(seed);
+    let dice = SeededEntropy::new(seed);
     let mut pair = Pair {
         reference: MemoryStore::new(Arc::new(SystemRandom)),
         tested: LocalStore::open(local_options(dir.path())).unwrap(),
@@ -400,7 +384,7 @@ async fn run(seed: u64, steps: u64) {
     };
     let mut last_sequence = 0;
     for number in 0..steps {
-        pair.step(&mut dice, number).await;
+        pair.step(&dice, number).await;
         if dice.below(40) == 0 {
             pair.tested.close().await;
             drop(pair.tested);
@@ -501,13 +485,12 @@ async fn faults_never_leave_half_an_object() {
         let local = LocalStore::open(local_options(dir.path())).unwrap();
         local.create_bucket("b", date(0)).await.unwrap();
         let faults = Faults {
-            seed,
             fail_per_mille: 80,
             lose_answer_per_mille: 80,
             ..Faults::default()
         };
-        let store = FaultyStore::new(local, faults);
-        let mut dice = Dice(seed);
+        let store = FaultyStore::new(local, faults, Arc::new(SeededEntropy::new(seed)));
+        let dice = SeededEntropy::new(seed);
         // What each key may hold now.
         let mut possible: BTreeMap<&str, Vec<Option<Vec<u8>>>> =
             KEYS.iter().map(|key| (*key, vec![None])).collect();
