@@ -139,6 +139,7 @@ impl Parts {
         let nbd = nbd_server(
             config,
             metrics,
+            &clock,
             VolumeExports {
                 volumes: Arc::clone(&volumes),
                 authorizer: Arc::clone(&authorizer),
@@ -231,14 +232,16 @@ fn verifier(
     Ok(Verifier::new(SigV4Options::new(region), known))
 }
 
-fn nbd_server(config: &Config, metrics: &Arc<Metrics>, exports: VolumeExports) -> nbd::Server {
+fn nbd_server(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    clock: &Arc<dyn Clock>,
+    exports: VolumeExports,
+) -> nbd::Server {
     let mut options = nbd::Options::default();
     options.connections_max = config.nbd.connections_max;
     options.handshakes_max = config.nbd.handshakes_max;
     options.handshake_timeout = Duration::from_secs(config.nbd.handshake_timeout_seconds);
-    let observer = Arc::new(BlockRequests::new(
-        Arc::clone(metrics),
-        &(Arc::new(host::SystemClock::new()) as _),
-    ));
+    let observer = Arc::new(BlockRequests::new(Arc::clone(metrics), clock));
     nbd::Server::new(options, Arc::new(exports), observer)
 }
