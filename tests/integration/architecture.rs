@@ -19,6 +19,7 @@ const USES: [(&str, &[&str]); 17] = [
     ("catalogue", &["host", "crypto"]),
     ("audit", &["host", "crypto", "iam"]),
     ("jobs", &["host", "crypto", "root", "catalogue", "iam"]),
+    ("parts", &["host", "crypto", "root", "catalogue"]),
     ("outbound", &["iam", "host"]),
     (
         "keyring",
@@ -89,6 +90,7 @@ const USES: [(&str, &[&str]); 17] = [
             "catalogue",
             "audit",
             "jobs",
+            "parts",
             "outbound",
             "keyring",
             "directory",

@@ -1,0 +1,94 @@
+//! Folders that carry a stamp in a file.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+use host::{Disk, private};
+
+use crate::{
+    part::Part,
+    stamp::{LEN_MAX, Stamp, StampError, Stamped, Stamps},
+};
+
+/// Name of the file in a folder that is a part.
+pub const STAMP_FILE: &str = "PART";
+
+/// The stamp of a folder.
+pub struct FolderStamp {
+    part: Part,
+    file: PathBuf,
+    disk: Arc<dyn Disk>,
+    stamps: Arc<Stamps>,
+}
+
+impl FolderStamp {
+    /// The stamp of `folder`, which is `part`.
+    pub fn new(part: Part, folder: &Path, disk: Arc<dyn Disk>, stamps: Arc<Stamps>) -> Self {
+        Self {
+            part,
+            file: folder.join(STAMP_FILE),
+            disk,
+            stamps,
+        }
+    }
+
+    async fn bytes(&self) -> io::Result<Option<Vec<u8>>> {
+        let (disk, file) = (Arc::clone(&self.disk), self.file.clone());
+        let read = blocking(move || private::read(&*disk, &file, LEN_MAX as u64)).await;
+        match read {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            other => other.map(Some),
+        }
+    }
+}
+
+#[async_trait]
+impl Stamped for FolderStamp {
+    fn part(&self) -> Part {
+        self.part
+    }
+
+    async fn read(&self) -> Result<Option<Stamp>, StampError> {
+        match self.bytes().await {
+            Ok(None) => Ok(None),
+            Ok(Some(bytes)) => self.stamps.open(self.part, &bytes).map(Some),
+            Err(error) => Err(StampError::Damaged(format!(
+                "{} cannot be read: {error}",
+                self.file.display()
+            ))),
+        }
+    }
+
+    async fn write(&self, stamp: Stamp) -> Result<(), String> {
+        let sealing = self.stamps.sealing();
+        let bytes = self.stamps.seal(&sealing, self.part, stamp);
+        let (disk, file) = (Arc::clone(&self.disk), self.file.clone());
+        blocking(move || {
+            let written = private::replace(&*disk, &file, &bytes);
+            // Not before the file is there: a rotation may drop the key meanwhile.
+            drop(sealing);
+            written
+        })
+        .await
+        .map_err(|error| format!("{}: {error}", self.file.display()))
+    }
+
+    async fn is_stale(&self) -> bool {
+        match self.bytes().await {
+            Ok(Some(bytes)) => self.stamps.is_stale(&bytes),
+            _ => false,
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(io::Error::other(error)))
+}
