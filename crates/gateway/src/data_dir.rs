@@ -1,22 +1,20 @@
 //! The data directory: created private, held by one process, and where everything in it is.
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use host::{OsDisk, private};
-use rustix::fs::{FlockOperation, flock};
+use host::{Lock, OsDisk, private};
 use serde::{Deserialize, Serialize};
 
 /// The data directory, held until this value is dropped.
 #[derive(Debug)]
 pub(crate) struct DataDir {
     path: PathBuf,
-    /// Whoever has the lock on this file has the directory. The kernel drops it when the process ends,
-    /// however it ends.
-    _lock: File,
+    /// Whoever has the lock on the file `LOCK` has the directory.
+    _lock: Lock,
 }
 
 /// Names of files and folders below the data directory.
@@ -105,20 +103,13 @@ impl DataDir {
         // Also if it was there: see `private::create_dirs`.
         private::sync_name(&OsDisk, &path)
             .with_context(|| format!("cannot use data directory {shown}"))?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(path.join("LOCK"))
-            .with_context(|| format!("cannot open {shown}/LOCK"))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
+        let lock = match Lock::take(&OsDisk, &path.join("LOCK")) {
+            Ok(lock) => lock,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                 bail!("data directory {shown} is in use by another sealgate process")
             }
             Err(e) => return Err(e).with_context(|| format!("cannot lock {shown}/LOCK")),
-        }
+        };
         if path.metadata()?.mode() & 0o077 != 0 {
             std::fs::set_permissions(&path, Permissions::from_mode(0o700))
                 .with_context(|| format!("cannot make {shown} private"))?;

@@ -7,13 +7,19 @@
 //!
 //! It does not know what it stores.
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "it wraps the machine's clock, randomness and locks for everyone else"
+)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod clock;
 pub mod disk;
 pub mod entropy;
+pub mod lock;
 pub mod private;
 
 pub use clock::{Clock, SystemClock};
 pub use disk::{Disk, Entry, EntryKind, File, Mode, OsDisk};
 pub use entropy::{Entropy, SystemEntropy};
+pub use lock::Lock;

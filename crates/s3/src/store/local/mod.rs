@@ -34,8 +34,6 @@ mod sink;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -61,7 +59,7 @@ use super::{
     PART_NUMBER_MAX, Page, PartRecord, PartSeen, PartSink, PutSink, SealedReader, StoreError,
     UploadEntry, UploadId, UploadQuery, UploadRecord, check_envelope, check_key, check_part_order,
 };
-use host::{Disk as _, OsDisk};
+use host::{Disk as _, Lock, OsDisk};
 
 /// Lists that run at a time; more wait. Point lookups are not counted.
 const LISTS_MAX: usize = 16;
@@ -346,19 +344,11 @@ fn joined<T>(
     }
 }
 
-fn hold(directory: &Directory) -> Result<File, StoreError> {
-    let lock = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(directory.lock_file())
-        .map_err(|e| StoreError::io("open the lock file", e))?;
-    match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(lock),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Held),
-        Err(e) => Err(StoreError::io("take the lock", e.into())),
-    }
+fn hold(directory: &Directory) -> Result<Lock, StoreError> {
+    Lock::take(&OsDisk, &directory.lock_file()).map_err(|e| match e.kind() {
+        std::io::ErrorKind::WouldBlock => StoreError::Held,
+        _ => StoreError::io("take the lock", e),
+    })
 }
 
 fn meta(index: &Connection, name: &str) -> Result<u64, StoreError> {

@@ -157,7 +157,7 @@ pub(super) struct Machine {
     pub(super) pins: Arc<Pins>,
     pub(super) life: Arc<Life>,
     /// Held as long as the index is written.
-    pub(super) lock: std::fs::File,
+    pub(super) lock: host::Lock,
 }
 
 /// Starts the writer thread.
@@ -347,7 +347,7 @@ mod tests {
             .unwrap();
         // The store has no foreign keys; one is a way to make a commit fail.
         index.pragma_update(None, "foreign_keys", true).unwrap();
-        let lock = std::fs::File::create(directory.lock_file()).unwrap();
+        let lock = host::Lock::take(&host::OsDisk, &directory.lock_file()).unwrap();
         let life = Arc::new(Life::default());
         let (pins, _) = Pins::start(directory, life.clone()).unwrap();
         let (writer, thread) = start(Machine {
