@@ -4,11 +4,12 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::net::RecvFlags;
 
 use crate::observer::Closed;
+use crate::stopwatch::Stopwatch;
 use crate::tls::BlockingStream;
 use crate::transmission::{Core, Step};
 
@@ -176,7 +177,7 @@ impl Spin {
             return None;
         }
         self.idle = 0;
-        let began = Instant::now();
+        let waited = Stopwatch::start();
         loop {
             match rustix::net::recv(fd, &mut *buf, RecvFlags::DONTWAIT) {
                 Ok((len, _)) => {
@@ -186,7 +187,7 @@ impl Spin {
                 Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
                 Err(e) => return Some(Err(e.into())),
             }
-            if began.elapsed() >= self.most {
+            if waited.elapsed() >= self.most {
                 self.score = (self.score - 3).max(0);
                 return None;
             }

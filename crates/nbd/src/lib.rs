@@ -24,6 +24,7 @@ mod observer;
 mod peer;
 mod protocol;
 mod server;
+mod stopwatch;
 mod tls;
 mod transmission;
 

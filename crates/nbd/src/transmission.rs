@@ -10,7 +10,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use crate::attached::Attached;
 use crate::codec::{Request, chunk_header, simple_reply};
@@ -18,6 +17,7 @@ use crate::observer::{Closed, Command, Observer};
 use crate::protocol::{
     ALLOCATION_CONTEXT_ID, CHUNK_HEADER_LEN, REQUEST_LEN, chunk, command_flag, state,
 };
+use crate::stopwatch::Stopwatch;
 use crate::{Errno, ExportInfo, Extent, ExtentKind, ZeroOptions};
 
 /// A receive takes up to this much. Larger ones measured alike.
@@ -68,7 +68,7 @@ struct Moving {
     left: usize,
     /// What went wrong; the rest of a payload is then taken and dropped.
     outcome: Result<(), Errno>,
-    started: Instant,
+    taken: Stopwatch,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -218,7 +218,7 @@ impl Core {
             offset: request.offset,
             left: request.len as usize,
             outcome: self.check(&request),
-            started: Instant::now(),
+            taken: Stopwatch::start(),
         };
         match request.command {
             Command::Disconnect => return Some(Step::Close(Closed::ByClient)),
@@ -332,7 +332,7 @@ impl Core {
 
     fn observe(&self, moving: &Moving, outcome: Result<(), Errno>) {
         let bytes = u64::from(moving.request.len);
-        let elapsed = moving.started.elapsed();
+        let elapsed = moving.taken.elapsed();
         self.observer
             .request(moving.request.command, bytes, elapsed, outcome);
     }
