@@ -3,6 +3,10 @@
 //! [`SystemRandom`] is the one for production. `SeededRandom` (feature
 //! `test-util`) replays: equal seeds give equal bytes, so golden files and
 //! failures can be reproduced.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "it wraps AWS-LC's generator for everyone else"
+)]
 
 /// A source of bytes nobody can predict.
 pub trait Random: Send + Sync {

@@ -4,6 +4,10 @@
 //! settings, and is imported by nobody. [`manual`] holds the manual.
 
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "it hands out the machine's clock and randomness, and measures its own requests"
+)]
 
 mod admin;
 mod administration;

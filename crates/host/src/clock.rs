@@ -20,16 +20,14 @@ pub struct SystemClock {
 
 impl SystemClock {
     /// Starts counting [`Clock::elapsed`] now.
+    #[expect(
+        clippy::new_without_default,
+        reason = "a process makes one on purpose, in one place"
+    )]
     pub fn new() -> Self {
         Self {
             origin: Instant::now(),
         }
-    }
-}
-
-impl Default for SystemClock {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -3,6 +3,7 @@
 //! `cargo run --release -p volume --example throughput [DIR]`. Prints the better of three runs of each; the file and the
 //! volumes take turns, since machines drift.
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, reason = "it measures real time")]
 
 use std::{
     fs::File,

@@ -1,10 +1,10 @@
 //! The registry on real files, with a real keyring.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::UNIX_EPOCH};
 
 use crypto::{random::SystemRandom, secret::SecretBytes, store_key::GenerationKey};
-use host::{Clock, OsDisk, SystemClock};
+use host::{Clock, OsDisk, clock::ManualClock};
 use iam::{
     AccountId, Action, Authorized, Authorizer, Caller, Principal, Region, RequestContext, Resource,
     Via,
@@ -61,7 +61,7 @@ impl World {
         let (catalogue, store_key) = store().await;
         let path = dir.path();
         let authorizer = Arc::new(Authorizer::new(account()));
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(UNIX_EPOCH));
         let audit = keyring::AuditOptions::new(path.join("audit"), Arc::clone(&clock));
         let keyring = Keyring::open(keyring::Options {
             catalogue,
@@ -97,7 +97,7 @@ impl World {
             dir,
             keyring: Arc::clone(&self.keyring),
             records: root().record_key("volume-descriptors"),
-            clock: Arc::new(SystemClock::new()),
+            clock: Arc::new(ManualClock::new(UNIX_EPOCH)),
             random: Arc::new(SystemRandom),
             authorizer: Arc::clone(&self.authorizer),
             region,

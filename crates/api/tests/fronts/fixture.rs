@@ -1,10 +1,13 @@
 //! A keyring, volumes on it, and requests to both.
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use api::Answer;
 use bytes::Bytes;
 use crypto::{random::SystemRandom, store_key::GenerationKey};
-use host::{Clock, SystemClock};
+use host::{Clock, clock::ManualClock};
 use iam::{Authorizer, Principal, RequestContext};
 use keyring::{AuditLog, AuditOptions, Keyring, NoObserver, Options};
 use serde_json::Value;
@@ -57,7 +60,8 @@ impl Fixture {
         let key = GenerationKey::generate(&SystemRandom);
         let authorizer = Arc::new(Authorizer::new(ACCOUNT.parse().unwrap()));
         let records = key.record_key("volume-descriptors");
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(now));
         let audit = AuditOptions::new(dir.path().join("audit"), Arc::clone(&clock));
         let keyring = Keyring::open(Options {
             catalogue,

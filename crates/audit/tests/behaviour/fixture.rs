@@ -14,7 +14,10 @@ pub(crate) fn options(disk: &SimDisk) -> AuditOptions {
 }
 
 pub(crate) fn on(disk: &SimDisk, dir: &str) -> AuditOptions {
-    let mut options = AuditOptions::new(dir, Arc::new(host::SystemClock::new()));
+    let mut options = AuditOptions::new(
+        dir,
+        Arc::new(host::clock::ManualClock::new(std::time::UNIX_EPOCH)),
+    );
     options.disk = Arc::new(disk.clone());
     options
 }

@@ -16,7 +16,7 @@ async fn callers_that_come_together_share_syncs_and_lose_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut options = audit::AuditOptions::new(
         dir.path().join("audit"),
-        std::sync::Arc::new(host::SystemClock::new()),
+        std::sync::Arc::new(host::clock::ManualClock::new(std::time::UNIX_EPOCH)),
     );
     options.segment_len = 64 << 10;
     options.queue_len = 16;
