@@ -12,7 +12,6 @@ use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{Error, MapAccess, Visitor},
 };
-use zeroize::Zeroizing;
 
 use super::fault::Fault;
 use crate::model::SecretText;
@@ -33,22 +32,39 @@ pub(super) fn empty() -> Result<Bytes, Fault> {
     Ok(Bytes::from_static(b"{}"))
 }
 
-/// Writes an answer that holds plaintext: into a buffer that is never moved, and wiped when the
-/// last handle to it goes.
+/// Room for an answer that holds plaintext, in bytes: for a data key and a few ARNs, and for the largest, two blobs
+/// in base64.
+const SECRET_ANSWER_LENS: [usize; 2] = [1024, 32 * 1024];
+
+/// Writes an answer that holds plaintext: into a buffer that is never moved, and wiped when the last handle to it
+/// goes. The whole buffer is wiped, so it is no larger than it has to be.
 pub(super) fn secret_answer<T: Serialize>(value: &T) -> Result<Bytes, Fault> {
-    // Two blobs in base64 and a few ARNs: the largest answer is below 16 KiB.
-    let mut out = Zeroizing::new(Vec::with_capacity(32 * 1024));
-    let capacity = out.capacity();
-    serde_json::to_writer(&mut *out, value).expect("a vector takes what it is given");
-    debug_assert_eq!(out.capacity(), capacity, "a secret was moved");
-    Ok(Bytes::from_owner(Wiped(out)))
+    let (buffer, len) = SECRET_ANSWER_LENS
+        .into_iter()
+        .find_map(|room| written_within(room, value))
+        .expect("the largest answer is below 16 KiB");
+    Ok(Bytes::from_owner(SecretAnswer { buffer, len }))
 }
 
-struct Wiped(Zeroizing<Vec<u8>>);
+/// The answer in a buffer of `room` bytes, and its length; `None` if it does not fit, and what was written is wiped.
+fn written_within<T: Serialize>(room: usize, value: &T) -> Option<(SecretVec, usize)> {
+    let mut left = room;
+    let buffer = SecretVec::try_init_with(room, |mut out| {
+        let written = serde_json::to_writer(&mut out, value);
+        left = out.len();
+        written
+    });
+    Some((buffer.ok()?, room - left))
+}
 
-impl AsRef<[u8]> for Wiped {
+struct SecretAnswer {
+    buffer: SecretVec,
+    len: usize,
+}
+
+impl AsRef<[u8]> for SecretAnswer {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        &self.buffer.expose()[..self.len]
     }
 }
 
@@ -70,10 +86,20 @@ impl<'de> Deserialize<'de> for Blob {
         if text.expose().len() > BLOB_LEN_MAX / 3 * 4 {
             return Err(D::Error::custom("a blob is too long"));
         }
-        let mut bytes = Zeroizing::new([0; BLOB_LEN_MAX]);
-        let len = base64::Engine::decode_slice(&STANDARD, text.expose(), &mut bytes[..])
-            .map_err(|_| D::Error::custom("a blob is not in base64"))?;
-        Ok(Blob(SecretVec::from_slice(&bytes[..len])))
+        let not_base64 = || D::Error::custom("a blob is not in base64");
+        let len = text
+            .base64_len()
+            .and_then(|len| usize::try_from(len).ok())
+            .ok_or_else(not_base64)?;
+        let decode = |bytes: &mut [u8]| match base64::Engine::decode_slice(
+            &STANDARD,
+            text.expose(),
+            bytes,
+        ) {
+            Ok(decoded) if decoded == len => Ok(()),
+            _ => Err(not_base64()),
+        };
+        SecretVec::try_init_with(len, decode).map(Blob)
     }
 }
 
@@ -147,6 +173,15 @@ mod tests {
             assert!(read(bad).is_err(), "{bad}");
         }
         assert_eq!(serde_json::to_string(&Base64(b"hi?")).unwrap(), r#""aGk/""#);
+    }
+
+    #[test]
+    fn a_secret_answer_of_any_length_is_what_it_would_be_in_the_open() {
+        for len in [0, 700, 1020, 1022, 1023, 1024, 1025, 5000, 16 * 1024] {
+            let text = "s".repeat(len);
+            let answer = secret_answer(&text).unwrap();
+            assert_eq!(answer, serde_json::to_vec(&text).unwrap());
+        }
     }
 
     #[test]
