@@ -120,7 +120,9 @@ impl MaterialId {
 
 impl std::fmt::Display for MaterialId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&hex::encode(self.0))
+        let mut digits = [0; 64];
+        hex::encode_to_slice(self.0, &mut digits).expect("two digits a byte");
+        f.write_str(std::str::from_utf8(&digits).expect("digits"))
     }
 }
 

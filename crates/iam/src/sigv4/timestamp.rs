@@ -57,6 +57,11 @@ impl Timestamp {
         std::str::from_utf8(&self.text[..8]).expect("digits, checked when parsed")
     }
 
+    /// `20130524T000000Z`.
+    pub(super) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.text).expect("ASCII, checked when parsed")
+    }
+
     /// The moment.
     pub(super) fn time(&self) -> SystemTime {
         self.time
@@ -80,7 +85,7 @@ impl Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(std::str::from_utf8(&self.text).expect("ASCII, checked when parsed"))
+        f.write_str(self.as_str())
     }
 }
 

@@ -307,18 +307,24 @@ impl Pending {
         let content: &str = match (&self.content, body_digest) {
             (Some(content), _) => content,
             (None, Some(digest)) => {
-                computed = hex::encode(digest);
-                &computed
+                computed = digits(&digest);
+                std::str::from_utf8(&computed).expect("digits")
             }
             (None, None) => return Err(SigV4Error::MissingContentSha256),
         };
         let mut canonical_digest = self.canonical_digest;
         canonical_digest.update(content.as_bytes());
-        let canonical_digest = hex::encode(canonical_digest.finish());
+        let canonical_digest = digits(canonical_digest.finish().as_ref());
 
-        let timestamp = self.timestamp.to_string();
-        let string_to_sign = [ALGORITHM, &timestamp, &self.scope, &canonical_digest].join("\n");
-        hmac::verify(&self.key, string_to_sign.as_bytes(), &self.signature)
+        let timestamp = self.timestamp.as_str();
+        let string_to_sign: [&[u8]; 4] = [
+            ALGORITHM.as_bytes(),
+            timestamp.as_bytes(),
+            self.scope.as_bytes(),
+            &canonical_digest,
+        ];
+        let string_to_sign = string_to_sign.join(&b'\n');
+        hmac::verify(&self.key, &string_to_sign, &self.signature)
             .map_err(|_| SigV4Error::Mismatch)?;
 
         let payload = match self.covered {
@@ -533,6 +539,13 @@ fn in_query(malformed: Malformed) -> SigV4Error {
 
 fn query_error(text: &str) -> SigV4Error {
     SigV4Error::Query(text.to_owned())
+}
+
+/// A SHA-256 digest in lower-case hexadecimal.
+fn digits(digest: &[u8]) -> [u8; 64] {
+    let mut digits = [0; 64];
+    hex::encode_to_slice(digest, &mut digits).expect("32 bytes are 64 digits");
+    digits
 }
 
 fn sha256(bytes: &[u8]) -> [u8; 32] {
