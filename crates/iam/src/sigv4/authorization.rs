@@ -81,6 +81,14 @@ impl<'a> Credential<'a> {
     }
 }
 
+/// Whether a header's name may have this byte (RFC 9110, section 5.6.2) and it is no capital.
+fn is_lower_case_token(byte: u8) -> bool {
+    matches!(
+        byte,
+        b'a'..=b'z' | b'0'..=b'9' | b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~'
+    )
+}
+
 /// `host;range;x-amz-date`: lower-case, sorted, without repetition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SignedHeaders<'a>(&'a str);
@@ -91,10 +99,7 @@ impl<'a> SignedHeaders<'a> {
         let mut last = "";
         let mut count = 0;
         for name in text.split(';') {
-            let token = name.bytes().all(|b| {
-                b.is_ascii_lowercase() || b.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&b)
-            });
-            if name.is_empty() || !token || name <= last {
+            if name.is_empty() || !name.bytes().all(is_lower_case_token) || name <= last {
                 return Err(Malformed(
                     "SignedHeaders must be lower-case header names, sorted, without repetition.",
                 ));
@@ -120,7 +125,8 @@ impl<'a> SignedHeaders<'a> {
 
     /// Whether `name` (lower-case) is signed.
     pub fn contains(&self, name: &str) -> bool {
-        self.iter().any(|signed| signed == name)
+        let mut names = self.0.as_bytes().split(|&byte| byte == b';');
+        names.any(|signed| signed == name.as_bytes())
     }
 }
 

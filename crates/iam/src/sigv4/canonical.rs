@@ -145,15 +145,15 @@ fn append_values(out: &mut Vec<u8>, headers: &HeaderMap, name: &str) -> bool {
             out.push(b',');
         }
         found = true;
-        let mut blank = false;
-        for &byte in value.as_bytes().trim_ascii() {
-            let is_blank = byte == b' ' || byte == b'\t';
-            if !is_blank {
-                out.push(byte);
-            } else if !blank {
-                out.push(b' ');
-            }
-            blank = is_blank;
+        let mut words = value
+            .as_bytes()
+            .trim_ascii()
+            .split(|byte| matches!(byte, b' ' | b'\t'))
+            .filter(|word| !word.is_empty());
+        out.extend_from_slice(words.next().unwrap_or_default());
+        for word in words {
+            out.push(b' ');
+            out.extend_from_slice(word);
         }
     }
     found
