@@ -4,10 +4,6 @@ use std::{io::Write as _, net::IpAddr, time::SystemTime};
 
 use crypto::context::EncryptionContext;
 use jiff::Timestamp;
-use serde::{
-    Serialize, Serializer,
-    ser::{SerializeMap, SerializeStruct},
-};
 
 /// One request, done or refused. Names no secret: an encryption context is public by definition.
 #[derive(Debug, Clone)]
@@ -45,54 +41,99 @@ pub struct Event<'a> {
 impl Event<'_> {
     /// Appends the JSON object without its braces to `out`; `intent` is the number of the intent that this
     /// is the outcome of.
+    ///
+    /// Not through serde: it looks at each byte for what has to be escaped, also in names that are constants, which for
+    /// a record of each use of a key takes longer than its digest.
     pub(super) fn write_to(&self, out: &mut Vec<u8>, intent: Option<u64>) {
-        let start = out.len();
-        serde_json::to_writer(&mut *out, self).expect("plain strings and numbers, into memory");
-        debug_assert_eq!(out.get(start), Some(&b'{'));
-        out.pop();
-        out.remove(start);
+        let mut fields = Fields { out, any: false };
+        fields.text("time", &timestamp(self.time));
+        fields.text("operation", self.operation);
+        fields.text("outcome", self.outcome);
+        fields.text("principal", self.principal);
+        fields.text_if_any("access_key", self.access_key);
+        fields.text("via", self.via);
+        fields.text_if_any("key", self.key);
+        fields.text_if_any("destination_key", self.destination_key);
+        fields.text_if_any("alias", self.alias);
+        if let Some(material) = self.material {
+            fields.plain("material", material);
+        }
+        fields.pairs_if_any("encryption_context", self.encryption_context);
+        fields.pairs_if_any(
+            "destination_encryption_context",
+            self.destination_encryption_context,
+        );
+        fields.text("request_id", self.request_id);
+        if let Some(source) = self.source {
+            // Digits, dots, colons and letters.
+            fields.plain("source", format_args!("\"{source}\""));
+        }
         if let Some(intent) = intent {
-            write!(out, ",\"intent\":{intent}").expect("into memory");
+            fields.plain("intent", intent);
         }
     }
 }
 
-impl Serialize for Event<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        fn optional<T: Serialize, M: SerializeStruct>(
-            map: &mut M,
-            name: &'static str,
-            value: Option<T>,
-        ) -> Result<(), M::Error> {
-            match value {
-                Some(value) => map.serialize_field(name, &value),
-                None => map.skip_field(name),
-            }
+/// The members of a JSON object on their way out, in the order they are given.
+struct Fields<'a> {
+    out: &'a mut Vec<u8>,
+    any: bool,
+}
+
+impl Fields<'_> {
+    /// `name` is a constant that needs no escape.
+    fn name(&mut self, name: &'static str) {
+        if std::mem::replace(&mut self.any, true) {
+            self.out.push(b',');
         }
-        let mut map = serializer.serialize_struct("Event", 14)?;
-        map.serialize_field("time", &timestamp(self.time))?;
-        map.serialize_field("operation", self.operation)?;
-        map.serialize_field("outcome", self.outcome)?;
-        map.serialize_field("principal", self.principal)?;
-        optional(&mut map, "access_key", self.access_key)?;
-        map.serialize_field("via", self.via)?;
-        optional(&mut map, "key", self.key)?;
-        optional(&mut map, "destination_key", self.destination_key)?;
-        optional(&mut map, "alias", self.alias)?;
-        optional(&mut map, "material", self.material)?;
-        optional(
-            &mut map,
-            "encryption_context",
-            self.encryption_context.map(Pairs),
-        )?;
-        optional(
-            &mut map,
-            "destination_encryption_context",
-            self.destination_encryption_context.map(Pairs),
-        )?;
-        map.serialize_field("request_id", self.request_id)?;
-        optional(&mut map, "source", self.source)?;
-        map.end()
+        self.out.push(b'"');
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
+    }
+
+    fn text(&mut self, name: &'static str, value: &str) {
+        self.name(name);
+        push_text(self.out, value);
+    }
+
+    fn text_if_any(&mut self, name: &'static str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.text(name, value);
+        }
+    }
+
+    /// What is JSON as it prints.
+    fn plain(&mut self, name: &'static str, value: impl std::fmt::Display) {
+        self.name(name);
+        write!(self.out, "{value}").expect("into memory");
+    }
+
+    fn pairs_if_any(&mut self, name: &'static str, context: Option<&EncryptionContext>) {
+        let Some(context) = context else { return };
+        self.name(name);
+        self.out.push(b'{');
+        for (at, (name, value)) in context.iter().enumerate() {
+            if at > 0 {
+                self.out.push(b',');
+            }
+            push_text(self.out, name);
+            self.out.push(b':');
+            push_text(self.out, value);
+        }
+        self.out.push(b'}');
+    }
+}
+
+/// Appends a JSON string.
+fn push_text(out: &mut Vec<u8>, text: &str) {
+    // To the end without a branch, so that many bytes are compared at a time.
+    let plain = |byte: u8| (byte >= 0x20) & (byte != b'"') & (byte != b'\\');
+    if text.bytes().fold(true, |all, byte| all & plain(byte)) {
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+    } else {
+        serde_json::to_writer(out, text).expect("a string, into memory");
     }
 }
 
@@ -102,23 +143,22 @@ pub(crate) fn timestamp(time: SystemTime) -> String {
     format!("{at:.6}")
 }
 
-struct Pairs<'a>(&'a EncryptionContext);
-
-impl Serialize for Pairs<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        for (name, value) in self.0.iter() {
-            map.serialize_entry(name, value)?;
-        }
-        map.end()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
+
+    #[test]
+    fn a_text_is_written_as_serde_json_writes_it_whatever_it_holds() {
+        let everything: String = ('\0'..'\u{200}').chain(['\u{2028}', '\u{1f512}']).collect();
+        let each = everything.chars().map(String::from);
+        for text in each.chain([String::new(), "a plain text".to_owned(), everything.clone()]) {
+            let mut out = Vec::new();
+            push_text(&mut out, &text);
+            assert_eq!(out, serde_json::to_vec(&text).unwrap(), "{text:?}");
+        }
+    }
 
     #[test]
     fn a_record_is_one_line_whatever_the_context_holds() {
