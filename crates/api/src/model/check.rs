@@ -57,9 +57,12 @@ impl Checker {
         match (shape.kind, value) {
             (Kind::Structure(members), Value::Structure(values)) => {
                 for (member, value) in members.iter().zip(values) {
+                    // Most members of a request are not there: they need no path.
+                    if matches!(value, None | Some(Value::Null)) && !member.required {
+                        continue;
+                    }
                     self.under(Step::Member(member.name), |checker| match value {
-                        None | Some(Value::Null) if member.required => checker.null(),
-                        None | Some(Value::Null) => {}
+                        None | Some(Value::Null) => checker.null(),
                         Some(value) => checker.value(member.shape, value, hidden),
                     });
                 }
