@@ -56,8 +56,9 @@ impl Aws {
                 Ok(verified) => {
                     let context = self.context(&head, &verified, request_id, peer);
                     let request = Request::from_parts(head, body);
-                    self.s3
-                        .handle(request, &verified, context)
+                    // In a place of its own: hyper moves this future for each request of any service, and keeps room
+                    // for it in each connection.
+                    Box::pin(self.s3.handle(request, &verified, context))
                         .await
                         .map(Either::Right)
                 }

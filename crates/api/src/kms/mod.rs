@@ -118,7 +118,9 @@ impl Request<'_> {
         macro_rules! operations {
             ($($name:literal => $method:ident,)*) => {
                 match self.operation.name {
-                    $($name => self.$method().await,)*
+                    // Each in a place of its own: this future is moved when a request begins, and would be as long
+                    // as the longest of them.
+                    $($name => Box::pin(self.$method()).await,)*
                     other => Err(Fault::NotImplemented(other)),
                 }
             };
