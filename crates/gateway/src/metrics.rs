@@ -3,8 +3,10 @@
 //! Labels come from fixed sets (fronts, operations, outcomes); nothing that a client chooses, such as
 //! a key, a bucket or a principal, becomes a label.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -158,6 +160,32 @@ pub(crate) struct Metrics {
     pub(crate) rejected_connections: IntCounter,
     jobs: JobFamilies,
     state: IntGaugeVec,
+    /// By front and operation, resolved when the first request of it ends.
+    operations: Resolved<Operation>,
+    /// By operation and caller, likewise.
+    key_operations: Resolved<KeyOperation>,
+}
+
+/// Handles on counters by two labels, looked up without a lock. Labels are of fixed sets, so there are few.
+type Resolved<T> = ArcSwap<BTreeMap<[&'static str; 2], T>>;
+
+/// Gives `act` the handle with these labels, which `resolve` makes the first time.
+fn with_resolved<T: Clone>(
+    resolved: &Resolved<T>,
+    labels: [&'static str; 2],
+    resolve: impl FnOnce() -> T,
+    act: impl FnOnce(&T),
+) {
+    if let Some(found) = resolved.load().get(&labels) {
+        return act(found);
+    }
+    let made = resolve();
+    resolved.rcu(|known| {
+        let mut next = BTreeMap::clone(known);
+        next.insert(labels, made.clone());
+        next
+    });
+    act(&made);
 }
 
 impl Metrics {
@@ -200,6 +228,8 @@ impl Metrics {
             rejected_connections: IntCounter::new("sealgate_nbd_connections_refused_total", "NBD connections that were refused an export, or closed in the handshake, because there were as many as may be.")?,
             jobs: JobFamilies::new()?,
             state: IntGaugeVec::new(Opts::new("sealgate_build_info", "Always 1; the version is in the label."), &["version"])?,
+            operations: Resolved::default(),
+            key_operations: Resolved::default(),
             registry,
         };
         let families: [Box<dyn Collector>; 11] = [
@@ -235,50 +265,42 @@ impl Metrics {
 
     /// Counts one finished request.
     pub(crate) fn request(&self, r: Request) {
-        let (front, operation) = (r.front.label(), r.operation);
-        self.requests
-            .with_label_values(&[front, operation, r.outcome.label()])
-            .inc();
-        match r.outcome {
-            Outcome::Ok => {}
-            Outcome::ClientError => self
-                .errors
-                .with_label_values(&[front, operation, "client"])
-                .inc(),
-            Outcome::ServerError => self
-                .errors
-                .with_label_values(&[front, operation, "server"])
-                .inc(),
-        }
-        if r.bytes_in > 0 {
-            self.bytes
-                .with_label_values(&[front, operation, "in"])
-                .inc_by(r.bytes_in);
-        }
-        if r.bytes_out > 0 {
-            self.bytes
-                .with_label_values(&[front, operation, "out"])
-                .inc_by(r.bytes_out);
-        }
-        self.latency
-            .with_label_values(&[front, operation])
-            .observe(r.elapsed.as_secs_f64());
+        with_resolved(
+            &self.operations,
+            [r.front.label(), r.operation],
+            || self.operation(r.front, r.operation),
+            |operation| operation.finished(r.outcome, r.elapsed, r.bytes_in, r.bytes_out),
+        );
     }
 
-    /// Counts one key request.
+    /// Counts one key request; `outcome` is `Success` or the code of an exception.
     pub(crate) fn kms_request(
         &self,
-        operation: &str,
-        caller: &str,
+        operation: &'static str,
+        caller: &'static str,
         outcome: &str,
         elapsed: Duration,
     ) {
-        self.kms_requests
-            .with_label_values(&[operation, caller, outcome])
-            .inc();
-        self.kms_latency
-            .with_label_values(&[operation])
-            .observe(elapsed.as_secs_f64());
+        let requests = |outcome: &str| {
+            self.kms_requests
+                .with_label_values(&[operation, caller, outcome])
+        };
+        with_resolved(
+            &self.key_operations,
+            [operation, caller],
+            || KeyOperation {
+                succeeded: requests(SUCCESS),
+                latency: self.kms_latency.with_label_values(&[operation]),
+            },
+            |handles| {
+                if outcome == SUCCESS {
+                    handles.succeeded.inc();
+                } else {
+                    requests(outcome).inc();
+                }
+                handles.latency.observe(elapsed.as_secs_f64());
+            },
+        );
     }
 
     /// Counts one cache look-up.
@@ -348,8 +370,18 @@ impl Metrics {
     }
 }
 
+/// How the keyring calls the outcome of a request that was done.
+const SUCCESS: &str = "Success";
+
+/// Pre-resolved counters of one operation on keys, by one kind of caller.
+#[derive(Debug, Clone)]
+struct KeyOperation {
+    succeeded: IntCounter,
+    latency: prometheus::Histogram,
+}
+
 /// Pre-resolved counters of one operation.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Operation {
     ok: IntCounter,
     client_error: IntCounter,
@@ -413,7 +445,9 @@ mod tests {
             0,
             4096,
         );
-        metrics.kms_request("Decrypt", "s3", "ok", Duration::from_millis(1));
+        for outcome in ["Success", "Success", "DisabledException"] {
+            metrics.kms_request("Decrypt", "s3", outcome, Duration::from_millis(1));
+        }
         metrics.cache("bucket_key", true);
         metrics.jobs_up(true);
         metrics.job_started("reseal");
@@ -428,7 +462,9 @@ mod tests {
             r#"sealgate_bytes_total{direction="in",front="s3",operation="PutObject"} 7"#,
             r#"sealgate_bytes_total{direction="out",front="nbd",operation="READ"} 4096"#,
             r#"sealgate_request_duration_seconds_bucket{front="nbd",operation="READ",le="0.00005"} 1"#,
-            r#"sealgate_kms_requests_total{caller="s3",operation="Decrypt",outcome="ok"} 1"#,
+            r#"sealgate_kms_requests_total{caller="s3",operation="Decrypt",outcome="Success"} 2"#,
+            r#"sealgate_kms_requests_total{caller="s3",operation="Decrypt",outcome="DisabledException"} 1"#,
+            r#"sealgate_kms_request_duration_seconds_count{operation="Decrypt"} 3"#,
             r#"sealgate_cache_requests_total{cache="bucket_key",result="hit"} 1"#,
             "sealgate_nbd_connections 0",
             "sealgate_jobs_up 1",
