@@ -33,9 +33,9 @@ pub(crate) struct Limits {
     pub(crate) open: Option<IntGauge>,
 }
 
-/// A request head has at most this many header lines; AWS SDKs send some twenty.
-const HEADERS_MAX: usize = 128;
-/// And this many bytes; hyper takes no less than 8 KiB. User metadata is at most 2 KiB, a presigned URL some more.
+/// A request head has at most this many bytes; hyper takes no less than 8 KiB. User metadata is at most 2 KiB, a
+/// presigned URL some more. It has at most 100 header lines, which is hyper's own bound (AWS SDKs send some twenty): told
+/// any bound, hyper fills 8 KiB for each head, and allocates them above that one.
 const HEAD_LEN_MAX: usize = 64 * 1024;
 
 /// Accepts until `stop` is true, then lets the open connections end within `limits.drain`.
@@ -56,7 +56,6 @@ pub(crate) async fn serve<H, F, B>(
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
-        .max_headers(HEADERS_MAX)
         .max_buf_size(HEAD_LEN_MAX);
     loop {
         let accepted = async {
