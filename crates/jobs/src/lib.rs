@@ -35,5 +35,5 @@ pub use job::{Job, JobId, NewJob, Outcome, Progress, ServicePrincipal, State};
 pub use observer::{NoObserver, Observer};
 pub use queue::{JobPage, Jobs, Options};
 pub use rate::RateLimit;
-pub use reseal::owners;
+pub use reseal::{owners, table_owner};
 pub use work::{Advance, Step, Work};

@@ -1,4 +1,4 @@
-//! Re-sealing the jobs' tables when the store key is rotated.
+//! Re-sealing tables of the catalogue when the store key is rotated: the jobs', and those of who asks for it.
 
 use std::sync::Arc;
 
@@ -18,15 +18,25 @@ pub fn owners(
     store_key: &StoreKey,
     random: &Arc<dyn Random>,
 ) -> Vec<Arc<dyn Reseal>> {
-    let owner = |table: Table| {
-        Arc::new(Rows {
-            table,
-            key: store_key.table(table.name()),
-            catalogue: Arc::clone(catalogue),
-            random: Arc::clone(random),
-        })
-    };
-    vec![owner(TABLE), owner(SUBJECTS)]
+    [TABLE, SUBJECTS]
+        .map(|table| table_owner(table, catalogue, store_key, random))
+        .to_vec()
+}
+
+/// The owner of one table of the catalogue, of all accounts and regions, for whoever keeps records in one: sealed under
+/// the store key's record key of the table's name, for the place and version in which they stand.
+pub fn table_owner(
+    table: Table,
+    catalogue: &Arc<dyn Catalogue>,
+    store_key: &StoreKey,
+    random: &Arc<dyn Random>,
+) -> Arc<dyn Reseal> {
+    Arc::new(Rows {
+        table,
+        key: store_key.table(table.name()),
+        catalogue: Arc::clone(catalogue),
+        random: Arc::clone(random),
+    })
 }
 
 /// The records of one table.
