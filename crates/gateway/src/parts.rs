@@ -97,7 +97,7 @@ impl Parts {
         .context("volumes")?;
         let options = s3::store::local::Options::new(paths.objects(), Arc::clone(&random));
         let objects = Arc::new(LocalStore::open(options).context("objects")?);
-        let s3 = s3::Gateway::new(s3::Options {
+        let s3 = s3::Gateway::open(s3::Options {
             store: Arc::clone(&objects) as Arc<dyn ObjectStore>,
             keyring: Arc::clone(&keyring),
             authorizer: Arc::clone(&authorizer),
@@ -106,18 +106,21 @@ impl Parts {
             observer: Arc::new(ObjectRequests(Arc::clone(metrics))),
             account,
             region: region.clone(),
-            records: records("s3-metadata"),
+            catalogue: Arc::clone(&catalogue),
+            store_key: store_key.clone(),
             bucket_keys: s3::BucketKeyPolicy {
                 lifetime: Duration::from_secs(config.s3.bucket_key_seconds),
                 ..s3::BucketKeyPolicy::default()
             },
             virtual_host_domains: Vec::new(),
-        });
+        })
+        .await
+        .context("buckets")?;
         let scope = Scope {
             account: account.to_string(),
             region: region.to_string(),
         };
-        let parts = sealed_parts(&catalogue, store_key, &random, &keyring);
+        let parts = sealed_parts(&catalogue, store_key, &random, &keyring, &s3);
         let rotate = Arc::new(RotateStoreKey::new(store_key.clone(), &parts));
         let jobs = background::jobs(
             Arc::clone(&catalogue),
@@ -205,13 +208,14 @@ fn sealed_parts(
     store_key: &StoreKey,
     random: &Arc<dyn Random>,
     keyring: &Keyring,
+    s3: &s3::Gateway,
 ) -> reseal::Parts {
     let part = |name, owners| Part { name, owners };
     reseal::Parts(vec![
         part("jobs", Some(jobs::owners(catalogue, store_key, random))),
         part("keyring", Some(keyring.owners())),
         part("volume descriptors", None),
-        part("object metadata", None),
+        part("buckets and objects", Some(s3.owners())),
     ])
 }
 

@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use iam::{Action, Arn, Authorized, Authorizer, Caller, Resource};
 
+use crate::bucket::{self, BucketId, Registry};
 use crate::error::Error;
+use crate::store::StoreError;
 
 /// All buckets.
 #[derive(Debug)]
@@ -22,6 +24,7 @@ pub(crate) struct Buckets {
 pub(crate) struct Bucket {
     arn: Arn,
     name: String,
+    found: Option<Arc<bucket::Bucket>>,
 }
 
 /// One object, there or not.
@@ -29,6 +32,7 @@ pub(crate) struct Bucket {
 pub(crate) struct Object {
     arn: Arn,
     bucket: String,
+    found: Option<Arc<bucket::Bucket>>,
     key: String,
 }
 
@@ -42,11 +46,33 @@ impl Bucket {
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
+
+    /// The bucket, as it was when the permission was asked for.
+    pub(crate) fn found(&self) -> Result<&bucket::Bucket, StoreError> {
+        self.found.as_deref().ok_or(StoreError::NoSuchBucket)
+    }
+
+    /// Its id.
+    pub(crate) fn id(&self) -> Result<&BucketId, StoreError> {
+        Ok(&self.found()?.id)
+    }
 }
 
 impl Object {
+    /// The name of its bucket.
     pub(crate) fn bucket(&self) -> &str {
         &self.bucket
+    }
+
+    /// Its bucket, as it was when the permission was asked for: all that a request does is about that one, also if it
+    /// is deleted and another one made by its name meanwhile.
+    pub(crate) fn found(&self) -> Result<&bucket::Bucket, StoreError> {
+        self.found.as_deref().ok_or(StoreError::NoSuchBucket)
+    }
+
+    /// The id of its bucket.
+    pub(crate) fn bucket_id(&self) -> Result<&BucketId, StoreError> {
+        Ok(&self.found()?.id)
     }
 
     pub(crate) fn key(&self) -> &str {
@@ -75,11 +101,15 @@ impl Resource for Object {
 /// Asks `iam`.
 pub(crate) struct Access {
     authorizer: Arc<Authorizer>,
+    buckets: Arc<Registry>,
 }
 
 impl Access {
-    pub(crate) fn new(authorizer: Arc<Authorizer>) -> Self {
-        Self { authorizer }
+    pub(crate) fn new(authorizer: Arc<Authorizer>, buckets: Arc<Registry>) -> Self {
+        Self {
+            authorizer,
+            buckets,
+        }
     }
 
     /// For what is about all buckets.
@@ -99,6 +129,7 @@ impl Access {
         let resource = Bucket {
             arn: Arn::s3_bucket(bucket),
             name: bucket.to_owned(),
+            found: self.buckets.get(bucket),
         };
         self.ask(caller, resource)
     }
@@ -112,6 +143,7 @@ impl Access {
         let resource = Object {
             arn: Arn::s3_object(bucket, key),
             bucket: bucket.to_owned(),
+            found: self.buckets.get(bucket),
             key: key.to_owned(),
         };
         self.ask(caller, resource)

@@ -1,8 +1,7 @@
 //! A bucket's default encryption: what new objects get when their request says
 //! nothing.
 //!
-//! Kept as JSON among the bucket's settings, under [`SETTING`]. None set means
-//! AES256, and answers say so.
+//! Kept in the bucket's record. None set means AES256, and answers say so.
 
 use keyring::KeyArgument;
 use s3s::dto::{
@@ -12,9 +11,6 @@ use s3s::dto::{
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-
-/// Name of the setting.
-pub(crate) const SETTING: &str = "encryption";
 
 /// The one rule a bucket has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,17 +38,6 @@ impl Default for BucketDefault {
 }
 
 impl BucketDefault {
-    /// From the setting. One that does not parse is an error and never "no
-    /// encryption rule": it may ask for a key that matters.
-    pub(crate) fn parse(json: &[u8]) -> Result<Self, Error> {
-        serde_json::from_slice(json).map_err(|_| Error::Integrity)
-    }
-
-    /// As it is kept.
-    pub(crate) fn to_json(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("strings and booleans always serialise")
-    }
-
     /// From PutBucketEncryption's document.
     pub(crate) fn of_request(config: ServerSideEncryptionConfiguration) -> Result<Self, Error> {
         let [rule] = <[ServerSideEncryptionRule; 1]>::try_from(config.rules)
@@ -116,9 +101,11 @@ mod tests {
             bucket_key: true,
         };
         for default in [BucketDefault::default(), kms] {
-            assert_eq!(BucketDefault::parse(&default.to_json()).unwrap(), default);
+            let json = serde_json::to_vec(&default).unwrap();
+            let read: BucketDefault = serde_json::from_slice(&json).unwrap();
+            assert_eq!(read, default);
         }
-        assert!(BucketDefault::parse(b"{}").is_err());
+        assert!(serde_json::from_slice::<BucketDefault>(b"{}").is_err());
     }
 
     #[test]

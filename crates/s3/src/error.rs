@@ -52,6 +52,9 @@ pub enum Error {
     /// The inner store refused or failed.
     #[error("store: {0}")]
     Store(#[from] StoreError),
+    /// The catalogue refused or failed.
+    #[error("catalogue: {0}")]
+    Catalogue(#[from] catalogue::CatalogueError),
     /// What the store gave back is not what this front sealed: altered,
     /// swapped, truncated or of an unknown version. Says no more on purpose.
     #[error("stored data failed authentication")]
@@ -115,6 +118,15 @@ impl Error {
         )
     }
 
+    /// Another writer was first, again and again.
+    pub(crate) fn operation_aborted() -> Self {
+        Self::client(
+            StatusCode::CONFLICT,
+            "OperationAborted",
+            "A conflicting conditional operation is currently in progress against this resource. Please try again.",
+        )
+    }
+
     pub(crate) fn no_such_key() -> Self {
         Self::Store(StoreError::NoSuchKey)
     }
@@ -149,6 +161,7 @@ impl Error {
             Self::InvalidRange { .. } => Cow::Borrowed("InvalidRange"),
             Self::Keyring(error) => kms_code(error),
             Self::Store(error) => store_answer(error).0.into(),
+            Self::Catalogue(error) => catalogue_answer(error).0.into(),
             Self::Integrity | Self::Internal(_) => Cow::Borrowed("InternalError"),
             Self::Body(_) => Cow::Borrowed("IncompleteBody"),
         }
@@ -164,6 +177,7 @@ impl Error {
             Self::InvalidRange { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Keyring(error) => kms_status(error),
             Self::Store(error) => store_answer(error).1,
+            Self::Catalogue(error) => catalogue_answer(error).1,
             Self::Integrity | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Body(_) => StatusCode::BAD_REQUEST,
         }
@@ -179,6 +193,7 @@ impl Error {
             Self::InvalidRange { .. } => Cow::Borrowed("The requested range is not satisfiable"),
             Self::Keyring(error) => kms_message(error),
             Self::Store(error) => Cow::Borrowed(store_answer(error).2),
+            Self::Catalogue(error) => Cow::Borrowed(catalogue_answer(error).2),
             Self::Integrity | Self::Internal(_) => Cow::Borrowed(INTERNAL_MESSAGE),
             Self::Body(_) => Cow::Borrowed(
                 "You did not provide the number of bytes specified by the Content-Length HTTP header",
@@ -268,11 +283,6 @@ fn store_answer(error: &StoreError) -> (&'static str, StatusCode, &'static str) 
             StatusCode::NOT_FOUND,
             "The specified bucket does not exist",
         ),
-        StoreError::BucketExists => (
-            "BucketAlreadyOwnedByYou",
-            StatusCode::CONFLICT,
-            "Your previous request to create the named bucket succeeded and you already own it.",
-        ),
         StoreError::BucketNotEmpty => (
             "BucketNotEmpty",
             StatusCode::CONFLICT,
@@ -304,17 +314,30 @@ fn store_answer(error: &StoreError) -> (&'static str, StatusCode, &'static str) 
             StatusCode::BAD_REQUEST,
             "Your key is too long",
         ),
-        StoreError::NoSpace | StoreError::Closed => (
-            "ServiceUnavailable",
-            StatusCode::SERVICE_UNAVAILABLE,
-            "The service cannot take the request at present. Please try again later.",
-        ),
-        _ => (
-            "InternalError",
-            StatusCode::INTERNAL_SERVER_ERROR,
-            INTERNAL_MESSAGE,
-        ),
+        StoreError::NoSpace | StoreError::Closed => UNAVAILABLE,
+        _ => INTERNAL,
     }
 }
+
+/// As [`store_answer`], for what the catalogue says.
+fn catalogue_answer(error: &catalogue::CatalogueError) -> (&'static str, StatusCode, &'static str) {
+    use catalogue::CatalogueError::{Full, Stopped, Unavailable, Unknown};
+    match error {
+        Full | Unavailable(_) | Unknown(_) | Stopped(_) => UNAVAILABLE,
+        _ => INTERNAL,
+    }
+}
+
+const UNAVAILABLE: (&str, StatusCode, &str) = (
+    "ServiceUnavailable",
+    StatusCode::SERVICE_UNAVAILABLE,
+    "The service cannot take the request at present. Please try again later.",
+);
+
+const INTERNAL: (&str, StatusCode, &str) = (
+    "InternalError",
+    StatusCode::INTERNAL_SERVER_ERROR,
+    INTERNAL_MESSAGE,
+);
 
 const NO_SUCH_UPLOAD: &str = "The specified upload does not exist. The upload ID may be invalid, or the upload may have been aborted or completed.";

@@ -8,6 +8,12 @@ pub fn envelope(data: &[u8]) {
     crate::envelope::decode_any(data);
 }
 
+/// The records of a bucket and of the claim on its name, after their seal was
+/// opened: what is read is written the same.
+pub fn bucket_records(data: &[u8]) {
+    crate::bucket::decode_any(data);
+}
+
 /// The `Range` header: what it means lies within the object.
 pub fn range_header(data: &[u8]) {
     let Some((size, text)) = data.split_first_chunk::<8>() else {
@@ -103,8 +109,9 @@ mod tests {
     #[test]
     fn the_entry_points_take_anything() {
         let random = SeededRandom::new(3);
-        let targets: [fn(&[u8]); 6] = [
+        let targets: [fn(&[u8]); 7] = [
             envelope,
+            bucket_records,
             range_header,
             encryption_context,
             encryption_headers,
@@ -114,6 +121,8 @@ mod tests {
         let golden = include_bytes!("envelope/golden/object-3.plain");
         for target in targets {
             target(golden);
+            target(include_bytes!("bucket/golden/bucket.record"));
+            target(include_bytes!("bucket/golden/name.record"));
             target(b"bytes=0-1");
             target(b"x-amz-server-side-encryption: aws:kms\nx-amz-server-side-encryption-context: e30=");
             target(b"\x01prefix=a%2Bb&encoding-type=url");

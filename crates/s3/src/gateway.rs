@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use catalogue::Catalogue;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
 };
@@ -21,6 +22,7 @@ use http::{Method, Request as HttpRequest, Response, StatusCode, Uri};
 use http_body::Body;
 use iam::RequestContext;
 use iam::sigv4::{Payload, Verified};
+use root::{Reseal, StoreKey};
 use s3s::service::{S3Service, S3ServiceBuilder};
 
 use crate::body::{Report, ResponseBody};
@@ -32,6 +34,7 @@ use crate::md5::Md5Group;
 use crate::observer::Observer;
 use crate::opening::PlainStream;
 use crate::request::Request;
+use crate::reseal;
 use crate::route::{BodyKind, Operation, Query, Target, route};
 use crate::store::ObjectStore;
 
@@ -55,8 +58,10 @@ pub struct Options {
     pub account: iam::AccountId,
     /// The region every bucket is in.
     pub region: iam::Region,
-    /// Seals object envelopes: the root key's record key `s3-metadata`.
-    pub records: crypto::record::RecordKey,
+    /// What buckets there are.
+    pub catalogue: Arc<dyn Catalogue>,
+    /// Seals buckets, and the envelopes of objects, uploads and parts.
+    pub store_key: StoreKey,
     /// How long bucket keys are cached.
     pub bucket_keys: BucketKeyPolicy,
     /// Domains under which `bucket.domain` names a bucket; empty for path style only.
@@ -70,6 +75,7 @@ pub struct Gateway {
     clock: Arc<dyn host::Clock>,
     domains: Vec<String>,
     md5s: Arc<Md5Group>,
+    owners: Vec<Arc<dyn Reseal>>,
 }
 
 /// A body that replaces s3s's, handed through its response extensions.
@@ -87,20 +93,36 @@ impl Answer {
 pub(crate) struct Status(pub(crate) StatusCode);
 
 impl Gateway {
-    /// Builds the front, and registers with the keyring's changes.
-    pub fn new(options: Options) -> Self {
+    /// Opens the front: reads the buckets, makes the store agree with them where a kill left a change of one half-done,
+    /// and registers with the changes of catalogue and keyring. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`Error::Catalogue`] and [`Error::Store`] if they fail; [`Error::Integrity`] if the record of a bucket was changed.
+    pub async fn open(options: Options) -> Result<Self, Error> {
+        let owners = reseal::owners(
+            &options.catalogue,
+            &options.store_key,
+            &options.random,
+            &options.store,
+        );
         let observer = Arc::clone(&options.observer);
         let clock = Arc::clone(&options.clock);
         let domains = options.virtual_host_domains.clone();
         let md5s = Arc::new(Md5Group::new());
-        let service = S3ServiceBuilder::new(Front::new(options, Arc::clone(&md5s))).build();
-        Self {
-            service,
+        let front = Front::open(options, Arc::clone(&md5s)).await?;
+        Ok(Self {
+            service: S3ServiceBuilder::new(front).build(),
             observer,
             clock,
             domains,
             md5s,
-        }
+            owners,
+        })
+    }
+
+    /// The owners of all that is sealed here under the store key, for a rotation of it.
+    pub fn owners(&self) -> Vec<Arc<dyn Reseal>> {
+        self.owners.clone()
     }
 
     /// Answers one request whose signature has been verified.

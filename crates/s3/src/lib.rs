@@ -25,6 +25,7 @@
 
 mod access;
 mod body;
+mod bucket;
 mod bucket_default;
 mod bucket_key;
 mod checksum;
@@ -44,8 +45,10 @@ mod observer;
 mod opening;
 mod range;
 mod request;
+mod reseal;
 mod route;
 mod sealing;
+mod settle;
 mod sse;
 pub mod store;
 #[cfg(test)]

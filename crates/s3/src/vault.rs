@@ -3,20 +3,21 @@
 //! Each method takes the permission for what it does instead of names; the
 //! marker traits say which permissions suffice.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use iam::action::s3 as action;
 use iam::{Action, Authorized};
 
 use crate::access::{Buckets, OnBucket, OnObject};
+use crate::bucket::{Bucket, BucketId, Created, Registry};
+use crate::bucket_default::BucketDefault;
+use crate::envelope::Sealed;
 use crate::error::Error;
+use crate::settle::to_the_end;
 use crate::store::{
-    BucketRecord, Commit, Condition, ListEntry, ListQuery, ObjectRecord, ObjectStore, Page,
-    PartRecord, PartSeen, PartSink, PutSink, SealedReader, StoreError, UploadEntry, UploadId,
-    UploadQuery, UploadRecord,
+    Commit, Condition, ListEntry, ListQuery, ObjectRecord, ObjectStore, Page, PartRecord, PartSeen,
+    PartSink, PutSink, SealedReader, StoreError, UploadEntry, UploadId, UploadQuery, UploadRecord,
 };
 
 /// Permissions with which an object's record may be read. A write reads it for
@@ -56,73 +57,68 @@ impl SeesBucket for action::CreateBucket {}
 /// The store behind permissions.
 pub(crate) struct Vault {
     store: Arc<dyn ObjectStore>,
+    buckets: Arc<Registry>,
 }
 
 impl Vault {
-    pub(crate) fn new(store: Arc<dyn ObjectStore>) -> Self {
-        Self { store }
+    pub(crate) fn new(store: Arc<dyn ObjectStore>, buckets: Arc<Registry>) -> Self {
+        Self { store, buckets }
     }
 
-    pub(crate) async fn buckets(
+    pub(crate) fn buckets(
         &self,
         _may: &Authorized<action::ListAllMyBuckets, Buckets>,
         prefix: &str,
         after: Option<&str>,
         limit: usize,
-    ) -> Result<Page<BucketRecord>, Error> {
-        Ok(self.store.buckets(prefix, after, limit).await?)
+    ) -> Page<Arc<Bucket>> {
+        self.buckets.page(prefix, after, limit)
     }
 
     pub(crate) async fn create_bucket(
         &self,
         on: &OnBucket<action::CreateBucket>,
         created: SystemTime,
-    ) -> Result<BucketRecord, StoreError> {
-        self.store
-            .create_bucket(on.resource().name(), created)
-            .await
+    ) -> Result<Created, Error> {
+        self.buckets.create(on.resource().name(), created).await
     }
 
     pub(crate) async fn delete_bucket(
         &self,
         on: &OnBucket<action::DeleteBucket>,
     ) -> Result<(), Error> {
-        Ok(self.store.delete_bucket(on.resource().name()).await?)
+        self.buckets.delete(on.resource().name()).await
     }
 
-    pub(crate) async fn bucket<A: SeesBucket>(
-        &self,
-        on: &OnBucket<A>,
-    ) -> Result<BucketRecord, Error> {
-        Ok(self.store.bucket(on.resource().name()).await?)
+    /// Whether the bucket is there.
+    pub(crate) fn bucket<A: SeesBucket>(&self, on: &OnBucket<A>) -> Result<(), Error> {
+        on.resource().found()?;
+        Ok(())
     }
 
-    pub(crate) async fn settings(
+    pub(crate) fn default_encryption(
         &self,
         on: &OnBucket<action::GetEncryptionConfiguration>,
-    ) -> Result<BTreeMap<String, Bytes>, Error> {
-        Ok(self.store.bucket_settings(on.resource().name()).await?)
+    ) -> Result<BucketDefault, Error> {
+        Ok(on.resource().found()?.default_encryption())
     }
 
-    /// The settings a write applies: S3 itself reads the bucket's default
-    /// encryption, which takes no permission of the writer's.
-    pub(crate) async fn settings_for_write(
+    /// What a write applies: S3 itself reads the bucket's default encryption, which takes no permission of the
+    /// writer's.
+    pub(crate) fn default_for_write(
         &self,
         on: &OnObject<action::PutObject>,
-    ) -> Result<BTreeMap<String, Bytes>, Error> {
-        Ok(self.store.bucket_settings(on.resource().bucket()).await?)
+    ) -> Result<BucketDefault, Error> {
+        Ok(on.resource().found()?.default_encryption())
     }
 
-    pub(crate) async fn set_setting(
+    pub(crate) async fn set_encryption(
         &self,
         on: &OnBucket<action::PutEncryptionConfiguration>,
-        name: &str,
-        value: Option<Bytes>,
+        encryption: Option<BucketDefault>,
     ) -> Result<(), Error> {
-        Ok(self
-            .store
-            .set_bucket_setting(on.resource().name(), name, value)
-            .await?)
+        let name = on.resource().name();
+        self.buckets.set_encryption(name, encryption).await
     }
 
     pub(crate) async fn begin_put(
@@ -132,7 +128,11 @@ impl Vault {
     ) -> Result<Box<dyn PutSink>, Error> {
         Ok(self
             .store
-            .begin_put(on.resource().bucket(), on.resource().key(), Some(plain_len))
+            .begin_put(
+                on.resource().bucket_id()?.as_str(),
+                on.resource().key(),
+                Some(plain_len),
+            )
             .await?)
     }
 
@@ -142,7 +142,7 @@ impl Vault {
     ) -> Result<ObjectRecord, Error> {
         Ok(self
             .store
-            .head(on.resource().bucket(), on.resource().key())
+            .head(on.resource().bucket_id()?.as_str(), on.resource().key())
             .await?)
     }
 
@@ -152,7 +152,7 @@ impl Vault {
     ) -> Result<(ObjectRecord, Arc<dyn SealedReader>), Error> {
         Ok(self
             .store
-            .open(on.resource().bucket(), on.resource().key())
+            .open(on.resource().bucket_id()?.as_str(), on.resource().key())
             .await?)
     }
 
@@ -160,16 +160,28 @@ impl Vault {
         &self,
         on: &OnObject<A>,
         sequence: u64,
-        envelope: Bytes,
+        sealed: Sealed,
     ) -> Result<ObjectRecord, StoreError> {
-        self.store
-            .replace_envelope(
-                on.resource().bucket(),
-                on.resource().key(),
-                sequence,
-                envelope,
-            )
-            .await
+        let (store, bucket, key) = self.target(on)?;
+        let Sealed { envelope, sealing } = sealed;
+        to_the_end(async move {
+            let _until_it_is_known = sealing;
+            store
+                .replace_envelope(bucket.as_str(), &key, sequence, envelope)
+                .await
+        })
+        .await
+    }
+
+    /// The store, bucket and key for a change that outlives its request.
+    #[allow(clippy::type_complexity)]
+    fn target<A: Action>(
+        &self,
+        on: &OnObject<A>,
+    ) -> Result<(Arc<dyn ObjectStore>, BucketId, String), StoreError> {
+        let bucket = on.resource().bucket_id()?.clone();
+        let key = on.resource().key().to_owned();
+        Ok((Arc::clone(&self.store), bucket, key))
     }
 
     pub(crate) async fn delete(
@@ -178,7 +190,11 @@ impl Vault {
         condition: Condition,
     ) -> Result<bool, StoreError> {
         self.store
-            .delete(on.resource().bucket(), on.resource().key(), condition)
+            .delete(
+                on.resource().bucket_id()?.as_str(),
+                on.resource().key(),
+                condition,
+            )
             .await
     }
 
@@ -199,7 +215,8 @@ impl Vault {
                 (on.resource().key().to_owned(), *condition)
             })
             .collect();
-        Ok(self.store.delete_many(bucket, &keys).await?)
+        let found = self.buckets.get(bucket).ok_or(StoreError::NoSuchBucket)?;
+        Ok(self.store.delete_many(found.id.as_str(), &keys).await?)
     }
 
     pub(crate) async fn list(
@@ -207,24 +224,24 @@ impl Vault {
         on: &OnBucket<action::ListBucket>,
         query: &ListQuery,
     ) -> Result<Page<ListEntry>, Error> {
-        Ok(self.store.list(on.resource().name(), query).await?)
+        Ok(self.store.list(on.resource().id()?.as_str(), query).await?)
     }
 
     pub(crate) async fn create_upload(
         &self,
         on: &OnObject<action::PutObject>,
-        envelope: Bytes,
+        sealed: Sealed,
         initiated: SystemTime,
-    ) -> Result<UploadRecord, Error> {
-        Ok(self
-            .store
-            .create_upload(
-                on.resource().bucket(),
-                on.resource().key(),
-                envelope,
-                initiated,
-            )
-            .await?)
+    ) -> Result<UploadRecord, StoreError> {
+        let (store, bucket, key) = self.target(on)?;
+        let Sealed { envelope, sealing } = sealed;
+        to_the_end(async move {
+            let _until_it_is_known = sealing;
+            store
+                .create_upload(bucket.as_str(), &key, envelope, initiated)
+                .await
+        })
+        .await
     }
 
     pub(crate) async fn upload<A: SeesUpload>(
@@ -234,7 +251,7 @@ impl Vault {
     ) -> Result<UploadRecord, Error> {
         Ok(self
             .store
-            .upload(on.resource().bucket(), on.resource().key(), id)
+            .upload(on.resource().bucket_id()?.as_str(), on.resource().key(), id)
             .await?)
     }
 
@@ -248,7 +265,7 @@ impl Vault {
         Ok(self
             .store
             .begin_part(
-                on.resource().bucket(),
+                on.resource().bucket_id()?.as_str(),
                 on.resource().key(),
                 id,
                 number,
@@ -267,7 +284,7 @@ impl Vault {
         Ok(self
             .store
             .parts(
-                on.resource().bucket(),
+                on.resource().bucket_id()?.as_str(),
                 on.resource().key(),
                 id,
                 after,
@@ -281,25 +298,30 @@ impl Vault {
         on: &OnBucket<action::ListBucketMultipartUploads>,
         query: &UploadQuery,
     ) -> Result<Page<UploadEntry>, Error> {
-        Ok(self.store.uploads(on.resource().name(), query).await?)
+        Ok(self
+            .store
+            .uploads(on.resource().id()?.as_str(), query)
+            .await?)
     }
 
+    /// `sealing` is that of the envelope in `commit`.
     pub(crate) async fn complete_upload(
         &self,
         on: &OnObject<action::PutObject>,
         id: &UploadId,
-        parts: &[PartSeen],
+        parts: Vec<PartSeen>,
         commit: Commit,
+        sealing: root::Sealing,
     ) -> Result<ObjectRecord, StoreError> {
-        self.store
-            .complete_upload(
-                on.resource().bucket(),
-                on.resource().key(),
-                id,
-                parts,
-                commit,
-            )
-            .await
+        let (store, bucket, key) = self.target(on)?;
+        let id = id.clone();
+        to_the_end(async move {
+            let _until_it_is_known = sealing;
+            store
+                .complete_upload(bucket.as_str(), &key, &id, &parts, commit)
+                .await
+        })
+        .await
     }
 
     pub(crate) async fn abort_upload(
@@ -309,7 +331,7 @@ impl Vault {
     ) -> Result<(), Error> {
         Ok(self
             .store
-            .abort_upload(on.resource().bucket(), on.resource().key(), id)
+            .abort_upload(on.resource().bucket_id()?.as_str(), on.resource().key(), id)
             .await?)
     }
 }

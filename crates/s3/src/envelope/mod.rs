@@ -7,37 +7,43 @@
 //! byte.
 //!
 //! Promises: an envelope opens only where it was sealed (bucket and key; for
-//! parts also upload and number), so records cannot be swapped; the object's
+//! parts object and number), so records cannot be swapped; the object's
 //! envelope carries a digest over its parts, so parts cannot be exchanged,
-//! dropped or reordered; an unknown version or a leftover byte is refused.
+//! dropped or reordered; an unknown version or a leftover byte is refused. Each
+//! says which generation of the store key it is sealed under, and can be sealed
+//! anew knowing only where it stands.
 //!
 //! Not promised: that the newest envelope is the one given back. A store that
 //! is rolled back as a whole shows an older state.
 
 mod codec;
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use crypto::chunk::{Algorithm as ChunkAlgorithm, StreamAad};
 use crypto::context::EncryptionContext;
 use crypto::hash::Sha256;
 use crypto::random::Random;
-use crypto::record::RecordKey;
+use crypto::record;
 use crypto::secret::SecretVec;
+use root::{RecordKey, Sealing, StoreKey};
 
+use crate::bucket::BucketId;
 use crate::checksum::{self, Checksum, Coverage, Plan, Value};
 use crate::error::Error;
-use crate::store::PartRecord;
+use crate::store::{PartRecord, SealedAt, SealedRow};
 use codec::{Malformed, Reader, Writer};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const KIND_OBJECT: u8 = 1;
 const KIND_UPLOAD: u8 = 2;
 const KIND_PART: u8 = 3;
 
 /// Binds a record to its kind.
-const TABLE_OBJECT: &str = "s3.object";
-const TABLE_UPLOAD: &str = "s3.upload";
-const TABLE_PART: &str = "s3.part";
-const TABLE_SETTING: &str = "s3.setting";
+const TABLE_OBJECT: &str = "object";
+const TABLE_UPLOAD: &str = "upload";
+const TABLE_PART: &str = "part";
 
 /// Drawn for each object and upload; binds what belongs together.
 pub(crate) type ObjectId = [u8; 16];
@@ -142,135 +148,211 @@ pub(crate) struct Part {
     pub(crate) checksum: Option<Value>,
 }
 
+/// A sealed envelope on its way to a store.
+#[derive(Debug)]
+pub(crate) struct Sealed {
+    pub(crate) envelope: Bytes,
+    /// Held until the fate of the commit is known: a rotation of the store key waits for it, or would miss an envelope
+    /// that was sealed before it and committed behind it.
+    pub(crate) sealing: Sealing,
+}
+
 /// Seals and opens envelopes.
 pub(crate) struct Envelopes {
-    key: RecordKey,
+    objects: RecordKey,
+    uploads: RecordKey,
+    parts: RecordKey,
+    random: Arc<dyn Random>,
 }
 
 impl Envelopes {
-    pub(crate) fn new(key: RecordKey) -> Self {
-        Self { key }
+    pub(crate) fn new(store_key: &StoreKey, random: Arc<dyn Random>) -> Self {
+        Self {
+            objects: store_key.table(TABLE_OBJECT),
+            uploads: store_key.table(TABLE_UPLOAD),
+            parts: store_key.table(TABLE_PART),
+            random,
+        }
     }
 
-    pub(crate) fn seal_object(
-        &self,
-        bucket: &str,
-        key: &str,
-        object: &Object,
-        random: &dyn Random,
-    ) -> Vec<u8> {
-        let place = place(bucket, key);
-        self.key
-            .seal(TABLE_OBJECT, &place, &encode_object(object), random)
+    fn seal(&self, key: &RecordKey, table: &str, id: &[u8], head: &[u8], plain: &[u8]) -> Sealed {
+        let sealing = key.sealing();
+        let sealed = sealing.seal(&place(table, id), plain, &*self.random);
+        Sealed {
+            envelope: [head, sealed.as_bytes()].concat().into(),
+            sealing,
+        }
+    }
+
+    pub(crate) fn seal_object(&self, bucket: &BucketId, key: &str, object: &Object) -> Sealed {
+        let plain = encode_object(object);
+        let id = entry_id(bucket, key);
+        self.seal(&self.objects, TABLE_OBJECT, &id, &[], &plain)
     }
 
     pub(crate) fn open_object(
         &self,
-        bucket: &str,
+        bucket: &BucketId,
         key: &str,
         sealed: &[u8],
     ) -> Result<Object, Error> {
-        let plain = self
-            .key
-            .open(TABLE_OBJECT, &place(bucket, key), sealed)
-            .map_err(|_| Error::Integrity)?;
+        let plain = open(&self.objects, TABLE_OBJECT, &entry_id(bucket, key), sealed)?;
         decode_object(plain.expose()).map_err(|_| Error::Integrity)
     }
 
-    /// Seals a bucket's setting.
-    pub(crate) fn seal_setting(
-        &self,
-        bucket: &str,
-        name: &str,
-        plain: &[u8],
-        random: &dyn Random,
-    ) -> Vec<u8> {
-        self.key
-            .seal(TABLE_SETTING, &place(bucket, name), plain, random)
-    }
-
-    /// Opens a bucket's setting.
-    pub(crate) fn open_setting(
-        &self,
-        bucket: &str,
-        name: &str,
-        sealed: &[u8],
-    ) -> Result<SecretVec, Error> {
-        let place = place(bucket, name);
-        self.key
-            .open(TABLE_SETTING, &place, sealed)
-            .map_err(|_| Error::Integrity)
-    }
-
-    pub(crate) fn seal_upload(
-        &self,
-        bucket: &str,
-        key: &str,
-        upload: &Upload,
-        random: &dyn Random,
-    ) -> Vec<u8> {
-        let place = place(bucket, key);
-        self.key
-            .seal(TABLE_UPLOAD, &place, &encode_upload(upload), random)
+    pub(crate) fn seal_upload(&self, bucket: &BucketId, key: &str, upload: &Upload) -> Sealed {
+        let plain = encode_upload(upload);
+        let id = entry_id(bucket, key);
+        self.seal(&self.uploads, TABLE_UPLOAD, &id, &[], &plain)
     }
 
     pub(crate) fn open_upload(
         &self,
-        bucket: &str,
+        bucket: &BucketId,
         key: &str,
         sealed: &[u8],
     ) -> Result<Upload, Error> {
-        let plain = self
-            .key
-            .open(TABLE_UPLOAD, &place(bucket, key), sealed)
-            .map_err(|_| Error::Integrity)?;
+        let plain = open(&self.uploads, TABLE_UPLOAD, &entry_id(bucket, key), sealed)?;
         decode_upload(plain.expose()).map_err(|_| Error::Integrity)
     }
 
-    pub(crate) fn seal_part(
-        &self,
-        at: &PartPlace<'_>,
-        part: &Part,
-        random: &dyn Random,
-    ) -> Vec<u8> {
-        self.key
-            .seal(TABLE_PART, &at.encode(), &encode_part(part), random)
+    pub(crate) fn seal_part(&self, at: &PartPlace, part: &Part) -> Sealed {
+        let head = PartHead {
+            object: at.object,
+            salt: part.salt,
+        };
+        let (id, plain) = (head.id(at.number), encode_part(part));
+        self.seal(&self.parts, TABLE_PART, &id, &head.encode(), &plain)
     }
 
-    pub(crate) fn open_part(&self, at: &PartPlace<'_>, sealed: &[u8]) -> Result<Part, Error> {
-        let plain = self
-            .key
-            .open(TABLE_PART, &at.encode(), sealed)
-            .map_err(|_| Error::Integrity)?;
-        decode_part(plain.expose()).map_err(|_| Error::Integrity)
+    pub(crate) fn open_part(&self, at: &PartPlace, sealed: &[u8]) -> Result<Part, Error> {
+        let (head, sealed) = PartHead::split(sealed)?;
+        if head.object != at.object {
+            return Err(Error::Integrity);
+        }
+        let plain = open(&self.parts, TABLE_PART, &head.id(at.number), sealed)?;
+        decode_part(head.salt, plain.expose()).map_err(|_| Error::Integrity)
+    }
+
+    /// Rights to seal every kind of envelope.
+    pub(crate) fn seals(&self) -> Seals {
+        Seals {
+            objects: self.objects.sealing(),
+            uploads: self.uploads.sealing(),
+            parts: self.parts.sealing(),
+        }
+    }
+
+    /// Whether the envelope in a row is under an older generation of the store key than the newest.
+    pub(crate) fn is_stale(&self, row: &SealedRow) -> bool {
+        match &row.at {
+            SealedAt::Object { .. } => self.objects.is_stale(&row.envelope),
+            SealedAt::Upload { .. } => self.uploads.is_stale(&row.envelope),
+            SealedAt::Part { .. } => match PartHead::split(&row.envelope) {
+                Ok((_, sealed)) => self.parts.is_stale(sealed),
+                Err(_) => true,
+            },
+        }
+    }
+
+    /// The envelope in a row, sealed anew for the same place; what is in it is not looked at.
+    pub(crate) fn seal_again(&self, seals: &Seals, row: &SealedRow) -> Result<Bytes, Error> {
+        let again = |key: &RecordKey, sealing: &Sealing, table, id: &[u8], sealed: &[u8]| {
+            let plain = open(key, table, id, sealed)?;
+            Ok(sealing.seal(&place(table, id), plain.expose(), &*self.random))
+        };
+        let sealed = match &row.at {
+            SealedAt::Object { bucket, key } => {
+                let id = entry_id(&BucketId::parse(bucket).ok_or(Error::Integrity)?, key);
+                let (key, seals) = (&self.objects, &seals.objects);
+                again(key, seals, TABLE_OBJECT, &id, &row.envelope)
+            }
+            SealedAt::Upload { bucket, key, .. } => {
+                let id = entry_id(&BucketId::parse(bucket).ok_or(Error::Integrity)?, key);
+                let (key, seals) = (&self.uploads, &seals.uploads);
+                again(key, seals, TABLE_UPLOAD, &id, &row.envelope)
+            }
+            SealedAt::Part { number, .. } => {
+                let (head, sealed) = PartHead::split(&row.envelope)?;
+                let id = head.id(*number);
+                let sealed = again(&self.parts, &seals.parts, TABLE_PART, &id, sealed)?;
+                return Ok([&head.encode(), sealed.as_bytes()].concat().into());
+            }
+        };
+        sealed.map(|sealed| sealed.into_bytes().into())
+    }
+}
+
+/// The rights to seal each kind of envelope, held until the fate of the commit is known.
+pub(crate) struct Seals {
+    objects: Sealing,
+    uploads: Sealing,
+    parts: Sealing,
+}
+
+fn open(key: &RecordKey, table: &str, id: &[u8], sealed: &[u8]) -> Result<SecretVec, Error> {
+    key.open(&place(table, id), sealed)
+        .map_err(|_| Error::Integrity)
+}
+
+/// Envelopes are in no account's and no region's scope: a bucket's id says whose it is. They have no versions.
+fn place<'a>(table: &'a str, id: &'a [u8]) -> record::Place<'a> {
+    record::Place {
+        table,
+        account: "",
+        region: "",
+        id,
+        version: 1,
     }
 }
 
 /// Where a part belongs.
-pub(crate) struct PartPlace<'a> {
-    pub(crate) bucket: &'a str,
-    pub(crate) key: &'a str,
+pub(crate) struct PartPlace {
     pub(crate) object: ObjectId,
     pub(crate) number: u32,
 }
 
-impl PartPlace<'_> {
+/// What stands in the clear before a part's sealed record: what it is bound to, and the salt that its data is read
+/// with. An object's envelope has a digest over those of its parts.
+pub(crate) struct PartHead {
+    pub(crate) object: ObjectId,
+    pub(crate) salt: [u8; 32],
+}
+
+impl PartHead {
+    const LEN: usize = 16 + 32;
+
     fn encode(&self) -> Vec<u8> {
+        [&self.object[..], &self.salt].concat()
+    }
+
+    /// Takes the head off a part's envelope.
+    pub(crate) fn split(envelope: &[u8]) -> Result<(Self, &[u8]), Error> {
+        let (head, sealed) = envelope
+            .split_first_chunk::<{ Self::LEN }>()
+            .ok_or(Error::Integrity)?;
+        let mut from = Reader::new(head);
+        let (object, salt) = (from.array(), from.array());
+        let head = Self {
+            object: object.map_err(|_| Error::Integrity)?,
+            salt: salt.map_err(|_| Error::Integrity)?,
+        };
+        Ok((head, sealed))
+    }
+
+    /// What the record of part `number` is bound to.
+    fn id(&self, number: u32) -> Vec<u8> {
         let mut writer = Writer::default();
-        writer.bytes(self.bucket.as_bytes());
-        writer.bytes(self.key.as_bytes());
         writer.array(&self.object);
-        writer.u32(self.number);
+        writer.u32(number);
+        writer.array(&self.salt);
         writer.finish()
     }
 }
 
-/// Bucket and key, each behind its length.
-pub(crate) fn place(bucket: &str, key: &str) -> Vec<u8> {
-    let mut writer = Writer::default();
-    writer.bytes(bucket.as_bytes());
-    writer.bytes(key.as_bytes());
-    writer.finish()
+/// What an object's or an upload's envelope is bound to: bucket and key.
+fn entry_id(bucket: &BucketId, key: &str) -> Vec<u8> {
+    [bucket.as_bytes(), key.as_bytes()].concat()
 }
 
 /// What the chunks of a stream are bound to: bucket, key and part number (0 for
@@ -288,17 +370,19 @@ pub(crate) fn key_place(bucket: &str, key: &str, object: &ObjectId) -> Vec<u8> {
     writer.finish()
 }
 
-/// SHA-256 over each part's number, length and sealed envelope, in order.
-pub(crate) fn parts_digest(parts: &[PartRecord]) -> [u8; 32] {
+/// SHA-256 over each part's number, length and head, in order. What is sealed behind the heads may be sealed anew.
+pub(crate) fn parts_digest(parts: &[PartRecord]) -> Result<[u8; 32], Error> {
     let mut hasher = Sha256::new();
     for part in parts {
+        let (head, _) = PartHead::split(&part.envelope)?;
         let mut writer = Writer::default();
         writer.u32(part.number);
         writer.u64(part.plain_len);
-        writer.bytes(&part.envelope);
+        writer.array(&head.object);
+        writer.array(&head.salt);
         hasher.update(&writer.finish());
     }
-    hasher.finish()
+    Ok(hasher.finish())
 }
 
 fn encode_object(object: &Object) -> Vec<u8> {
@@ -418,18 +502,17 @@ fn encode_part(part: &Part) -> Vec<u8> {
     let mut out = Writer::default();
     out.u8(VERSION);
     out.u8(KIND_PART);
-    out.array(&part.salt);
     out.u64(part.size);
     out.array(&part.etag);
     encode_value(&mut out, part.checksum.as_ref());
     out.finish()
 }
 
-fn decode_part(bytes: &[u8]) -> Result<Part, Malformed> {
+fn decode_part(salt: [u8; 32], bytes: &[u8]) -> Result<Part, Malformed> {
     let mut from = Reader::new(bytes);
     head(&mut from, KIND_PART)?;
     let part = Part {
-        salt: from.array()?,
+        salt,
         size: from.u64()?,
         etag: from.array()?,
         checksum: decode_value(&mut from)?,
@@ -574,7 +657,7 @@ pub(crate) fn decode_any(data: &[u8]) {
     if let Ok(upload) = decode_upload(data) {
         assert_eq!(encode_upload(&upload), data);
     }
-    if let Ok(part) = decode_part(data) {
+    if let Ok(part) = decode_part([0; 32], data) {
         assert_eq!(encode_part(&part), data);
     }
 }

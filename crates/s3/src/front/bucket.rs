@@ -6,15 +6,19 @@ use s3s::S3Response;
 use s3s::dto::*;
 
 use super::{Front, answer};
-use crate::bucket_default::{BucketDefault, SETTING};
+use crate::bucket::Created;
+use crate::bucket_default::BucketDefault;
 use crate::error::Error;
 use crate::gateway::Status;
 use crate::request::Request;
-use crate::store::StoreError;
 
 /// The region that answers as "no constraint", for history's sake.
 const CLASSIC_REGION: &str = "us-east-1";
 
+#[expect(
+    clippy::unused_async,
+    reason = "the table of operations awaits each, and what is known by heart is not waited for"
+)]
 impl Front {
     pub(super) async fn list_buckets(
         &self,
@@ -47,20 +51,18 @@ impl Front {
         let page = if elsewhere {
             Default::default()
         } else {
-            self.vault
-                .buckets(&may, prefix, after.as_deref(), limit)
-                .await?
+            self.vault.buckets(&may, prefix, after.as_deref(), limit)
         };
         let token = page.entries.last().filter(|_| page.truncated);
         let output = ListBucketsOutput {
-            continuation_token: token.map(|bucket| super::listing::token(&bucket.name)),
+            continuation_token: token.map(|bucket| super::listing::token(bucket.name())),
             buckets: Some(
                 page.entries
                     .into_iter()
                     .map(|bucket| Bucket {
                         bucket_region: Some(self.region.to_string()),
-                        creation_date: Some(bucket.created.into()),
-                        name: Some(bucket.name),
+                        creation_date: Some(bucket.created().into()),
+                        name: Some(bucket.name().to_owned()),
                     })
                     .collect(),
             ),
@@ -96,19 +98,25 @@ impl Front {
                 ),
             ));
         }
-        match self.vault.create_bucket(&on, self.clock.now()).await {
-            Ok(_) => {}
-            Err(StoreError::BucketExists) if here == CLASSIC_REGION => {
+        match self.vault.create_bucket(&on, self.clock.now()).await? {
+            Created::New => {}
+            Created::Ours if here == CLASSIC_REGION => {
                 // What AWS does there: the owner may create a bucket again.
             }
-            Err(StoreError::BucketExists) => {
+            Created::Taken => {
+                return Err(Error::client(
+                    StatusCode::CONFLICT,
+                    "BucketAlreadyExists",
+                    "The requested bucket name is not available. The bucket namespace is shared by all users of the system. Please select a different name and try again.",
+                ));
+            }
+            Created::Ours => {
                 return Err(Error::client(
                     StatusCode::CONFLICT,
                     "BucketAlreadyOwnedByYou",
                     "Your previous request to create the named bucket succeeded and you already own it.",
                 ));
             }
-            Err(error) => return Err(error.into()),
         }
         let location = Some(format!("/{}", input.bucket));
         Ok(S3Response::new(CreateBucketOutput { location }))
@@ -122,7 +130,7 @@ impl Front {
         let on = self
             .access
             .bucket::<action::ListBucket>(request.caller(), &input.bucket)?;
-        self.vault.bucket(&on).await?;
+        self.vault.bucket(&on)?;
         let mut headers = HeaderMap::new();
         answer::set(&mut headers, "x-amz-bucket-region", self.region.as_str());
         Ok(answer::with(HeadBucketOutput::default(), headers))
@@ -148,7 +156,7 @@ impl Front {
         let on = self
             .access
             .bucket::<action::GetBucketLocation>(request.caller(), &input.bucket)?;
-        self.vault.bucket(&on).await?;
+        self.vault.bucket(&on)?;
         let region = self.region.as_str();
         let location_constraint = (region != CLASSIC_REGION).then(|| region.to_owned().into());
         Ok(S3Response::new(GetBucketLocationOutput {
@@ -165,7 +173,7 @@ impl Front {
         let on = self
             .access
             .bucket::<action::GetBucketVersioning>(request.caller(), &input.bucket)?;
-        self.vault.bucket(&on).await?;
+        self.vault.bucket(&on)?;
         Ok(S3Response::new(GetBucketVersioningOutput::default()))
     }
 
@@ -177,8 +185,7 @@ impl Front {
         let on = self
             .access
             .bucket::<action::GetEncryptionConfiguration>(request.caller(), &input.bucket)?;
-        let settings = self.vault.settings(&on).await?;
-        let default = self.bucket_default(on.resource().name(), &settings)?;
+        let default = self.vault.default_encryption(&on)?;
         Ok(S3Response::new(GetBucketEncryptionOutput {
             server_side_encryption_configuration: Some(default.to_answer()),
         }))
@@ -193,15 +200,7 @@ impl Front {
             .access
             .bucket::<action::PutEncryptionConfiguration>(request.caller(), &input.bucket)?;
         let default = BucketDefault::of_request(input.server_side_encryption_configuration)?;
-        let sealed = self.envelopes.seal_setting(
-            on.resource().name(),
-            SETTING,
-            &default.to_json(),
-            &*self.random,
-        );
-        self.vault
-            .set_setting(&on, SETTING, Some(sealed.into()))
-            .await?;
+        self.vault.set_encryption(&on, Some(default)).await?;
         Ok(S3Response::new(PutBucketEncryptionOutput::default()))
     }
 
@@ -213,7 +212,7 @@ impl Front {
         let on = self
             .access
             .bucket::<action::PutEncryptionConfiguration>(request.caller(), &input.bucket)?;
-        self.vault.set_setting(&on, SETTING, None).await?;
+        self.vault.set_encryption(&on, None).await?;
         Ok(no_content(DeleteBucketEncryptionOutput::default()))
     }
 

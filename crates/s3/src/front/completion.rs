@@ -12,7 +12,7 @@ use super::multipart::OpenUpload;
 use super::write::{commit_error, has_md5_etag};
 use crate::access::OnObject;
 use crate::checksum::{Algorithm, Coverage, Value};
-use crate::envelope::{self, Layout, parts_digest};
+use crate::envelope::{self, Layout, Sealed, parts_digest};
 use crate::error::Error;
 use crate::object_key::{Asked, check_customer};
 use crate::request::Request;
@@ -75,7 +75,7 @@ impl Front {
             algorithm: open.upload.algorithm,
             layout: Layout::Parts {
                 count: u32::try_from(records.len()).map_err(|_| Error::malformed_xml())?,
-                digest: parts_digest(&records),
+                digest: parts_digest(&records)?,
             },
             protection: open.upload.protection,
             attributes: open.upload.attributes,
@@ -89,22 +89,14 @@ impl Front {
                 sequence: record.sequence,
             })
             .collect();
-        let envelope = self
-            .envelopes
-            .seal_object(
-                on.resource().bucket(),
-                on.resource().key(),
-                &object,
-                &*self.random,
-            )
-            .into();
+        let Sealed { envelope, sealing } = self.seal_object(&on, &object)?;
         let commit = Commit {
             envelope,
             modified: self.clock.now(),
             condition,
         };
         self.vault
-            .complete_upload(&on, &open.id, &seen, commit)
+            .complete_upload(&on, &open.id, seen, commit, sealing)
             .await
             .map_err(|error| commit_error(error, condition))?;
 
@@ -164,7 +156,7 @@ impl Front {
                 if record.number > **number {
                     return Err(invalid_part());
                 }
-                let part = self.open_part(on, &open.upload, &record)?;
+                let part = self.open_part(&open.upload, &record)?;
                 check_named(&part, named)?;
                 chosen.push((record, part));
                 next.next();

@@ -46,7 +46,7 @@ impl Source {
     ) -> CopySource {
         let len = range.end - range.start;
         CopySource::new(
-            self.open.stream(front.envelopes(), self.key, range),
+            self.open.stream(self.key, range),
             len,
             md5.then(|| front.md5s.begin(len)),
             checksum,
@@ -170,7 +170,7 @@ impl Front {
             .object::<action::GetObject>(request.caller(), &bucket, &key)?;
         let customer = sse::copy_source(&request.headers, request.confidential())?;
         let (record, reader) = self.vault.open(&on).await?;
-        let open = OpenObject::new(&self.envelopes, on.resource().bucket(), record, reader)?;
+        let open = self.opened(&on, record, reader)?;
         check_customer(&open.object.protection, customer.as_ref(), Asked::Read)?;
         let conditions = ReadConditions::of_copy_source(&request.headers);
         conditions.check_copy_source(&open.object.etag, open.record.modified)?;

@@ -8,6 +8,7 @@ use s3s::dto::*;
 
 use super::{Front, answer};
 use crate::access::OnBucket;
+use crate::bucket::BucketId;
 use crate::error::Error;
 use crate::request::Request;
 use crate::store::{ListEntry, ListQuery, ObjectRecord};
@@ -191,7 +192,7 @@ impl Front {
                     prefix: Some(encoding.apply(&prefix)),
                 }),
                 ListEntry::Object(record) => {
-                    let mut object = self.entry(on.resource().name(), &record, encoding)?;
+                    let mut object = self.entry(on.resource().id()?, &record, encoding)?;
                     object.owner = owner.then(|| self.owner());
                     listed.contents.push(object);
                 }
@@ -205,7 +206,7 @@ impl Front {
     /// reading it fails.
     fn entry(
         &self,
-        bucket: &str,
+        bucket: &BucketId,
         record: &ObjectRecord,
         encoding: Encoding,
     ) -> Result<Object, Error> {
@@ -232,7 +233,7 @@ impl Front {
             }
             Ok(_) | Err(_) => {
                 tracing::error!(
-                    bucket,
+                    %bucket,
                     key = record.key,
                     "a listed object's record is damaged"
                 );

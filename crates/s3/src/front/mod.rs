@@ -18,17 +18,15 @@ mod tagging;
 mod uploads;
 mod write;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use crypto::random::Random;
 use s3s::dto::*;
 use s3s::{S3, S3Request, S3Response, S3Result};
 
 use crate::access::Access;
-use crate::bucket_default::{self, BucketDefault};
+use crate::bucket::{Following, Registry, RegistryOptions, follow};
 use crate::bucket_key::BucketKeys;
 use crate::envelope::Envelopes;
 use crate::error::Error;
@@ -44,7 +42,8 @@ pub(crate) struct Front {
     access: Access,
     vault: Vault,
     keys: ObjectKeys,
-    envelopes: Arc<Envelopes>,
+    envelopes: Envelopes,
+    _following: Following,
     clock: Arc<dyn host::Clock>,
     random: Arc<dyn Random>,
     account: iam::AccountId,
@@ -53,24 +52,38 @@ pub(crate) struct Front {
 }
 
 impl Front {
-    pub(crate) fn new(options: Options, md5s: Arc<Md5Group>) -> Self {
+    /// Reads what buckets there are.
+    pub(crate) async fn open(options: Options, md5s: Arc<Md5Group>) -> Result<Self, Error> {
+        let envelopes = Envelopes::new(&options.store_key, Arc::clone(&options.random));
+        let buckets = Registry::open(RegistryOptions {
+            catalogue: options.catalogue,
+            store_key: &options.store_key,
+            scope: catalogue::Scope {
+                account: options.account.to_string(),
+                region: options.region.to_string(),
+            },
+            random: Arc::clone(&options.random),
+            store: Arc::clone(&options.store),
+        })
+        .await?;
         let bucket_keys = BucketKeys::new(
             Arc::clone(&options.keyring),
             Arc::clone(&options.clock),
             options.observer,
             options.bucket_keys,
         );
-        Self {
-            access: Access::new(options.authorizer),
-            vault: Vault::new(options.store),
+        Ok(Self {
+            access: Access::new(options.authorizer, Arc::clone(&buckets)),
+            _following: follow(&buckets),
+            vault: Vault::new(options.store, buckets),
             keys: ObjectKeys::new(options.keyring, bucket_keys, Arc::clone(&options.random)),
-            envelopes: Arc::new(Envelopes::new(options.records)),
+            envelopes,
             clock: options.clock,
             random: options.random,
             account: options.account,
             region: options.region,
             md5s,
-        }
+        })
     }
 
     /// What holds for every request, whatever it does.
@@ -122,23 +135,6 @@ impl Front {
             return Err(no_such_version());
         }
         Ok(())
-    }
-
-    /// A bucket's default encryption out of its sealed setting.
-    fn bucket_default(
-        &self,
-        bucket: &str,
-        settings: &BTreeMap<String, Bytes>,
-    ) -> Result<BucketDefault, Error> {
-        match settings.get(bucket_default::SETTING) {
-            None => Ok(BucketDefault::default()),
-            Some(sealed) => {
-                let json = self
-                    .envelopes
-                    .open_setting(bucket, bucket_default::SETTING, sealed)?;
-                BucketDefault::parse(json.expose())
-            }
-        }
     }
 }
 

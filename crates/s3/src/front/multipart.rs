@@ -14,13 +14,14 @@ use super::write::{CHUNK_ALGORITHM, check_key, has_md5_etag};
 use super::{Front, attributes};
 use crate::access::OnObject;
 use crate::checksum::{Algorithm, Plan, Value};
-use crate::envelope::{self, PartPlace, stream_place};
+use crate::envelope::{self, PartPlace, Sealed, stream_place};
 use crate::error::Error;
 use crate::gateway::Status;
 use crate::object_key::{Asked, Place, check_customer};
 use crate::range::ByteRange;
 use crate::request::Request;
 use crate::sealing::{Plain, Seal, seal};
+use crate::settle::to_the_end;
 use crate::sse::{self, CustomerKey, Wanted};
 use crate::store::{PART_NUMBER_MAX, PartRecord, UploadId};
 use crate::vault::SeesUpload;
@@ -82,15 +83,8 @@ impl Front {
             attributes,
             plan,
         };
-        let sealed = self
-            .envelopes
-            .seal_upload(
-                on.resource().bucket(),
-                on.resource().key(),
-                &upload,
-                &*self.random,
-            )
-            .into();
+        let (bucket, key) = (on.resource().bucket_id()?, on.resource().key());
+        let sealed = self.envelopes.seal_upload(bucket, key, &upload);
         let record = self
             .vault
             .create_upload(&on, sealed, self.clock.now())
@@ -246,22 +240,19 @@ impl Front {
         let id = upload_id(request)?;
         let record = self.vault.upload(on, &id).await?;
         let upload = self.envelopes.open_upload(
-            on.resource().bucket(),
+            on.resource().bucket_id()?,
             on.resource().key(),
             &record.envelope,
         )?;
         Ok(OpenUpload { id, upload })
     }
 
-    pub(super) fn open_part<A: iam::Action>(
+    pub(super) fn open_part(
         &self,
-        on: &OnObject<A>,
         upload: &envelope::Upload,
         record: &PartRecord,
     ) -> Result<envelope::Part, Error> {
         let at = PartPlace {
-            bucket: on.resource().bucket(),
-            key: on.resource().key(),
             object: upload.id,
             number: record.number,
         };
@@ -311,13 +302,16 @@ impl Front {
             checksum: sealed.received.checksum(new.keep),
         };
         let at = PartPlace {
-            bucket: on.resource().bucket(),
-            key: on.resource().key(),
             object: upload.id,
             number: new.number,
         };
-        let envelope = self.envelopes.seal_part(&at, &part, &*self.random).into();
-        let record = sink.commit(envelope, self.clock.now()).await?;
+        let Sealed { envelope, sealing } = self.envelopes.seal_part(&at, &part);
+        let modified = self.clock.now();
+        let record = to_the_end(async move {
+            let _until_it_is_known = sealing;
+            sink.commit(envelope, modified).await
+        })
+        .await?;
         let shown = sealed.received.checksum(promised.unwrap_or(new.keep));
         Ok((part, shown, record))
     }

@@ -1,6 +1,7 @@
 //! GetObject, HeadObject and GetObjectAttributes.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use futures::StreamExt;
@@ -25,7 +26,7 @@ use crate::opening::OpenObject;
 use crate::range::ByteRange;
 use crate::request::Request;
 use crate::sse::{self, CustomerKey};
-use crate::store::ObjectRecord;
+use crate::store::{ObjectRecord, SealedReader};
 
 /// The query parameters that replace headers of the answer.
 const OVERRIDES: [(&str, &str); 6] = [
@@ -71,7 +72,7 @@ impl Front {
         let metadata = metadata(&open.object);
         let len = selection.range.end - selection.range.start;
         let key = self.unlock(&on, &open.object, customer).await?;
-        let mut stream = open.stream(self.envelopes(), key, selection.range.clone());
+        let mut stream = open.stream(key, selection.range.clone());
         // The first piece before the first byte of the answer: what is not
         // authentic is a 500 then, and not an answer cut off.
         let stream = match stream.next().await {
@@ -145,7 +146,7 @@ impl Front {
         )?;
         let customer = sse::customer_only(&request.headers, request.confidential())?;
         let (record, reader) = self.vault.open(&on).await?;
-        let open = OpenObject::new(&self.envelopes, on.resource().bucket(), record, reader)?;
+        let open = self.opened(&on, record, reader)?;
         check_customer(&open.object.protection, customer.as_ref(), Asked::Read)?;
         let asked = |name: &str| {
             let lines = request.headers.get_all("x-amz-object-attributes").iter();
@@ -174,7 +175,7 @@ impl Front {
             output.checksum = Some(dto);
         }
         if asked("ObjectParts") && !open.parts().is_empty() {
-            output.object_parts = Some(self.attribute_parts(request, &on, &open)?);
+            output.object_parts = Some(self.attribute_parts(request, &open)?);
         }
         Ok(S3Response::new(output))
     }
@@ -182,7 +183,6 @@ impl Front {
     fn attribute_parts(
         &self,
         request: &Request,
-        on: &OnObject<action::GetObjectAttributes>,
         open: &OpenObject,
     ) -> Result<GetObjectAttributesParts, Error> {
         let number = |name: &str| -> Option<i32> { request.header(name)?.trim().parse().ok() };
@@ -197,8 +197,6 @@ impl Front {
                 break;
             }
             let at = PartPlace {
-                bucket: on.resource().bucket(),
-                key: on.resource().key(),
                 object: open.object.id,
                 number: record.number,
             };
@@ -231,11 +229,23 @@ impl Front {
         customer: Option<&CustomerKey>,
     ) -> Result<OpenObject, Error> {
         let (record, reader) = self.vault.open(on).await?;
-        let open = OpenObject::new(&self.envelopes, on.resource().bucket(), record, reader)?;
+        let open = self.opened(on, record, reader)?;
         check_customer(&open.object.protection, customer, Asked::Read)?;
         let conditions = ReadConditions::of_read(&request.headers);
         conditions.check_read(&open.object.etag, open.record.modified)?;
         Ok(open)
+    }
+
+    /// An object as the vault gave it, checked against its envelope.
+    pub(super) fn opened<A: iam::Action>(
+        &self,
+        on: &OnObject<A>,
+        record: ObjectRecord,
+        reader: Arc<dyn SealedReader>,
+    ) -> Result<OpenObject, Error> {
+        let object = on.resource();
+        let bucket = (object.bucket(), object.bucket_id()?);
+        OpenObject::new(&self.envelopes, bucket, record, reader)
     }
 
     /// The envelope of an object that is looked at without its data.
@@ -245,7 +255,7 @@ impl Front {
         record: &ObjectRecord,
     ) -> Result<Object, Error> {
         let object = self.envelopes.open_object(
-            on.resource().bucket(),
+            on.resource().bucket_id()?,
             on.resource().key(),
             &record.envelope,
         )?;
@@ -261,7 +271,7 @@ impl Front {
         on: &OnObject<action::GetObject>,
         object: &Object,
         customer: Option<CustomerKey>,
-    ) -> Result<std::sync::Arc<crypto::chunk::ObjectKey>, Error> {
+    ) -> Result<Arc<crypto::chunk::ObjectKey>, Error> {
         let at = Place {
             bucket: on.resource().bucket(),
             key: on.resource().key(),

@@ -1,7 +1,6 @@
 //! Object tags. They are in the object's envelope, so that a change replaces
 //! the envelope and moves no data.
 
-use bytes::Bytes;
 use http::StatusCode;
 use iam::action::s3 as action;
 use s3s::S3Response;
@@ -89,18 +88,10 @@ impl Front {
             let record = self.vault.head(on).await?;
             let mut object = self.object_of(on, &record)?;
             object.attributes.tags.clone_from(&tags);
-            let envelope: Bytes = self
-                .envelopes
-                .seal_object(
-                    on.resource().bucket(),
-                    on.resource().key(),
-                    &object,
-                    &*self.random,
-                )
-                .into();
+            let sealed = self.seal_object(on, &object)?;
             match self
                 .vault
-                .replace_envelope(on, record.sequence, envelope)
+                .replace_envelope(on, record.sequence, sealed)
                 .await
             {
                 Ok(_) => return Ok(()),
@@ -108,10 +99,6 @@ impl Front {
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(Error::client(
-            StatusCode::CONFLICT,
-            "OperationAborted",
-            "A conflicting conditional operation is currently in progress against this resource. Please try again.",
-        ))
+        Err(Error::operation_aborted())
     }
 }

@@ -40,7 +40,7 @@ impl Front {
         let page = self.vault.parts(&on, &open.id, marker, max).await?;
         let mut parts = Vec::with_capacity(page.entries.len());
         for record in &page.entries {
-            let part = self.open_part(&on, &open.upload, record)?;
+            let part = self.open_part(&open.upload, record)?;
             let mut dto = Part {
                 e_tag: answer::etag(&hex::encode(part.etag)),
                 last_modified: Some(record.modified.into()),

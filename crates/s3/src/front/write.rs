@@ -1,7 +1,5 @@
 //! PutObject, and what every write of an object has in common.
 
-use std::sync::Arc;
-
 use crypto::chunk::Algorithm;
 use http::HeaderMap;
 use iam::action::s3 as action;
@@ -13,12 +11,13 @@ use super::{Front, attributes};
 use crate::access::OnObject;
 use crate::checksum::{Algorithm as ChecksumAlgorithm, Checksum, Coverage};
 use crate::condition::WriteCondition;
-use crate::envelope::{Attributes, Layout, Object, ObjectId, Protection, stream_place};
+use crate::envelope::{Attributes, Layout, Object, ObjectId, Protection, Sealed, stream_place};
 use crate::error::Error;
 use crate::guard::Received;
 use crate::object_key::{NewKey, Place};
 use crate::request::Request;
 use crate::sealing::{Plain, Seal, seal};
+use crate::settle::to_the_end;
 use crate::sse::{self, Wanted};
 use crate::store::{Commit, Condition, ObjectRecord, StoreError};
 
@@ -123,22 +122,17 @@ impl Front {
                 parts: 0,
             }),
         };
-        let envelope = self
-            .envelopes
-            .seal_object(
-                on.resource().bucket(),
-                on.resource().key(),
-                &object,
-                &*self.random,
-            )
-            .into();
+        let Sealed { envelope, sealing } = self.seal_object(on, &object)?;
         let commit = Commit {
             envelope,
             modified: self.clock.now(),
             condition: new.condition,
         };
-        let record = sink
-            .commit(commit)
+        let committed = to_the_end(async move {
+            let _until_it_is_known = sealing;
+            sink.commit(commit).await
+        });
+        let record = committed
             .await
             .map_err(|e| commit_error(e, new.condition))?;
         Ok((object, record))
@@ -158,7 +152,7 @@ impl Front {
         let (sequence, etag) = match self.vault.head(on).await {
             Ok(record) => {
                 let object = self.envelopes.open_object(
-                    on.resource().bucket(),
+                    on.resource().bucket_id()?,
                     on.resource().key(),
                     &record.envelope,
                 )?;
@@ -178,8 +172,7 @@ impl Front {
         id: &ObjectId,
         wanted: Wanted,
     ) -> Result<NewKey, Error> {
-        let settings = self.vault.settings_for_write(on).await?;
-        let default = self.bucket_default(on.resource().bucket(), &settings)?;
+        let default = self.vault.default_for_write(on)?;
         let at = Place {
             bucket: on.resource().bucket(),
             key: on.resource().key(),
@@ -215,8 +208,16 @@ impl Front {
         etag
     }
 
-    pub(super) fn envelopes(&self) -> Arc<crate::envelope::Envelopes> {
-        Arc::clone(&self.envelopes)
+    /// Seals an object's envelope for where it belongs.
+    pub(super) fn seal_object<A: iam::Action>(
+        &self,
+        on: &OnObject<A>,
+        object: &Object,
+    ) -> Result<Sealed, Error> {
+        let bucket = on.resource().bucket_id()?;
+        Ok(self
+            .envelopes
+            .seal_object(bucket, on.resource().key(), object))
     }
 }
 

@@ -12,9 +12,6 @@ pub enum StoreError {
     /// The bucket does not exist.
     #[error("no such bucket")]
     NoSuchBucket,
-    /// The bucket exists already.
-    #[error("the bucket exists already")]
-    BucketExists,
     /// The bucket still holds objects.
     #[error("the bucket is not empty")]
     BucketNotEmpty,

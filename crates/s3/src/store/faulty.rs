@@ -5,7 +5,6 @@
 //! [`StoreError::Closed`], after which nobody knows; and take its time. Equal seeds and equal orders of
 //! calls give equal faults.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,8 +16,8 @@ use host::Entropy;
 
 use super::{
     BucketRecord, Commit, Condition, ListEntry, ListQuery, ObjectRecord, ObjectStore, Page,
-    PartRecord, PartSeen, PartSink, PutSink, SealedReader, StoreError, StoredChunks, UploadEntry,
-    UploadId, UploadQuery, UploadRecord,
+    PartRecord, PartSeen, PartSink, PutSink, Resealed, SealedAt, SealedReader, SealedRow,
+    StoreError, StoredChunks, UploadEntry, UploadId, UploadQuery, UploadRecord,
 };
 
 /// How often what goes wrong; the chances are in a thousand.
@@ -124,42 +123,36 @@ macro_rules! change {
 
 #[async_trait]
 impl<S: ObjectStore> ObjectStore for FaultyStore<S> {
-    async fn create_bucket(
-        &self,
-        bucket: &str,
-        created: SystemTime,
-    ) -> Result<BucketRecord, StoreError> {
-        change!(self.create_bucket(bucket, created))
+    async fn create_bucket(&self, bucket: &str) -> Result<(), StoreError> {
+        change!(self.create_bucket(bucket))
+    }
+
+    async fn close_bucket(&self, bucket: &str) -> Result<(), StoreError> {
+        change!(self.close_bucket(bucket))
     }
 
     async fn delete_bucket(&self, bucket: &str) -> Result<(), StoreError> {
         change!(self.delete_bucket(bucket))
     }
 
-    async fn bucket(&self, bucket: &str) -> Result<BucketRecord, StoreError> {
-        read!(self.bucket(bucket))
-    }
-
     async fn buckets(
         &self,
-        prefix: &str,
         after: Option<&str>,
         limit: usize,
     ) -> Result<Page<BucketRecord>, StoreError> {
-        read!(self.buckets(prefix, after, limit))
+        read!(self.buckets(after, limit))
     }
 
-    async fn bucket_settings(&self, bucket: &str) -> Result<BTreeMap<String, Bytes>, StoreError> {
-        read!(self.bucket_settings(bucket))
-    }
-
-    async fn set_bucket_setting(
+    async fn sealed(
         &self,
-        bucket: &str,
-        name: &str,
-        value: Option<Bytes>,
-    ) -> Result<(), StoreError> {
-        change!(self.set_bucket_setting(bucket, name, value))
+        after: Option<&SealedAt>,
+        limit: usize,
+    ) -> Result<Page<SealedRow>, StoreError> {
+        read!(self.sealed(after, limit))
+    }
+
+    async fn reseal(&self, records: Vec<Resealed>) -> Result<u64, StoreError> {
+        change!(self.reseal(records))
     }
 
     async fn begin_put(

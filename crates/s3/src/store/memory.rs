@@ -17,9 +17,9 @@ use super::list::common_prefix;
 use super::order::ChunkOrder;
 use super::{
     BucketRecord, Commit, Condition, ListEntry, ListQuery, ObjectRecord, ObjectStore,
-    PART_NUMBER_MAX, Page, PartRecord, PartSeen, PartSink, PutSink, READ_CHUNKS_MAX, SealedReader,
-    StoreError, StoredChunks, UploadEntry, UploadId, UploadQuery, UploadRecord, check_envelope,
-    check_key, check_part_order,
+    PART_NUMBER_MAX, Page, PartRecord, PartSeen, PartSink, PutSink, READ_CHUNKS_MAX, Resealed,
+    SealedAt, SealedReader, SealedRow, StoreError, StoredChunks, UploadEntry, UploadId,
+    UploadQuery, UploadRecord, check_envelope, check_key, check_part_order,
 };
 
 /// Keeps sealed objects in memory.
@@ -44,9 +44,9 @@ struct State {
     buckets: BTreeMap<String, Bucket>,
 }
 
+#[derive(Default)]
 struct Bucket {
-    record: BucketRecord,
-    settings: BTreeMap<String, Bytes>,
+    closed: bool,
     objects: BTreeMap<String, Object>,
     uploads: BTreeMap<(String, UploadId), Upload>,
 }
@@ -54,6 +54,8 @@ struct Bucket {
 #[derive(Clone)]
 struct Object {
     record: ObjectRecord,
+    /// Its number, or that of the upload it was made from.
+    content: u64,
     parts: Arc<Vec<Part>>,
 }
 
@@ -81,7 +83,55 @@ impl State {
     }
 
     fn bucket(&mut self, bucket: &str) -> Result<&mut Bucket, StoreError> {
-        self.buckets.get_mut(bucket).ok_or(StoreError::NoSuchBucket)
+        self.buckets
+            .get_mut(bucket)
+            .filter(|bucket| !bucket.closed)
+            .ok_or(StoreError::NoSuchBucket)
+    }
+
+    /// A bucket, closed or not, that holds no objects.
+    fn empty_bucket(&mut self, bucket: &str) -> Result<&mut Bucket, StoreError> {
+        let bucket = self.buckets.get_mut(bucket);
+        let bucket = bucket.ok_or(StoreError::NoSuchBucket)?;
+        if bucket.objects.is_empty() {
+            Ok(bucket)
+        } else {
+            Err(StoreError::BucketNotEmpty)
+        }
+    }
+
+    /// Shows every sealed record.
+    fn each_sealed(&mut self, mut show: impl FnMut(SealedAt, &mut Bytes)) {
+        let part = |of, number| SealedAt::Part { of, number };
+        for (id, bucket) in &mut self.buckets {
+            for (key, object) in &mut bucket.objects {
+                let at = SealedAt::Object {
+                    bucket: id.clone(),
+                    key: key.clone(),
+                };
+                show(at, &mut object.record.envelope);
+                if object.record.part_count == 0 {
+                    continue;
+                }
+                let mut parts = Vec::clone(&object.parts);
+                for Part { record, .. } in &mut parts {
+                    show(part(object.content, record.number), &mut record.envelope);
+                }
+                object.parts = Arc::new(parts);
+            }
+            for ((key, upload_id), upload) in &mut bucket.uploads {
+                let number = upload_id.sequence();
+                let at = SealedAt::Upload {
+                    bucket: id.clone(),
+                    key: key.clone(),
+                    number,
+                };
+                show(at, &mut upload.record.envelope);
+                for Part { record, .. } in upload.parts.values_mut() {
+                    show(part(number, record.number), &mut record.envelope);
+                }
+            }
+        }
     }
 
     fn upload(
@@ -114,77 +164,75 @@ fn page<T>(mut entries: Vec<T>, limit: usize) -> Page<T> {
 
 #[async_trait]
 impl ObjectStore for MemoryStore {
-    async fn create_bucket(
-        &self,
-        bucket: &str,
-        created: SystemTime,
-    ) -> Result<BucketRecord, StoreError> {
+    async fn create_bucket(&self, bucket: &str) -> Result<(), StoreError> {
         let mut state = self.state.lock();
-        if state.buckets.contains_key(bucket) {
-            return Err(StoreError::BucketExists);
-        }
-        let record = BucketRecord {
-            name: bucket.to_owned(),
-            created,
-        };
-        let new = Bucket {
-            record: record.clone(),
-            settings: BTreeMap::new(),
-            objects: BTreeMap::new(),
-            uploads: BTreeMap::new(),
-        };
-        state.buckets.insert(bucket.to_owned(), new);
-        Ok(record)
+        state.buckets.entry(bucket.to_owned()).or_default().closed = false;
+        Ok(())
+    }
+
+    async fn close_bucket(&self, bucket: &str) -> Result<(), StoreError> {
+        self.state.lock().empty_bucket(bucket)?.closed = true;
+        Ok(())
     }
 
     async fn delete_bucket(&self, bucket: &str) -> Result<(), StoreError> {
         let mut state = self.state.lock();
-        if !state.bucket(bucket)?.objects.is_empty() {
-            return Err(StoreError::BucketNotEmpty);
-        }
+        state.empty_bucket(bucket)?;
         state.buckets.remove(bucket);
         Ok(())
     }
 
-    async fn bucket(&self, bucket: &str) -> Result<BucketRecord, StoreError> {
-        Ok(self.state.lock().bucket(bucket)?.record.clone())
-    }
-
     async fn buckets(
         &self,
-        prefix: &str,
         after: Option<&str>,
         limit: usize,
     ) -> Result<Page<BucketRecord>, StoreError> {
         let state = self.state.lock();
-        let wanted =
-            |name: &str| name.starts_with(prefix) && after.is_none_or(|after| name > after);
         let all = state
             .buckets
-            .values()
-            .map(|bucket| bucket.record.clone())
-            .filter(|record| wanted(&record.name));
+            .iter()
+            .filter(|(id, _)| after.is_none_or(|after| id.as_str() > after))
+            .map(|(id, bucket)| BucketRecord {
+                id: id.clone(),
+                closed: bucket.closed,
+            });
         Ok(page(all.collect(), limit))
     }
 
-    async fn bucket_settings(&self, bucket: &str) -> Result<BTreeMap<String, Bytes>, StoreError> {
-        Ok(self.state.lock().bucket(bucket)?.settings.clone())
+    async fn sealed(
+        &self,
+        after: Option<&SealedAt>,
+        limit: usize,
+    ) -> Result<Page<SealedRow>, StoreError> {
+        let mut all = BTreeMap::new();
+        self.state
+            .lock()
+            .each_sealed(|at, envelope| drop(all.insert(at, envelope.clone())));
+        let wanted = all
+            .into_iter()
+            .filter(|(at, _)| after.is_none_or(|after| at > after))
+            .map(|(at, envelope)| SealedRow { at, envelope });
+        Ok(page(wanted.collect(), limit))
     }
 
-    async fn set_bucket_setting(
-        &self,
-        bucket: &str,
-        name: &str,
-        value: Option<Bytes>,
-    ) -> Result<(), StoreError> {
-        value.as_ref().map_or(Ok(()), check_envelope)?;
-        let mut state = self.state.lock();
-        let settings = &mut state.bucket(bucket)?.settings;
-        match value {
-            Some(value) => settings.insert(name.to_owned(), value),
-            None => settings.remove(name),
-        };
-        Ok(())
+    async fn reseal(&self, records: Vec<Resealed>) -> Result<u64, StoreError> {
+        for record in &records {
+            check_envelope(&record.envelope)?;
+        }
+        let mut new: BTreeMap<SealedAt, Resealed> = records
+            .into_iter()
+            .map(|record| (record.row.at.clone(), record))
+            .collect();
+        let mut replaced = 0;
+        self.state.lock().each_sealed(|at, envelope| {
+            if let Some(record) = new.remove(&at)
+                && record.row.envelope == *envelope
+            {
+                *envelope = record.envelope;
+                replaced += 1;
+            }
+        });
+        Ok(replaced)
     }
 
     async fn begin_put(
@@ -223,7 +271,7 @@ impl ObjectStore for MemoryStore {
         key: &str,
     ) -> Result<(ObjectRecord, Arc<dyn SealedReader>), StoreError> {
         let mut state = self.state.lock();
-        let Object { record, parts } = state
+        let Object { record, parts, .. } = state
             .bucket(bucket)?
             .objects
             .get(key)
@@ -462,6 +510,7 @@ impl ObjectStore for MemoryStore {
             key.to_owned(),
             Object {
                 record: record.clone(),
+                content: id.sequence(),
                 parts: Arc::new(chosen),
             },
         );
@@ -560,6 +609,7 @@ impl PutSink for MemorySink {
             key,
             Object {
                 record: record.clone(),
+                content: sequence,
                 parts,
             },
         );

@@ -24,9 +24,15 @@
 //! - **Any key**: UTF-8 of 1 to [`KEY_LEN_MAX`] bytes, taken as bytes: `a`, `a/`, `a/b`, `A` and `..`
 //!   are five objects. Lists are in byte order.
 //!
+//! # Buckets
+//! Which buckets exist, what they are called and how they are set up, the catalogue decides. A store knows a bucket by
+//! the id that the catalogue gave it, a text which is never used for another one, and whether it is open. That is the
+//! fence for deleting one: a bucket is closed only while it is empty, in the same step, and nothing is committed into
+//! one that is not open.
+//!
 //! # What it does not
-//! It does not check bucket names (the front does), does not know entity tags, and does not
-//! authenticate: names, sizes and dates in its index are as trustworthy as the disk. Content and
+//! It does not look into bucket ids, does not know entity tags, and does not
+//! authenticate: ids, keys, sizes and dates in its index are as trustworthy as the disk. Content and
 //! envelopes are authenticated by those who open them, bound to bucket and key by their AAD.
 //!
 //! # Cancellation
@@ -42,7 +48,6 @@ pub mod memory;
 mod order;
 mod record;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -56,12 +61,13 @@ pub(crate) use order::{check_envelope, check_key, check_part_order};
 
 pub use list::{ListEntry, ListQuery, Page, UploadEntry, UploadQuery};
 pub use record::{
-    BucketRecord, Commit, Condition, ObjectRecord, PartRecord, PartSeen, UploadId, UploadRecord,
+    BucketRecord, Commit, Condition, ObjectRecord, PartRecord, PartSeen, Resealed, SealedAt,
+    SealedRow, UploadId, UploadRecord,
 };
 
 /// Longest key in bytes, as in S3.
 pub const KEY_LEN_MAX: usize = 1024;
-/// Longest envelope in bytes, of an object, a part or an upload; and longest bucket setting.
+/// Longest envelope in bytes, of an object, a part or an upload.
 pub const ENVELOPE_LEN_MAX: usize = 64 * 1024;
 /// Highest part number, as in S3.
 pub const PART_NUMBER_MAX: u32 = 10_000;
@@ -76,38 +82,37 @@ pub const READ_CHUNKS_MAX: u32 = 64;
 /// errors of the machine. Further errors are said with each call.
 #[async_trait]
 pub trait ObjectStore: Send + Sync {
-    /// Creates a bucket. [`StoreError::BucketExists`] if there is one of that name.
-    async fn create_bucket(
-        &self,
-        bucket: &str,
-        created: SystemTime,
-    ) -> Result<BucketRecord, StoreError>;
+    /// Creates a bucket, or opens one that was closed, with the uploads that it has. No error where it is open.
+    async fn create_bucket(&self, bucket: &str) -> Result<(), StoreError>;
 
-    /// Deletes a bucket with its settings and the uploads in progress in it.
-    /// [`StoreError::BucketNotEmpty`] if it holds objects; uploads do not count.
+    /// Closes a bucket: from now on every other call but [`delete_bucket`](Self::delete_bucket) answers as if it were
+    /// not there, those whose sink was begun before included. [`StoreError::BucketNotEmpty`] if it holds objects;
+    /// uploads do not count, and stay. No error where it is closed.
+    async fn close_bucket(&self, bucket: &str) -> Result<(), StoreError>;
+
+    /// Deletes a bucket, closed or not, with the uploads in progress in it.
+    /// [`StoreError::BucketNotEmpty`] if it holds objects.
     async fn delete_bucket(&self, bucket: &str) -> Result<(), StoreError>;
 
-    /// Looks a bucket up.
-    async fn bucket(&self, bucket: &str) -> Result<BucketRecord, StoreError>;
-
-    /// Lists buckets by name: those that begin with `prefix` and come after `after`.
+    /// Lists buckets by id, closed ones too: those that come after `after`.
     async fn buckets(
         &self,
-        prefix: &str,
         after: Option<&str>,
         limit: usize,
     ) -> Result<Page<BucketRecord>, StoreError>;
 
-    /// All settings of a bucket (default encryption and the like), opaque to the store.
-    async fn bucket_settings(&self, bucket: &str) -> Result<BTreeMap<String, Bytes>, StoreError>;
-
-    /// Sets one setting of a bucket, or removes it with `None`, which is no error where it is not set.
-    async fn set_bucket_setting(
+    /// Lists the sealed records of everything there is, in closed buckets too: objects, then uploads (each by the
+    /// bucket's id, then by key), then parts; those that come after `after`. Objects put in a single piece have no
+    /// record for their one part.
+    async fn sealed(
         &self,
-        bucket: &str,
-        name: &str,
-        value: Option<Bytes>,
-    ) -> Result<(), StoreError>;
+        after: Option<&SealedAt>,
+        limit: usize,
+    ) -> Result<Page<SealedRow>, StoreError>;
+
+    /// Puts records that were sealed anew in the place of those they were made from, where these still stand;
+    /// sequences, dates and data stay. Says how many; returns when that is durable.
+    async fn reseal(&self, records: Vec<Resealed>) -> Result<u64, StoreError>;
 
     /// Begins an object. `plain_len` is the length to expect, where the client has said one: a
     /// disk too full for it shows here already, and room may be reserved. It is not a limit.

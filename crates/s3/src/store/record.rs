@@ -1,6 +1,6 @@
 //! What a store remembers about buckets, objects, uploads and parts.
 //!
-//! A store sees only what it needs to find things: names, lengths, dates and its own sequence
+//! A store sees only what it needs to find things: ids, keys, lengths, dates and its own sequence
 //! numbers. All else (entity tags, checksums, user metadata, content headers, tags, wrapped keys,
 //! salts) is in envelopes that the front seals and the store cannot read.
 
@@ -9,13 +9,13 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
-/// A bucket.
+/// A bucket, as far as a store knows it: that it takes objects, or does not any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BucketRecord {
-    /// The name, as given at creation.
-    pub name: String,
-    /// When it was created, by the caller's clock.
-    pub created: SystemTime,
+    /// Its id, as given at creation.
+    pub id: String,
+    /// Whether it is closed: nothing can be found in it or put into it.
+    pub closed: bool,
 }
 
 /// An object as the index has it: cheap to list, without its parts.
@@ -157,4 +157,50 @@ pub struct PartSeen {
     pub number: u32,
     /// Its sequence when its envelope was read; completion fails if it was replaced since.
     pub sequence: u64,
+}
+
+/// Where a sealed record stands. The order is that of [`ObjectStore::sealed`](super::ObjectStore::sealed).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SealedAt {
+    /// An object's.
+    Object {
+        /// The bucket's id.
+        bucket: String,
+        /// The key.
+        key: String,
+    },
+    /// An upload's.
+    Upload {
+        /// The bucket's id.
+        bucket: String,
+        /// The key it will become.
+        key: String,
+        /// The store's number of it, rising with age.
+        number: u64,
+    },
+    /// A part's: of an upload, or of the object it became.
+    Part {
+        /// The store's number of what it is a part of.
+        of: u64,
+        /// The part number.
+        number: u32,
+    },
+}
+
+/// A sealed record and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedRow {
+    /// Where.
+    pub at: SealedAt,
+    /// The caller's sealed record.
+    pub envelope: Bytes,
+}
+
+/// A record that was sealed anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resealed {
+    /// What was read, and where.
+    pub row: SealedRow,
+    /// What takes its place, if it still stands there.
+    pub envelope: Bytes,
 }

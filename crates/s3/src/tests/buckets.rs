@@ -134,3 +134,87 @@ async fn a_host_may_name_the_bucket() {
         .header("host", "buc.s3.example.com:9000");
     assert_eq!(call.send().await.expect(200).text(), "x");
 }
+
+#[tokio::test]
+async fn a_name_that_another_account_has_is_not_available() {
+    let world = world().await;
+    let scope = catalogue::Scope {
+        account: "210987654321".to_owned(),
+        region: "us-east-1".to_owned(),
+    };
+    let theirs = crate::bucket::Registry::open(crate::bucket::RegistryOptions {
+        catalogue: Arc::clone(&world.catalogue),
+        store_key: &world.store_key,
+        scope,
+        random: Arc::new(crypto::random::SystemRandom),
+        store: Arc::clone(&world.store),
+    });
+    let theirs = theirs.await.unwrap();
+    let now = host::Clock::now(&*world.clock);
+    theirs.create("theirs", now).await.unwrap();
+    let refused = world.put("/theirs", "").send().await;
+    refused.fails(409, "BucketAlreadyExists");
+    world.head("/theirs").send().await.expect(404);
+    let list = world.get("/").send().await.expect(200);
+    assert_eq!(elements(&list.text(), "Name"), ["buc"]);
+}
+
+/// Deleting a bucket against what lands in it: one of the two happens, never both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_object_lands_in_a_bucket_that_is_being_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = crate::store::local::Options::new(
+        dir.path().join("objects"),
+        Arc::new(crypto::random::SystemRandom),
+    );
+    let store = Arc::new(crate::store::local::LocalStore::open(options).unwrap());
+    let world = world_over(store, BucketKeyPolicy::default()).await;
+    let (mut landed, mut deleted) = (0, 0);
+    for round in 0..40 {
+        let bucket = format!("/bucket-{round}");
+        world.put(&bucket, "").send().await.expect(200);
+        let object = format!("{bucket}/k");
+        let (put, delete) = if round % 2 == 0 {
+            tokio::join!(world.put(&object, "x").send(), world.delete(&bucket).send())
+        } else {
+            let (delete, put) =
+                tokio::join!(world.delete(&bucket).send(), world.put(&object, "x").send());
+            (put, delete)
+        };
+        match (put.status.as_u16(), delete.status.as_u16()) {
+            (200, 409) => {
+                landed += 1;
+                assert_eq!(world.get(&object).send().await.expect(200).text(), "x");
+            }
+            (404, 204) => {
+                deleted += 1;
+                put.fails(404, "NoSuchBucket");
+                world.head(&bucket).send().await.expect(404);
+            }
+            other => panic!("{other:?} in round {round}"),
+        }
+    }
+    println!("{landed} landed, {deleted} deleted");
+    assert_eq!(
+        world.store.buckets(None, 100).await.unwrap().entries.len(),
+        1 + landed
+    );
+}
+
+#[tokio::test]
+async fn a_bucket_made_anew_by_the_same_name_is_another_one() {
+    let world = world().await;
+    let key = world.kms_key().await;
+    let rule = KMS_RULE.replace("KEY", &key);
+    world.put("/buc?encryption", rule).send().await.expect(200);
+    let upload = world.post("/buc/k?uploads", "").send().await.expect(200);
+    let upload = upload.xml("UploadId");
+    let first = world.bucket_id().await;
+    world.delete("/buc").send().await.expect(204);
+    world.put("/buc", "").send().await.expect(200);
+    assert_ne!(world.bucket_id().await, first);
+    let parts = world.get(&format!("/buc/k?uploadId={upload}")).send().await;
+    parts.fails(404, "NoSuchUpload");
+    let default = world.get("/buc?encryption").send().await.expect(200);
+    assert_eq!(default.xml("SSEAlgorithm"), "AES256");
+}

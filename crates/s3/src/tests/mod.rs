@@ -12,6 +12,7 @@ mod listing;
 mod multipart;
 mod objects;
 mod ranges;
+mod reseal;
 mod sealed;
 
 use std::sync::Arc;
@@ -22,8 +23,6 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use crypto::random::{Random, SeededRandom};
-use crypto::secret::SecretBytes;
-use crypto::store_key::GenerationKey;
 use host::clock::ManualClock;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -99,7 +98,10 @@ struct World {
     clock: Arc<ManualClock>,
     counts: Arc<Counts>,
     context: Arc<RequestContext>,
-    _dir: tempfile::TempDir,
+    store: Arc<dyn ObjectStore>,
+    catalogue: Arc<dyn catalogue::Catalogue>,
+    store_key: root::StoreKey,
+    ground: Ground,
 }
 
 /// A gateway over a store in memory, with the bucket `buc`.
@@ -109,12 +111,33 @@ async fn world() -> World {
     world_over(store, BucketKeyPolicy::default()).await
 }
 
-/// A store of its own: what exists, in a file of `dir`, and the key that seals it.
-async fn keyring_store(dir: &std::path::Path) -> (Arc<dyn catalogue::Catalogue>, root::StoreKey) {
-    let (disk, random) = (
-        Arc::new(host::disk::sim::SimDisk::new(1)),
-        Arc::new(crypto::random::SystemRandom),
-    );
+/// What outlives a process, but for the objects: what exists, in a file, and the disk with the key that seals it.
+struct Ground {
+    dir: tempfile::TempDir,
+    disk: Arc<host::disk::sim::SimDisk>,
+}
+
+impl Ground {
+    fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            disk: Arc::new(host::disk::sim::SimDisk::new(1)),
+        }
+    }
+
+    async fn open(&self) -> (Arc<dyn catalogue::Catalogue>, root::StoreKey) {
+        let key = store_key_on(self.disk.clone()).await;
+        let id = catalogue::StoreId(*key.store().as_bytes());
+        let mut options = catalogue::sqlite::Options::new(self.dir.path().join("catalogue.db"));
+        options.create = Some(id);
+        let catalogue = catalogue::sqlite::SqliteCatalogue::open(options).unwrap();
+        (Arc::new(catalogue), key)
+    }
+}
+
+/// The store key whose header and root key are on a disk.
+pub(crate) async fn store_key_on(disk: Arc<host::disk::sim::SimDisk>) -> root::StoreKey {
+    let random = Arc::new(crypto::random::SystemRandom);
     let provider = root::FileProvider::new("/root.key", disk.clone(), random.clone());
     let options = root::Options {
         disk,
@@ -123,28 +146,31 @@ async fn keyring_store(dir: &std::path::Path) -> (Arc<dyn catalogue::Catalogue>,
         random,
         may_make: true,
     };
-    let key = root::StoreKey::open(options).await.unwrap();
-    let id = catalogue::StoreId(*key.store().as_bytes());
-    let mut options = catalogue::sqlite::Options::new(dir.join("catalogue.db"));
-    options.create = Some(id);
-    let catalogue = catalogue::sqlite::SqliteCatalogue::open(options).unwrap();
-    (Arc::new(catalogue), key)
+    root::StoreKey::open(options).await.unwrap()
 }
 
 async fn world_over(store: Arc<dyn ObjectStore>, bucket_keys: BucketKeyPolicy) -> World {
-    let dir = tempfile::tempdir().unwrap();
-    let (catalogue, store_key) = keyring_store(dir.path()).await;
+    let world = world_on(Ground::new(), store, bucket_keys).await.unwrap();
+    world.put("/buc", "").send().await.expect(200);
+    world
+}
+
+/// As a process finds it.
+async fn world_on(
+    ground: Ground,
+    store: Arc<dyn ObjectStore>,
+    bucket_keys: BucketKeyPolicy,
+) -> Result<World, crate::Error> {
+    let (catalogue, store_key) = ground.open().await;
     let counts = Arc::new(Counts::default());
     let clock = Arc::new(ManualClock::new(
         UNIX_EPOCH + Duration::from_secs(1_800_000_000),
     ));
-    // Fixed, so that a world over the same store reads what an earlier one wrote.
-    let root = || GenerationKey::from_secret(SecretBytes::init_with(|key| key.fill(42)));
     let random: Arc<dyn Random> = Arc::new(crypto::random::SystemRandom);
     let authorizer = Arc::new(iam::Authorizer::new(ACCOUNT.parse().unwrap()));
     let keyring = Keyring::open(keyring::Options {
-        catalogue,
-        store_key,
+        catalogue: Arc::clone(&catalogue),
+        store_key: store_key.clone(),
         audit: no_audit(&clock),
         clock: clock.clone(),
         random: Arc::clone(&random),
@@ -154,8 +180,8 @@ async fn world_over(store: Arc<dyn ObjectStore>, bucket_keys: BucketKeyPolicy) -
     })
     .await
     .unwrap();
-    let gateway = Gateway::new(Options {
-        store,
+    let gateway = Gateway::open(Options {
+        store: Arc::clone(&store),
         keyring: Arc::clone(&keyring),
         authorizer,
         clock: clock.clone(),
@@ -163,11 +189,13 @@ async fn world_over(store: Arc<dyn ObjectStore>, bucket_keys: BucketKeyPolicy) -
         observer: counts.clone(),
         account: ACCOUNT.parse().unwrap(),
         region: "us-east-1".parse().unwrap(),
-        records: root().record_key("s3-metadata"),
+        catalogue: Arc::clone(&catalogue),
+        store_key: store_key.clone(),
         bucket_keys,
         virtual_host_domains: vec!["s3.example.com".to_owned()],
-    });
-    let world = World {
+    })
+    .await?;
+    Ok(World {
         gateway,
         keyring,
         clock,
@@ -176,11 +204,11 @@ async fn world_over(store: Arc<dyn ObjectStore>, bucket_keys: BucketKeyPolicy) -
             Principal::root(ACCOUNT.parse().unwrap()),
             "r",
         )),
-        _dir: dir,
-    };
-    let created = world.put("/buc", "").send().await;
-    assert!(created.status == StatusCode::OK || created.status == StatusCode::CONFLICT);
-    world
+        store,
+        catalogue,
+        store_key,
+        ground,
+    })
 }
 
 /// What came back.
@@ -307,6 +335,13 @@ impl World {
             .await
             .unwrap();
         made.arn.to_string()
+    }
+
+    /// The id of the only bucket there is.
+    async fn bucket_id(&self) -> String {
+        let buckets = self.store.buckets(None, 10).await.unwrap().entries;
+        assert_eq!(buckets.len(), 1);
+        buckets[0].id.clone()
     }
 
     async fn disable(&self, key: &str) {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::store::local::{LocalStore, Options as LocalOptions};
+use crate::store::{Resealed, SealedAt, SealedRow};
 
 const NEEDLE: &str = "needle-in-a-haystack-0123456789";
 
@@ -85,7 +86,7 @@ async fn nothing_of_an_object_but_its_name_and_size_is_on_the_disk() {
     let mut seen = 0;
     for file in files(dir.path())
         .into_iter()
-        .chain(files(world._dir.path()))
+        .chain(files(world.ground.dir.path()))
     {
         let bytes = std::fs::read(&file).unwrap();
         seen += bytes.len();
@@ -222,10 +223,11 @@ async fn a_record_opens_only_where_it_belongs() {
     let world = world_over(store.clone(), BucketKeyPolicy::default()).await;
     world.put("/buc/one", "1").send().await.expect(200);
     world.put("/buc/two", "2").send().await.expect(200);
-    let one = store.head("buc", "one").await.unwrap();
-    let two = store.head("buc", "two").await.unwrap();
+    let buc = &*world.bucket_id().await;
+    let one = store.head(buc, "one").await.unwrap();
+    let two = store.head(buc, "two").await.unwrap();
     store
-        .replace_envelope("buc", "two", two.sequence, one.envelope)
+        .replace_envelope(buc, "two", two.sequence, one.envelope)
         .await
         .unwrap();
     world
@@ -249,33 +251,87 @@ async fn an_older_record_does_not_open_newer_data() {
     let store = Arc::new(MemoryStore::new(Arc::new(SeededRandom::new(1))));
     let world = world_over(store.clone(), BucketKeyPolicy::default()).await;
     world.put("/buc/k", "old").send().await.expect(200);
-    let old = store.head("buc", "k").await.unwrap();
+    let buc = &*world.bucket_id().await;
+    let old = store.head(buc, "k").await.unwrap();
     world.put("/buc/k", "new").send().await.expect(200);
-    let new = store.head("buc", "k").await.unwrap();
+    let new = store.head(buc, "k").await.unwrap();
     store
-        .replace_envelope("buc", "k", new.sequence, old.envelope)
+        .replace_envelope(buc, "k", new.sequence, old.envelope)
         .await
         .unwrap();
     world.get("/buc/k").send().await.fails(500, "InternalError");
 }
 
 #[tokio::test]
-async fn a_bucket_setting_that_was_altered_stops_writes() {
+async fn parts_may_be_sealed_anew_but_neither_exchanged_nor_dropped() {
     let store = Arc::new(MemoryStore::new(Arc::new(SeededRandom::new(1))));
     let world = world_over(store.clone(), BucketKeyPolicy::default()).await;
-    let weaker = br#"{"algorithm":"owned","bucket_key":false}"#;
-    store
-        .set_bucket_setting("buc", "encryption", Some(Bytes::from_static(weaker)))
-        .await
-        .unwrap();
-    world
-        .put("/buc/k", "x")
-        .send()
-        .await
-        .fails(500, "InternalError");
-    world
-        .get("/buc?encryption")
-        .send()
-        .await
-        .fails(500, "InternalError");
+    let five = data(5 << 20);
+    let upload = world.post("/buc/m?uploads", "").send().await.expect(200);
+    let upload = upload.xml("UploadId");
+    let mut envelopes = Vec::new();
+    let mut etags = Vec::new();
+    let part_of = |rows: Vec<SealedRow>| {
+        rows.into_iter()
+            .find(|row| matches!(row.at, SealedAt::Part { .. }))
+            .unwrap()
+    };
+    for _ in 0..2 {
+        let put = world
+            .put(
+                &format!("/buc/m?partNumber=1&uploadId={upload}"),
+                five.clone(),
+            )
+            .send()
+            .await
+            .expect(200);
+        etags.push(put.etag());
+        envelopes.push(part_of(store.sealed(None, 10).await.unwrap().entries));
+    }
+    let complete = format!(
+        "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{}</ETag></Part></CompleteMultipartUpload>",
+        etags[1]
+    );
+    let done = world.post(&format!("/buc/m?uploadId={upload}"), complete);
+    done.send().await.expect(200);
+    world.get("/buc/m").send().await.expect(200);
+    // The part that was replaced, in the place of the one that replaced it.
+    let exchanged = Resealed {
+        row: envelopes[1].clone(),
+        envelope: envelopes[0].envelope.clone(),
+    };
+    assert_eq!(store.reseal(vec![exchanged]).await.unwrap(), 1);
+    world.get("/buc/m").send().await.fails(500, "InternalError");
+    let cut = Resealed {
+        row: envelopes[0].clone(),
+        envelope: envelopes[1].envelope.slice(..40),
+    };
+    assert_eq!(store.reseal(vec![cut.clone()]).await.unwrap(), 1);
+    world.get("/buc/m").send().await.fails(500, "InternalError");
+    let back = Resealed {
+        row: SealedRow {
+            envelope: cut.envelope,
+            ..cut.row
+        },
+        envelope: envelopes[1].envelope.clone(),
+    };
+    assert_eq!(store.reseal(vec![back]).await.unwrap(), 1);
+    assert_eq!(world.get("/buc/m").send().await.body, Some(five));
+}
+
+#[tokio::test]
+async fn the_record_of_a_bucket_that_was_altered_is_refused_at_the_start() {
+    let store = Arc::new(MemoryStore::new(Arc::new(SeededRandom::new(1))));
+    let world = world_over(store.clone(), BucketKeyPolicy::default()).await;
+    let World { ground, .. } = world;
+    let path = ground.dir.path().join("catalogue.db");
+    let index = rusqlite::Connection::open(path).unwrap();
+    let read = "SELECT sealed FROM record WHERE tbl = 'bucket'";
+    let mut sealed: Vec<u8> = index.query_row(read, [], |row| row.get(0)).unwrap();
+    *sealed.last_mut().unwrap() ^= 1;
+    let write = "UPDATE record SET sealed = ?1 WHERE tbl = 'bucket'";
+    assert_eq!(index.execute(write, [sealed]).unwrap(), 1);
+    drop(index);
+    let refused = world_on(ground, store, BucketKeyPolicy::default()).await;
+    assert!(matches!(refused.map(drop), Err(crate::Error::Integrity)));
 }

@@ -27,7 +27,7 @@ fn data_files(dir: &std::path::Path) -> usize {
 async fn readers_never_meet_a_file_that_was_taken_away() {
     let dir = quick_dir();
     let store = open(dir.path());
-    store.create_bucket("b", date(0)).await.unwrap();
+    store.create_bucket("b").await.unwrap();
     put(&*store, "b", "k", &bytes(0, 300_000)).await;
     let (stop, reads) = (
         Arc::new(AtomicBool::new(false)),
@@ -97,7 +97,7 @@ async fn readers_never_meet_a_file_that_was_taken_away() {
 async fn compare_and_swap_loses_no_update() {
     let dir = quick_dir();
     let store = open(dir.path());
-    store.create_bucket("b", date(0)).await.unwrap();
+    store.create_bucket("b").await.unwrap();
     put(&*store, "b", "counter", b"0").await;
     let tasks: Vec<_> = (0..8)
         .map(|_| {
@@ -137,7 +137,7 @@ async fn compare_and_swap_loses_no_update() {
 async fn the_log_of_the_index_stays_bounded_under_readers() {
     let dir = quick_dir();
     let store = open(dir.path());
-    store.create_bucket("b", date(0)).await.unwrap();
+    store.create_bucket("b").await.unwrap();
     put(&*store, "b", "k", b"x").await;
     let stop = Arc::new(AtomicBool::new(false));
     let readers: Vec<_> = (0..4)
@@ -194,7 +194,7 @@ async fn give_up_after<T>(polls: usize, future: impl Future<Output = T>) -> Opti
 async fn a_caller_that_goes_away_leaves_all_or_nothing() {
     let dir = quick_dir();
     let store = open(dir.path());
-    store.create_bucket("b", date(0)).await.unwrap();
+    store.create_bucket("b").await.unwrap();
     let (mut finished, mut dropped) = (0, 0);
     for polls in 0..40 {
         for len in [100, 2_500_000] {
@@ -254,7 +254,7 @@ async fn lists_of_random_keys_are_those_of_a_map() {
     };
     let stores: [&dyn ObjectStore; 2] = [&*store, &reference];
     for store in stores {
-        store.create_bucket("b", date(0)).await.unwrap();
+        store.create_bucket("b").await.unwrap();
     }
     for _ in 0..120 {
         let key = format!("{}a", word(5));

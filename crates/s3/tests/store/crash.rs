@@ -79,7 +79,7 @@ async fn keys(store: &LocalStore) -> Vec<String> {
 async fn what_was_acknowledged_survives_a_crash_and_nothing_else_does() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    store.create_bucket("b", date(0)).await.unwrap();
+    store.create_bucket("b").await.unwrap();
     let (small, large) = (bytes(1, 1000), bytes(2, 3_000_000));
     put(&store, "b", "small", &small).await;
     put(&store, "b", "large", &large).await;
@@ -137,7 +137,7 @@ async fn what_was_acknowledged_survives_a_crash_and_nothing_else_does() {
 async fn orphans_and_leftovers_are_swept_after_a_crash() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    store.create_bucket("b", date(0)).await.unwrap();
+    store.create_bucket("b").await.unwrap();
     let plain = bytes(1, 200_000);
     put(&store, "b", "k", &plain).await;
     let crashed = image(dir.path());
@@ -167,7 +167,7 @@ async fn orphans_and_leftovers_are_swept_after_a_crash() {
 async fn a_clean_close_needs_no_sweep_and_frees_the_directory() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    store.create_bucket("b", date(0)).await.unwrap();
+    store.create_bucket("b").await.unwrap();
     assert!(matches!(
         LocalStore::open(local_options(dir.path())).map(drop),
         Err(StoreError::Held)
@@ -199,7 +199,7 @@ async fn a_clean_close_needs_no_sweep_and_frees_the_directory() {
 async fn a_store_that_is_dropped_closes_when_its_last_sink_goes() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    store.create_bucket("b", date(0)).await.unwrap();
+    store.create_bucket("b").await.unwrap();
     let mut sink = store.begin_put("b", "k", None).await.unwrap();
     drop(store);
     for sealed in seal(b"still taken", 1) {
@@ -221,7 +221,7 @@ async fn a_store_that_is_dropped_closes_when_its_last_sink_goes() {
 async fn a_crash_under_load_keeps_what_was_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(open(dir.path()));
-    store.create_bucket("b", date(0)).await.unwrap();
+    store.create_bucket("b").await.unwrap();
     for round in 0..2u64 {
         let acknowledged = Arc::new(parking_lot::Mutex::new(std::collections::BTreeMap::new()));
         let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -290,7 +290,7 @@ async fn again_size(store: &LocalStore, writer: u64) -> u64 {
 async fn damage_is_told_apart_from_absence() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    store.create_bucket("b", date(0)).await.unwrap();
+    store.create_bucket("b").await.unwrap();
     let damage = async |change: &dyn Fn(&Path)| {
         put(&store, "b", "k", &bytes(1, 200_000)).await;
         // The replaced file goes in the background.
@@ -331,7 +331,7 @@ async fn damage_is_told_apart_from_absence() {
 async fn a_full_disk_refuses_new_data_and_still_deletes() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    store.create_bucket("b", date(0)).await.unwrap();
+    store.create_bucket("b").await.unwrap();
     put(&store, "b", "k", b"old").await;
     put(&store, "b", "l", &bytes(1, 100_000)).await;
     let id = store
@@ -373,7 +373,7 @@ async fn a_full_disk_refuses_new_data_and_still_deletes() {
 async fn no_file_holds_a_needle_of_plaintext() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    store.create_bucket("b", date(0)).await.unwrap();
+    store.create_bucket("b").await.unwrap();
     let needle = b"needle-of-plaintext-0123456789";
     let plain = needle.repeat(10_000);
     put(&store, "b", "small", &plain[..5000]).await;

@@ -11,8 +11,7 @@ use super::lookup::{self, ObjectRow, Place, to_nanos};
 use super::schema::failed;
 use super::writer::Batch;
 use crate::store::{
-    BucketRecord, Commit, Condition, ObjectRecord, PartRecord, PartSeen, StoreError, UploadId,
-    UploadRecord,
+    Commit, Condition, ObjectRecord, PartRecord, PartSeen, StoreError, UploadId, UploadRecord,
 };
 
 /// Where the sealed bytes of a put are until it is committed.
@@ -34,75 +33,52 @@ fn execute(
         .map_err(failed(what))
 }
 
-pub(super) fn create_bucket(
-    batch: &mut Batch<'_>,
-    record: BucketRecord,
-) -> Result<BucketRecord, StoreError> {
-    match lookup::bucket_id(batch.index, &record.name) {
-        Err(StoreError::NoSuchBucket) => {}
-        Ok(_) => return Err(StoreError::BucketExists),
-        Err(other) => return Err(other),
+pub(super) fn create_bucket(batch: &mut Batch<'_>, bucket: &str) -> Result<(), StoreError> {
+    let number = batch.next_sequence();
+    let sql = "INSERT INTO bucket (id, number, closed) VALUES (?1, ?2, 0)
+               ON CONFLICT DO UPDATE SET closed = 0";
+    let values = params![bucket, number.cast_signed()];
+    execute(batch.index, "create a bucket", sql, values)?;
+    Ok(())
+}
+
+/// The number of a bucket, closed or not, that holds no objects.
+fn empty_bucket(index: &Connection, bucket: &str) -> Result<i64, StoreError> {
+    let number = lookup::any_bucket_number(index, bucket)?.cast_signed();
+    let occupied = index
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM object WHERE bucket = ?1)")
+        .and_then(|mut statement| statement.query_row([number], |row| row.get::<_, bool>(0)))
+        .map_err(failed("look for objects in a bucket"))?;
+    if occupied {
+        return Err(StoreError::BucketNotEmpty);
     }
-    let id = batch.next_sequence();
-    let sql = "INSERT INTO bucket (name, id, created) VALUES (?1, ?2, ?3)";
-    execute(
-        batch.index,
-        "create a bucket",
-        sql,
-        params![record.name, id.cast_signed(), to_nanos(record.created)],
-    )?;
-    Ok(record)
+    Ok(number)
+}
+
+pub(super) fn close_bucket(batch: &mut Batch<'_>, bucket: &str) -> Result<(), StoreError> {
+    empty_bucket(batch.index, bucket)?;
+    let sql = "UPDATE bucket SET closed = 1 WHERE id = ?1";
+    execute(batch.index, "close a bucket", sql, [bucket])?;
+    Ok(())
 }
 
 pub(super) fn delete_bucket(batch: &mut Batch<'_>, bucket: &str) -> Result<(), StoreError> {
     let (index, what) = (batch.index, "delete a bucket");
-    let id = lookup::bucket_id(index, bucket)?.cast_signed();
-    let occupied = index
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM object WHERE bucket = ?1)")
-        .and_then(|mut statement| statement.query_row([id], |row| row.get::<_, bool>(0)))
-        .map_err(failed(what))?;
-    if occupied {
-        return Err(StoreError::BucketNotEmpty);
-    }
+    let number = empty_bucket(index, bucket)?;
     let uploads: Vec<i64> = index
         .prepare_cached("SELECT content FROM upload WHERE bucket = ?1")
-        .and_then(|mut statement| statement.query_map([id], |row| row.get(0))?.collect())
+        .and_then(|mut statement| statement.query_map([number], |row| row.get(0))?.collect())
         .map_err(failed(what))?;
     for content in uploads {
         drop_parts(batch, content.cast_unsigned(), None)?;
     }
-    execute(index, what, "DELETE FROM upload WHERE bucket = ?1", [id])?;
     execute(
         index,
         what,
-        "DELETE FROM bucket_setting WHERE bucket = ?1",
-        [id],
+        "DELETE FROM upload WHERE bucket = ?1",
+        [number],
     )?;
-    execute(index, what, "DELETE FROM bucket WHERE name = ?1", [bucket])?;
-    Ok(())
-}
-
-pub(super) fn set_bucket_setting(
-    batch: &mut Batch<'_>,
-    bucket: &str,
-    name: &str,
-    value: Option<&[u8]>,
-) -> Result<(), StoreError> {
-    let (index, what) = (batch.index, "set a bucket setting");
-    let id = lookup::bucket_id(index, bucket)?.cast_signed();
-    match value {
-        Some(value) => {
-            let sql = "INSERT INTO bucket_setting (bucket, name, value) VALUES (?1, ?2, ?3)
-                       ON CONFLICT DO UPDATE SET value = excluded.value";
-            execute(index, what, sql, params![id, name, value])?
-        }
-        None => execute(
-            index,
-            what,
-            "DELETE FROM bucket_setting WHERE bucket = ?1 AND name = ?2",
-            params![id, name],
-        )?,
-    };
+    execute(index, what, "DELETE FROM bucket WHERE id = ?1", [bucket])?;
     Ok(())
 }
 
@@ -181,7 +157,7 @@ pub(super) fn put(
     body: Body,
     commit: Commit,
 ) -> Result<ObjectRecord, StoreError> {
-    let bucket = lookup::bucket_id(batch.index, bucket)?;
+    let bucket = lookup::bucket_number(batch.index, bucket)?;
     let old = lookup::object_in(batch.index, bucket, &key)?;
     commit
         .condition
@@ -232,7 +208,7 @@ pub(super) fn replace_envelope(
     sequence: u64,
     envelope: Bytes,
 ) -> Result<ObjectRecord, StoreError> {
-    let bucket = lookup::bucket_id(batch.index, bucket)?;
+    let bucket = lookup::bucket_number(batch.index, bucket)?;
     let row = lookup::object_in(batch.index, bucket, key)?.ok_or(StoreError::NoSuchKey)?;
     Condition::Sequence(sequence).check(Some(row.record.sequence))?;
     let record = ObjectRecord {
@@ -251,7 +227,7 @@ pub(super) fn replace_envelope(
     Ok(record)
 }
 
-/// Deletes an object of a bucket given by its id.
+/// Deletes an object of a bucket given by its number.
 pub(super) fn delete(
     batch: &mut Batch<'_>,
     bucket: u64,
@@ -278,7 +254,7 @@ pub(super) fn create_upload(
     random: [u8; 16],
     record: impl FnOnce(UploadId) -> UploadRecord,
 ) -> Result<UploadRecord, StoreError> {
-    let bucket = lookup::bucket_id(batch.index, bucket)?;
+    let bucket = lookup::bucket_number(batch.index, bucket)?;
     let content = batch.next_sequence();
     let record = record(UploadId::new(content, random));
     let sql = "INSERT INTO upload (bucket, key, content, random, initiated, envelope) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
@@ -310,7 +286,7 @@ pub(super) fn put_part(
     id: &UploadId,
     part: NewPart,
 ) -> Result<PartRecord, StoreError> {
-    let bucket = lookup::bucket_id(batch.index, bucket)?;
+    let bucket = lookup::bucket_number(batch.index, bucket)?;
     let upload = lookup::upload_in(batch.index, bucket, key, id)?;
     let old = lookup::parts(batch.index, upload.content, part.number - 1, 1)?;
     if let Some(old) = old.into_iter().find(|old| old.record.number == part.number) {
@@ -372,7 +348,7 @@ pub(super) fn complete_upload(
     wanted: &[PartSeen],
     commit: Commit,
 ) -> Result<ObjectRecord, StoreError> {
-    let bucket = lookup::bucket_id(batch.index, bucket)?;
+    let bucket = lookup::bucket_number(batch.index, bucket)?;
     let content = lookup::upload_in(batch.index, bucket, &key, id)?.content;
     let mut there = lookup::parts(batch.index, content, 0, usize::MAX)?
         .into_iter()
@@ -436,7 +412,7 @@ pub(super) fn abort_upload(
     key: &str,
     id: &UploadId,
 ) -> Result<(), StoreError> {
-    let bucket = lookup::bucket_id(batch.index, bucket)?;
+    let bucket = lookup::bucket_number(batch.index, bucket)?;
     let content = lookup::upload_in(batch.index, bucket, key, id)?.content;
     drop_parts(batch, content, None)?;
     delete_upload_row(batch, bucket, key, content)

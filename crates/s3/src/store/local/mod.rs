@@ -19,7 +19,7 @@
 //! go on and nothing is lost.
 //!
 //! # What it does not hide
-//! Bucket and object names, lengths, dates and the number of parts are in the clear in the index,
+//! Bucket ids, object names, lengths, dates and the number of parts are in the clear in the index,
 //! and the number and size of data files can be seen. Neither content nor envelopes are: they come
 //! sealed. Nothing detects that the whole directory was set back to an older state.
 
@@ -30,10 +30,10 @@ mod lifecycle;
 mod lookup;
 mod reader;
 mod schema;
+mod sealed;
 mod sink;
 mod writer;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -56,8 +56,9 @@ use self::sink::{LocalPart, LocalPut};
 use self::writer::{Machine, Writer};
 use super::{
     BucketRecord, Commit, Condition, ListEntry, ListQuery, ObjectRecord, ObjectStore,
-    PART_NUMBER_MAX, Page, PartRecord, PartSeen, PartSink, PutSink, SealedReader, StoreError,
-    UploadEntry, UploadId, UploadQuery, UploadRecord, check_envelope, check_key, check_part_order,
+    PART_NUMBER_MAX, Page, PartRecord, PartSeen, PartSink, PutSink, Resealed, SealedAt,
+    SealedReader, SealedRow, StoreError, UploadEntry, UploadId, UploadQuery, UploadRecord,
+    check_envelope, check_key, check_part_order,
 };
 use host::{Disk as _, Lock, OsDisk};
 
@@ -394,16 +395,15 @@ fn sweep_orphans(directory: &Directory, index: &Connection) -> Result<usize, Sto
 
 #[async_trait]
 impl ObjectStore for LocalStore {
-    async fn create_bucket(
-        &self,
-        bucket: &str,
-        created: SystemTime,
-    ) -> Result<BucketRecord, StoreError> {
-        let record = BucketRecord {
-            name: bucket.to_owned(),
-            created,
-        };
-        self.change(move |batch| change::create_bucket(batch, record))
+    async fn create_bucket(&self, bucket: &str) -> Result<(), StoreError> {
+        let bucket = bucket.to_owned();
+        self.change(move |batch| change::create_bucket(batch, &bucket))
+            .await
+    }
+
+    async fn close_bucket(&self, bucket: &str) -> Result<(), StoreError> {
+        let bucket = bucket.to_owned();
+        self.change(move |batch| change::close_bucket(batch, &bucket))
             .await
     }
 
@@ -413,41 +413,32 @@ impl ObjectStore for LocalStore {
             .await
     }
 
-    async fn bucket(&self, bucket: &str) -> Result<BucketRecord, StoreError> {
-        self.shared
-            .readers
-            .with(|index| lookup::bucket(index, bucket))
-    }
-
     async fn buckets(
         &self,
-        prefix: &str,
         after: Option<&str>,
         limit: usize,
     ) -> Result<Page<BucketRecord>, StoreError> {
-        let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
-        self.look(move |index| lookup::buckets(index, &prefix, after.as_deref(), limit))
+        let after = after.map(str::to_owned);
+        self.look(move |index| lookup::buckets(index, after.as_deref(), limit))
             .await
     }
 
-    async fn bucket_settings(&self, bucket: &str) -> Result<BTreeMap<String, Bytes>, StoreError> {
-        self.shared
-            .readers
-            .with(|index| lookup::bucket_settings(index, bucket))
+    async fn sealed(
+        &self,
+        after: Option<&SealedAt>,
+        limit: usize,
+    ) -> Result<Page<SealedRow>, StoreError> {
+        let after = after.cloned();
+        self.look(move |index| sealed::page(index, after.as_ref(), limit))
+            .await
     }
 
-    async fn set_bucket_setting(
-        &self,
-        bucket: &str,
-        name: &str,
-        value: Option<Bytes>,
-    ) -> Result<(), StoreError> {
-        value.as_ref().map_or(Ok(()), check_envelope)?;
-        let (bucket, name) = (bucket.to_owned(), name.to_owned());
-        self.change(move |batch| {
-            change::set_bucket_setting(batch, &bucket, &name, value.as_deref())
-        })
-        .await
+    async fn reseal(&self, records: Vec<Resealed>) -> Result<u64, StoreError> {
+        for record in &records {
+            check_envelope(&record.envelope)?;
+        }
+        self.change(move |batch| sealed::replace(batch.index, &records))
+            .await
     }
 
     async fn begin_put(
@@ -459,7 +450,7 @@ impl ObjectStore for LocalStore {
         check_key(key)?;
         self.shared
             .readers
-            .with(|index| lookup::bucket_id(index, bucket))?;
+            .with(|index| lookup::bucket_number(index, bucket))?;
         self.check_space(plain_len)?;
         Ok(Box::new(LocalPut::new(
             self.shared.clone(),
@@ -514,7 +505,7 @@ impl ObjectStore for LocalStore {
     ) -> Result<bool, StoreError> {
         let (bucket, key) = (bucket.to_owned(), key.to_owned());
         self.change(move |batch| {
-            let bucket = lookup::bucket_id(batch.index, &bucket)?;
+            let bucket = lookup::bucket_number(batch.index, &bucket)?;
             change::delete(batch, bucket, &key, condition)
         })
         .await
@@ -527,7 +518,7 @@ impl ObjectStore for LocalStore {
     ) -> Result<Vec<Result<bool, StoreError>>, StoreError> {
         let (bucket, keys) = (bucket.to_owned(), keys.to_vec());
         self.change(move |batch| {
-            let bucket = lookup::bucket_id(batch.index, &bucket)?;
+            let bucket = lookup::bucket_number(batch.index, &bucket)?;
             keys.iter()
                 .map(
                     |(key, condition)| match change::delete(batch, bucket, key, *condition) {
@@ -577,7 +568,7 @@ impl ObjectStore for LocalStore {
         id: &UploadId,
     ) -> Result<UploadRecord, StoreError> {
         self.shared.readers.with(|index| {
-            let bucket = lookup::bucket_id(index, bucket)?;
+            let bucket = lookup::bucket_number(index, bucket)?;
             Ok(lookup::upload_in(index, bucket, key, id)?.record)
         })
     }
@@ -618,7 +609,7 @@ impl ObjectStore for LocalStore {
             let view = index
                 .unchecked_transaction()
                 .map_err(failed("begin to read"))?;
-            let bucket = lookup::bucket_id(&view, &bucket)?;
+            let bucket = lookup::bucket_number(&view, &bucket)?;
             let upload = lookup::upload_in(&view, bucket, &key, &id)?;
             let ask = if limit == 0 {
                 0

@@ -14,7 +14,7 @@ use crate::store::StoreError;
 /// `PRAGMA application_id`: "SGOS", so that `file` and we know whose this is.
 const APPLICATION_ID: i32 = 0x5347_4f53;
 /// `PRAGMA user_version`; counts up with every change of the schema.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Connections kept for reading; more are opened when needed and closed again.
 const IDLE_READERS_MAX: usize = 32;
 /// Statements a connection keeps prepared; more than there are.
@@ -164,11 +164,11 @@ mod tests {
         drop(open_for_writing(&path).unwrap());
         Connection::open(&path)
             .unwrap()
-            .pragma_update(None, "user_version", 2)
+            .pragma_update(None, "user_version", 3)
             .unwrap();
         assert!(matches!(
             open_for_writing(&path),
-            Err(StoreError::NewerFormat { found: 2, known: 1 })
+            Err(StoreError::NewerFormat { found: 3, known: 2 })
         ));
     }
 

@@ -1,4 +1,4 @@
--- The object index, version 1. FORMAT.md explains every column.
+-- The object index, version 2. FORMAT.md explains every column.
 CREATE TABLE meta (
     name  TEXT PRIMARY KEY,
     value INTEGER NOT NULL
@@ -6,16 +6,9 @@ CREATE TABLE meta (
 INSERT INTO meta VALUES ('sequence', 0), ('clean', 1);
 
 CREATE TABLE bucket (
-    name    TEXT PRIMARY KEY,
-    id      INTEGER NOT NULL,
-    created INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-
-CREATE TABLE bucket_setting (
-    bucket INTEGER NOT NULL,
-    name   TEXT NOT NULL,
-    value  BLOB NOT NULL,
-    PRIMARY KEY (bucket, name)
+    id     TEXT PRIMARY KEY,
+    number INTEGER NOT NULL,
+    closed INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE object (

@@ -1,58 +1,40 @@
 //! Buckets and their settings.
 
 use bytes::Bytes;
-use s3::store::{Condition, ListQuery, ObjectStore, Page, StoreError, UploadQuery};
+use s3::store::{BucketRecord, Condition, ListQuery, ObjectStore, Page, StoreError, UploadQuery};
 
 use super::with_bucket;
 use crate::sealing::{commit, date, get, put, put_part, seal};
 
 pub(crate) async fn buckets_are_created_listed_and_deleted(store: &dyn ObjectStore) {
-    for name in ["beta", "alpha", "alpine", "gamma"] {
-        let record = store.create_bucket(name, date(5)).await.unwrap();
-        assert_eq!((record.name.as_str(), record.created), (name, date(5)));
-        assert_eq!(store.bucket(name).await.unwrap(), record);
+    for id in ["beta", "alpha", "alpine", "gamma", "beta"] {
+        store.create_bucket(id).await.unwrap();
     }
-    assert!(matches!(
-        store.create_bucket("beta", date(6)).await,
-        Err(StoreError::BucketExists)
-    ));
-    assert_eq!(store.bucket("beta").await.unwrap().created, date(5));
-    let list = |page: Page<s3::store::BucketRecord>| {
-        (
-            page.entries
-                .into_iter()
-                .map(|bucket| bucket.name)
-                .collect::<Vec<_>>(),
-            page.truncated,
-        )
+    let list = |page: Page<BucketRecord>| {
+        assert!(page.entries.iter().all(|bucket| !bucket.closed));
+        let ids = page.entries.into_iter().map(|bucket| bucket.id);
+        (ids.collect::<Vec<_>>(), page.truncated)
     };
     assert_eq!(
-        list(store.buckets("", None, 10).await.unwrap()).0,
+        list(store.buckets(None, 10).await.unwrap()).0,
         ["alpha", "alpine", "beta", "gamma"]
     );
     assert_eq!(
-        list(store.buckets("al", None, 1).await.unwrap()),
+        list(store.buckets(None, 1).await.unwrap()),
         (vec!["alpha".to_owned()], true)
     );
     assert_eq!(
-        list(store.buckets("al", Some("alpha"), 1).await.unwrap()),
-        (vec!["alpine".to_owned()], false)
+        list(store.buckets(Some("alpine"), 2).await.unwrap()),
+        (vec!["beta".to_owned(), "gamma".to_owned()], false)
     );
-    assert_eq!(
-        list(store.buckets("", Some("beta"), 10).await.unwrap()).0,
-        ["gamma"]
-    );
-    assert_eq!(
-        list(store.buckets("", None, 0).await.unwrap()),
-        (vec![], false)
-    );
+    assert_eq!(list(store.buckets(None, 0).await.unwrap()), (vec![], false));
     store.delete_bucket("beta").await.unwrap();
     assert!(matches!(
         store.delete_bucket("beta").await,
         Err(StoreError::NoSuchBucket)
     ));
     assert!(matches!(
-        store.bucket("beta").await,
+        store.close_bucket("beta").await,
         Err(StoreError::NoSuchBucket)
     ));
     assert!(matches!(
@@ -107,10 +89,6 @@ pub(crate) async fn a_bucket_deleted_with_uploads_comes_back_empty(store: &dyn O
         .unwrap()
         .id;
     put_part(store, "b", "k", &id, 1, b"part").await.unwrap();
-    store
-        .set_bucket_setting("b", "rule", Some(Bytes::from_static(b"r")))
-        .await
-        .unwrap();
     store.delete_bucket("b").await.unwrap();
     with_bucket(store).await;
     assert!(matches!(
@@ -131,42 +109,67 @@ pub(crate) async fn a_bucket_deleted_with_uploads_comes_back_empty(store: &dyn O
             .entries
             .is_empty()
     );
-    assert!(store.bucket_settings("b").await.unwrap().is_empty());
 }
 
-pub(crate) async fn bucket_settings_are_kept_and_removed(store: &dyn ObjectStore) {
+/// Closing is the fence between deleting a bucket and what is on its way into it.
+pub(crate) async fn nothing_is_found_in_a_closed_bucket_or_put_into_it(store: &dyn ObjectStore) {
     with_bucket(store).await;
-    assert!(store.bucket_settings("b").await.unwrap().is_empty());
-    store
-        .set_bucket_setting("b", "encryption", Some(Bytes::from_static(b"one")))
+    let id = store
+        .create_upload("b", "k", Bytes::new(), date(1))
         .await
-        .unwrap();
-    store
-        .set_bucket_setting("b", "encryption", Some(Bytes::from_static(b"two")))
-        .await
-        .unwrap();
-    store
-        .set_bucket_setting("b", "other", Some(Bytes::new()))
-        .await
-        .unwrap();
-    let settings = store.bucket_settings("b").await.unwrap();
-    assert_eq!(settings.len(), 2);
-    assert_eq!(settings["encryption"], "two");
-    store
-        .set_bucket_setting("b", "encryption", None)
-        .await
-        .unwrap();
-    store
-        .set_bucket_setting("b", "encryption", None)
-        .await
-        .unwrap();
-    assert_eq!(store.bucket_settings("b").await.unwrap().len(), 1);
+        .unwrap()
+        .id;
+    put_part(store, "b", "k", &id, 1, b"part").await.unwrap();
+    put(store, "b", "k", b"x").await;
     assert!(matches!(
-        store.bucket_settings("no").await,
-        Err(StoreError::NoSuchBucket)
+        store.close_bucket("b").await,
+        Err(StoreError::BucketNotEmpty)
     ));
+    assert_eq!(get(store, "b", "k").await.unwrap(), b"x");
+    store.delete("b", "k", Condition::Always).await.unwrap();
+
+    let mut late = store.begin_put("b", "late", None).await.unwrap();
+    late.write(seal(b"y", 1).remove(0)).await.unwrap();
+    let mut part = store.begin_part("b", "k", &id, 2, None).await.unwrap();
+    part.write(seal(b"z", 1).remove(0)).await.unwrap();
+    store.close_bucket("b").await.unwrap();
+    store.close_bucket("b").await.unwrap();
+    let closed = BucketRecord {
+        id: "b".to_owned(),
+        closed: true,
+    };
+    assert_eq!(store.buckets(None, 9).await.unwrap().entries, [closed]);
+    let refused = [
+        late.commit(commit("e")).await.map(drop),
+        part.commit(Bytes::new(), date(2)).await.map(drop),
+        store.begin_put("b", "k", None).await.map(drop),
+        store.begin_part("b", "k", &id, 3, None).await.map(drop),
+        store.head("b", "k").await.map(drop),
+        store.open("b", "k").await.map(drop),
+        store.list("b", &ListQuery::default()).await.map(drop),
+        store.uploads("b", &UploadQuery::default()).await.map(drop),
+        store.upload("b", "k", &id).await.map(drop),
+        store.parts("b", "k", &id, 0, 9).await.map(drop),
+        store
+            .create_upload("b", "k", Bytes::new(), date(1))
+            .await
+            .map(drop),
+        store.abort_upload("b", "k", &id).await,
+        store.delete("b", "k", Condition::Always).await.map(drop),
+    ];
+    for (at, refused) in refused.into_iter().enumerate() {
+        assert!(matches!(refused, Err(StoreError::NoSuchBucket)), "{at}");
+    }
+
+    // Opened again, it is what it was: what was refused did not happen, the upload is still there.
+    store.create_bucket("b").await.unwrap();
     assert!(matches!(
-        store.set_bucket_setting("no", "n", None).await,
-        Err(StoreError::NoSuchBucket)
+        store.head("b", "late").await,
+        Err(StoreError::NoSuchKey)
     ));
+    let parts = store.parts("b", "k", &id, 0, 9).await.unwrap().entries;
+    assert_eq!(parts.len(), 1);
+    store.close_bucket("b").await.unwrap();
+    store.delete_bucket("b").await.unwrap();
+    assert!(store.buckets(None, 9).await.unwrap().entries.is_empty());
 }

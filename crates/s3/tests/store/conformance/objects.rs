@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use crypto::chunk::CHUNK_LEN;
-use s3::store::{Condition, ENVELOPE_LEN_MAX, ListEntry, ObjectStore, StoreError};
+use s3::store::{
+    Condition, ENVELOPE_LEN_MAX, ListEntry, ObjectStore, Resealed, SealedAt, SealedRow, StoreError,
+};
 
 use super::{names, query, with_bucket};
 use crate::sealing::{
@@ -358,8 +360,20 @@ pub(crate) async fn envelopes_that_are_too_long_are_refused(store: &dyn ObjectSt
             .await,
         Err(StoreError::Misuse(_))
     ));
+    let put = put(store, "b", "k", b"x").await;
+    let row = SealedRow {
+        at: SealedAt::Object {
+            bucket: "b".to_owned(),
+            key: "k".to_owned(),
+        },
+        envelope: put.envelope,
+    };
+    let resealed = Resealed {
+        row,
+        envelope: too_long,
+    };
     assert!(matches!(
-        store.set_bucket_setting("b", "s", Some(too_long)).await,
+        store.reseal(vec![resealed]).await,
         Err(StoreError::Misuse(_))
     ));
 }
