@@ -69,7 +69,9 @@ impl Reseal for StoredEnvelopes {
                 }
             }
         }
-        let resealed = if anew.is_empty() {
+        // At the end the store is asked even for nothing: one that has stopped for a commit of unknown fate may hold,
+        // after the next start, a record that no page shows now, and must not let the rotation end.
+        let resealed = if anew.is_empty() && page.truncated {
             0
         } else {
             self.store.reseal(anew).await?
@@ -167,5 +169,26 @@ mod tests {
             }
         }
         assert_eq!(decode(b"\x04"), None);
+    }
+
+    /// Fails every `reseal`, as a store that has stopped does.
+    #[tokio::test]
+    async fn a_store_that_has_stopped_lets_no_rotation_end() {
+        use crate::store::faulty::{Faults, FaultyStore};
+        use crate::store::memory::MemoryStore;
+
+        let random: Arc<dyn Random> = Arc::new(crypto::random::SeededRandom::new(1));
+        let key = crate::tests::store_key_on(Arc::new(host::disk::sim::SimDisk::new(1))).await;
+        let entropy = Arc::new(host::entropy::SeededEntropy::new(1));
+        let faults = Faults {
+            lose_answer_per_mille: 1000,
+            ..Faults::default()
+        };
+        let store = FaultyStore::new(MemoryStore::new(Arc::clone(&random)), faults, entropy);
+        let owner = StoredEnvelopes {
+            store: Arc::new(store),
+            envelopes: Envelopes::new(&key, random),
+        };
+        assert!(owner.reseal(None).await.is_err());
     }
 }

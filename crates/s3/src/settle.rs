@@ -25,3 +25,42 @@ where
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures::FutureExt;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_change_goes_on_and_holds_what_it_holds_when_its_caller_goes_away() {
+        let (go, gone) = oneshot::channel::<()>();
+        let held = Arc::new(());
+        let (done, ended) = oneshot::channel();
+        let guard = Arc::clone(&held);
+        let mut change = Box::pin(to_the_end(async move {
+            let _guard = guard;
+            let _ = gone.await;
+            let _ = done.send(());
+            Ok::<(), StoreError>(())
+        }));
+        assert!(change.as_mut().now_or_never().is_none());
+        drop(change);
+        tokio::task::yield_now().await;
+        assert_eq!(Arc::strong_count(&held), 2);
+        go.send(()).unwrap();
+        ended.await.unwrap();
+        while Arc::strong_count(&held) > 1 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_change_says_is_passed_on() {
+        let refused = to_the_end(async { Err::<(), _>(StoreError::NoSuchKey) }).await;
+        assert!(matches!(refused, Err(StoreError::NoSuchKey)));
+    }
+}

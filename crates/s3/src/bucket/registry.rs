@@ -19,6 +19,7 @@ use std::time::SystemTime;
 
 use catalogue::{Batch, Catalogue, CatalogueError, Expect, Scope, Sequence};
 use crypto::random::Random;
+use http::StatusCode;
 use parking_lot::RwLock;
 use root::StoreKey;
 use tokio::sync::{Mutex, MutexGuard};
@@ -78,6 +79,8 @@ pub(crate) struct RegistryOptions<'a> {
     pub(crate) scope: Scope,
     pub(crate) random: Arc<dyn Random>,
     pub(crate) store: Arc<dyn ObjectStore>,
+    /// No more are made; all are held in memory.
+    pub(crate) buckets_max: usize,
 }
 
 #[derive(Default)]
@@ -109,6 +112,7 @@ pub(crate) struct Registry {
     pub(super) catalogue: Arc<dyn Catalogue>,
     records: Records,
     store: Arc<dyn ObjectStore>,
+    buckets_max: usize,
     known: RwLock<Known>,
     /// The turn of who changes something here, and up to where changes of others were looked at.
     pub(super) followed: Mutex<Sequence>,
@@ -124,6 +128,7 @@ impl Registry {
             catalogue: options.catalogue,
             records,
             store: options.store,
+            buckets_max: options.buckets_max,
             known: RwLock::default(),
             followed: Mutex::default(),
         };
@@ -267,6 +272,13 @@ impl Registry {
         let mut followed = self.turn().await?;
         if self.get(name).is_some() {
             return Ok(Created::Ours);
+        }
+        if self.known.read().by_name.len() >= self.buckets_max {
+            return Err(Error::client(
+                StatusCode::BAD_REQUEST,
+                "TooManyBuckets",
+                "You have attempted to create more buckets than allowed",
+            ));
         }
         let id = self.records.draw_id();
         self.store.create_bucket(id.as_str()).await?;

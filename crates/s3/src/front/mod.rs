@@ -37,6 +37,9 @@ use crate::request::Request;
 use crate::route::Operation;
 use crate::vault::Vault;
 
+/// Buckets of an account, as AWS has it unless asked for more.
+const BUCKETS_MAX: usize = 10_000;
+
 /// Everything the operations share.
 pub(crate) struct Front {
     access: Access,
@@ -64,6 +67,7 @@ impl Front {
             },
             random: Arc::clone(&options.random),
             store: Arc::clone(&options.store),
+            buckets_max: BUCKETS_MAX,
         })
         .await?;
         let bucket_keys = BucketKeys::new(

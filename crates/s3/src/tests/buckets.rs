@@ -148,6 +148,7 @@ async fn a_name_that_another_account_has_is_not_available() {
         scope,
         random: Arc::new(crypto::random::SystemRandom),
         store: Arc::clone(&world.store),
+        buckets_max: 1,
     });
     let theirs = theirs.await.unwrap();
     let now = host::Clock::now(&*world.clock);

@@ -40,6 +40,7 @@ impl World {
             scope: scope(account),
             random: Arc::new(SystemRandom),
             store: self.store.clone(),
+            buckets_max: 30,
         })
         .await
     }
@@ -266,6 +267,22 @@ async fn a_bucket_whose_deletion_is_refused_is_what_it_was() {
         assert_eq!(world.uploads(&id).await.unwrap(), 1);
         world.put(&id).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn there_are_no_more_buckets_than_allowed() {
+    let world = World::new().await;
+    let registry = world.open().await;
+    for n in 0..30 {
+        let created = registry.create(&format!("n-{n}"), now()).await;
+        assert_eq!(created.unwrap(), Created::New);
+    }
+    let refused = registry.create("more", now()).await.unwrap_err();
+    assert_eq!(refused.code(), "TooManyBuckets");
+    assert_eq!(registry.create("n-7", now()).await.unwrap(), Created::Ours);
+    registry.delete("n-7").await.unwrap();
+    assert_eq!(registry.create("more", now()).await.unwrap(), Created::New);
+    assert_eq!(world.fences().await.len(), 30);
 }
 
 #[tokio::test]
