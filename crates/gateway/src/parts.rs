@@ -88,12 +88,14 @@ impl Parts {
             dir: paths.volumes(),
             keyring: Arc::clone(&keyring),
             authorizer: Arc::clone(&authorizer),
-            records: records("volume-descriptors"),
+            catalogue: Arc::clone(&catalogue),
+            store_key: store_key.clone(),
             clock: Arc::clone(&clock),
             random: Arc::clone(&random),
             region: region.clone(),
             volumes_max: VOLUMES_MAX,
         })
+        .await
         .context("volumes")?;
         let options = s3::store::local::Options::new(paths.objects(), Arc::clone(&random));
         let objects = Arc::new(LocalStore::open(options).context("objects")?);
@@ -120,7 +122,7 @@ impl Parts {
             account: account.to_string(),
             region: region.to_string(),
         };
-        let parts = sealed_parts(&catalogue, store_key, &random, &keyring, &s3);
+        let parts = sealed_parts(&catalogue, store_key, &random, &keyring, &volumes, &s3);
         let rotate = Arc::new(RotateStoreKey::new(store_key.clone(), &parts));
         let jobs = background::jobs(
             Arc::clone(&catalogue),
@@ -208,13 +210,14 @@ fn sealed_parts(
     store_key: &StoreKey,
     random: &Arc<dyn Random>,
     keyring: &Keyring,
+    volumes: &Volumes,
     s3: &s3::Gateway,
 ) -> reseal::Parts {
     let part = |name, owners| Part { name, owners };
     reseal::Parts(vec![
         part("jobs", Some(jobs::owners(catalogue, store_key, random))),
         part("keyring", Some(keyring.owners())),
-        part("volume descriptors", None),
+        part("volumes", Some(volumes.owners())),
         part("buckets and objects", Some(s3.owners())),
     ])
 }

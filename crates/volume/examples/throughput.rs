@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crypto::{random::SystemRandom, secret::SecretBytes, store_key::GenerationKey};
+use crypto::random::SystemRandom;
 use host::{Clock, OsDisk, SystemClock};
 use iam::{Authorizer, Caller, Principal, RequestContext, Via};
 use keyring::Keyring;
@@ -143,12 +143,11 @@ async fn store() -> (Arc<dyn catalogue::Catalogue>, root::StoreKey) {
 async fn registry(dir: &Path, authorizer: &Arc<Authorizer>) -> Arc<Volumes> {
     let region: iam::Region = "us-east-1".parse().unwrap();
     let (catalogue, store_key) = store().await;
-    let root = || GenerationKey::from_secret(SecretBytes::init_with(|key| key.fill(1)));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let audit = keyring::AuditOptions::new(dir.join("audit"), Arc::clone(&clock));
     let keyring = Keyring::open(keyring::Options {
-        catalogue,
-        store_key,
+        catalogue: Arc::clone(&catalogue),
+        store_key: store_key.clone(),
         audit: keyring::AuditLog::open(audit).unwrap(),
         clock: Arc::clone(&clock),
         random: Arc::new(SystemRandom),
@@ -162,13 +161,15 @@ async fn registry(dir: &Path, authorizer: &Arc<Authorizer>) -> Arc<Volumes> {
         disk: Arc::new(OsDisk),
         dir: dir.join("volumes"),
         keyring,
-        records: root().record_key("volume-descriptors"),
-        clock,
+        catalogue,
+        store_key,
+        clock: Arc::clone(&clock),
         random: Arc::new(SystemRandom),
         authorizer: Arc::clone(authorizer),
         region,
         volumes_max: 100,
     })
+    .await
     .unwrap()
 }
 

@@ -1,41 +1,29 @@
-//! A volume's descriptor: what it is, sealed, in its folder. `FORMAT.md`, "Descriptor".
-//!
-//! Sealed under a record key from the root key and bound to the volume's id. So whoever has the disk can neither read
-//! tags, nor give one volume another's descriptor, nor say of a sealed volume that it is a plain one. An older
-//! descriptor of the same volume put back is not noticed; it names the same data key and the same protection, since
-//! neither changes in a volume's life.
+//! What a volume is, and the contents of its records: of its row in the catalogue and of the copy in its folder.
+//! `FORMAT.md`, "Contents".
 
 use std::{
     collections::BTreeMap,
-    io,
-    path::Path,
     time::{Duration, SystemTime},
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use crypto::{random::Random, record::RecordKey};
-use host::{Disk, private};
 use keyring::KeyArn;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Tag, VolumeError, VolumeId, VolumeSize, VolumeType,
+    Tag, VolumeId, VolumeSize, VolumeType,
     engine::{BASE_GENERATION, BASE_LAYER},
 };
 
-/// Name of the file in a volume's folder.
-const NAME: &str = "volume.json";
-/// Version of the format.
-const FORMAT: u32 = 1;
-/// The table that descriptors are bound to.
-const TABLE: &str = "volume";
-/// Longest file that is read. Fifty tags of the longest kind are well below.
-const LEN_MAX: u64 = 1 << 20;
+/// The first byte of a record's contents.
+const FORMAT: u8 = 1;
 
 /// What a volume is, for its life; tags alone change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Descriptor {
     pub(crate) id: VolumeId,
+    /// Counts the changes, from 1. Sealing it again is none.
+    pub(crate) revision: u64,
     pub(crate) size: VolumeSize,
     pub(crate) protection: Protected,
     pub(crate) volume_type: VolumeType,
@@ -65,14 +53,19 @@ pub(crate) struct Request {
     pub(crate) sha256: String,
 }
 
-/// The file.
+/// What the catalogue says of a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Row {
+    Present(Box<Descriptor>),
+    /// It is deleted, and its folder may not be gone yet. Nothing is left here that opens it.
+    Deleting,
+}
+
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Envelope {
-    format: u32,
-    id: String,
-    /// The sealed [`Body`], in base64.
-    sealed: String,
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+enum Contents {
+    Present(Box<Body>),
+    Deleting {},
 }
 
 /// What is sealed.
@@ -80,6 +73,7 @@ struct Envelope {
 #[serde(deny_unknown_fields)]
 struct Body {
     id: String,
+    revision: u64,
     size_bytes: u64,
     protection: BodyProtection,
     volume_type: String,
@@ -118,10 +112,10 @@ fn base_layer() -> Layer {
 }
 
 impl Descriptor {
-    /// The bytes of the file.
-    pub(crate) fn seal(&self, records: &RecordKey, random: &dyn Random) -> Vec<u8> {
-        let body = Body {
+    fn body(&self) -> Body {
+        Body {
             id: self.id.to_string(),
+            revision: self.revision,
             size_bytes: self.size.bytes(),
             protection: match &self.protection {
                 Protected::Sealed {
@@ -148,53 +142,22 @@ impl Descriptor {
                 .unwrap_or(0),
             request: self.request.clone(),
             layers: vec![base_layer()],
-        };
-        let body = serde_json::to_vec(&body).expect("strings and numbers become JSON");
-        let envelope = Envelope {
-            format: FORMAT,
-            id: self.id.to_string(),
-            sealed: BASE64_STANDARD.encode(records.seal(TABLE, &self.id.to_bytes(), &body, random)),
-        };
-        let mut file = serde_json::to_vec_pretty(&envelope).expect("strings become JSON");
-        file.push(b'\n');
-        file
+        }
     }
 
-    /// Opens the descriptor of volume `id`.
-    pub(crate) fn open(
-        file: &[u8],
-        id: VolumeId,
-        records: &RecordKey,
-    ) -> Result<Self, &'static str> {
-        let envelope: Envelope =
-            serde_json::from_slice(file).map_err(|_| "not a volume descriptor")?;
-        if envelope.format != FORMAT {
-            return Err("a format version that this program does not know");
-        }
-        if envelope.id != id.to_string() {
-            return Err("it is another volume's");
-        }
-        let sealed = BASE64_STANDARD
-            .decode(&envelope.sealed)
-            .map_err(|_| "not a volume descriptor")?;
-        let body = records
-            .open(TABLE, &id.to_bytes(), &sealed)
-            .map_err(|_| "it is not authentic, or another volume's")?;
-        Self::open_body(body.expose(), id)
-    }
-
-    /// What was sealed, so that it is our own.
-    pub(crate) fn open_body(body: &[u8], id: VolumeId) -> Result<Self, &'static str> {
-        let body: Body = serde_json::from_slice(body)
-            .map_err(|_| "it has fields that this program does not know")?;
+    fn from_body(body: Body, id: VolumeId) -> Result<Self, &'static str> {
         if body.id != id.to_string() {
             return Err("it is another volume's");
+        }
+        if body.revision == 0 {
+            return Err("its revision is none");
         }
         if body.layers != [base_layer()] {
             return Err("it has layers that this program does not know");
         }
         Ok(Self {
             id,
+            revision: body.revision,
             size: VolumeSize::from_bytes(body.size_bytes).map_err(|_| "its size is impossible")?,
             protection: match body.protection {
                 BodyProtection::Sealed {
@@ -222,55 +185,46 @@ impl Descriptor {
             request: body.request,
         })
     }
+}
 
-    /// Writes the descriptor into a volume's folder, durably: the old one or the new one, whole.
-    pub(crate) fn write(
-        &self,
-        disk: &dyn Disk,
-        dir: &Path,
-        records: &RecordKey,
-        random: &dyn Random,
-    ) -> io::Result<()> {
-        private::replace(disk, &dir.join(NAME), &self.seal(records, random))
+impl Row {
+    /// Writes a record's contents.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let contents = match self {
+            Self::Present(descriptor) => Contents::Present(Box::new(descriptor.body())),
+            Self::Deleting => Contents::Deleting {},
+        };
+        let mut bytes = vec![FORMAT];
+        serde_json::to_writer(&mut bytes, &contents).expect("strings and numbers, into memory");
+        bytes
     }
 
-    /// Reads the descriptor in a volume's folder.
-    pub(crate) fn read(
-        disk: &dyn Disk,
-        dir: &Path,
-        id: VolumeId,
-        records: &RecordKey,
-    ) -> Result<Self, VolumeError> {
-        let path = dir.join(NAME);
-        let file = private::read(disk, &path, LEN_MAX).map_err(|error| VolumeError::Io {
-            what: "reading a volume's descriptor",
-            source: error.into(),
-        })?;
-        Self::open(&file, id, records).map_err(|why| VolumeError::Damaged {
-            file: path,
-            at: 0,
-            why,
-        })
+    /// Reads the contents of a record of volume `id`.
+    pub(crate) fn decode(contents: &[u8], id: VolumeId) -> Result<Self, &'static str> {
+        let json = match contents.split_first() {
+            Some((&FORMAT, json)) => json,
+            _ => return Err("its format is not known"),
+        };
+        match serde_json::from_slice(json).map_err(|_| "it does not read")? {
+            Contents::Present(body) => Descriptor::from_body(*body, id)
+                .map(|descriptor| Self::Present(Box::new(descriptor))),
+            Contents::Deleting {} => Ok(Self::Deleting),
+        }
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crypto::{random::SeededRandom, secret::SecretBytes, store_key::GenerationKey};
 
-    pub(crate) fn records() -> RecordKey {
-        GenerationKey::from_secret(SecretBytes::init_with(|key| key.fill(1)))
-            .record_key("volume-descriptors")
-    }
-
-    fn id() -> VolumeId {
+    pub(crate) fn id() -> VolumeId {
         "vol-0123456789abcdef0".parse().unwrap()
     }
 
-    fn descriptor() -> Descriptor {
+    pub(crate) fn descriptor() -> Descriptor {
         Descriptor {
             id: id(),
+            revision: 3,
             size: VolumeSize::from_gib(8).unwrap(),
             protection: Protected::Sealed {
                 key: "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
@@ -292,7 +246,7 @@ pub(crate) mod tests {
     /// The golden file of that name, which `written` must equal. `BLESS=1` writes it anew: only when a format changes on
     /// purpose, with a new version.
     pub(crate) fn golden(name: &str, written: &[u8]) -> Vec<u8> {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("golden")
             .join(name);
         if std::env::var_os("BLESS").is_some() {
@@ -304,57 +258,45 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_descriptor_reads_back_as_it_was_written() {
+    fn contents_read_back_as_they_were_written() {
         for protection in [descriptor().protection, Protected::Unencrypted] {
-            let descriptor = Descriptor {
+            let row = Row::Present(Box::new(Descriptor {
                 protection,
                 ..descriptor()
-            };
-            let file = descriptor.seal(&records(), &SeededRandom::new(1));
-            assert_eq!(
-                Descriptor::open(&file, id(), &records()).unwrap(),
-                descriptor
-            );
-            assert!(!file.windows(4).any(|bytes| bytes == b"data"));
+            }));
+            assert_eq!(Row::decode(&row.encode(), id()).unwrap(), row);
         }
+        let deleting = Row::Deleting.encode();
+        assert_eq!(Row::decode(&deleting, id()).unwrap(), Row::Deleting);
     }
 
     #[test]
-    fn the_golden_descriptor_reads_and_is_written_the_same() {
-        let golden = golden(
-            "volume.json",
-            &descriptor().seal(&records(), &SeededRandom::new(1)),
-        );
-        assert_eq!(
-            Descriptor::open(&golden, id(), &records()).unwrap(),
-            descriptor()
-        );
+    fn the_golden_contents_read_and_are_written_the_same() {
+        let row = Row::Present(Box::new(descriptor()));
+        let golden = golden("volume.contents", &row.encode());
+        assert_eq!(Row::decode(&golden, id()).unwrap(), row);
     }
 
     #[test]
-    fn a_descriptor_does_not_pass_for_another_volumes_or_under_another_store_key() {
-        let file = descriptor().seal(&records(), &SeededRandom::new(1));
+    fn contents_of_another_volume_and_unknown_ones_are_refused() {
+        let good = Row::Present(Box::new(descriptor())).encode();
         let other: VolumeId = "vol-0123456789abcdef1".parse().unwrap();
-        assert!(Descriptor::open(&file, other, &records()).is_err());
-        let renamed = String::from_utf8(file.clone())
-            .unwrap()
-            .replace(&id().to_string(), &other.to_string());
-        assert!(Descriptor::open(renamed.as_bytes(), other, &records()).is_err());
-        assert!(Descriptor::open(renamed.as_bytes(), id(), &records()).is_err());
-        let other_root = GenerationKey::from_secret(SecretBytes::init_with(|key| key.fill(2)))
-            .record_key("volume-descriptors");
-        assert!(Descriptor::open(&file, id(), &other_root).is_err());
-    }
-
-    #[test]
-    fn a_forged_descriptor_that_says_unencrypted_is_refused() {
-        let forged = serde_json::json!({
-            "format": 1,
-            "id": id().to_string(),
-            "sealed": BASE64_STANDARD.encode(br#"{"protection":{"unencrypted":{}}}"#),
-        });
-        let forged = serde_json::to_vec(&forged).unwrap();
-        assert!(Descriptor::open(&forged, id(), &records()).is_err());
-        assert!(Descriptor::open(b"", id(), &records()).is_err());
+        assert!(Row::decode(&good, other).is_err());
+        let mut newer = good.clone();
+        newer[0] = 2;
+        assert_eq!(Row::decode(&newer, id()), Err("its format is not known"));
+        assert_eq!(Row::decode(b"", id()), Err("its format is not known"));
+        let text = String::from_utf8(good[1..].to_vec()).unwrap();
+        for bad in [
+            text.replacen("\"revision\":3", "\"revision\":0", 1),
+            text.replacen("\"revision\":3", "\"revision\":3,\"more\":1", 1),
+            text.replacen("\"below\":null", "\"below\":7", 1),
+            text.replacen("\"revision\":3,", "", 1),
+            text[..text.len() - 1].to_owned(),
+        ] {
+            assert_ne!(bad, text);
+            let bad = [&[FORMAT], bad.as_bytes()].concat();
+            assert!(Row::decode(&bad, id()).is_err());
+        }
     }
 }

@@ -10,10 +10,20 @@ use crate::{
     descriptor::{Descriptor, Protected},
 };
 
+/// What was last read of a volume's row.
+#[derive(Clone)]
+pub(crate) struct Known {
+    /// The row's version.
+    pub(crate) version: u64,
+    /// Or why it could not be read.
+    pub(crate) descriptor: Result<Descriptor, VolumeError>,
+}
+
 /// A volume, as far as the registry knows.
 pub(crate) struct Entry {
-    /// Or why it could not be read.
-    pub(crate) descriptor: RwLock<Result<Descriptor, VolumeError>>,
+    pub(crate) row: RwLock<Known>,
+    /// Why its folder cannot be used.
+    pub(crate) fault: Mutex<Option<VolumeError>>,
     /// One attaches, deletes or changes the descriptor at a time.
     pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
     /// Who is attached, if anybody is.
@@ -24,9 +34,10 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    pub(crate) fn new(descriptor: Result<Descriptor, VolumeError>) -> Arc<Self> {
+    pub(crate) fn new(row: Known) -> Arc<Self> {
         Arc::new(Self {
-            descriptor: RwLock::new(descriptor),
+            row: RwLock::new(row),
+            fault: Mutex::default(),
             changing: Arc::default(),
             attached: Mutex::new(Weak::new()),
             only: Arc::new(Semaphore::new(1)),
@@ -34,8 +45,29 @@ impl Entry {
         })
     }
 
+    /// Takes over what was read of the row, unless a later one is known.
+    pub(crate) fn learn(&self, row: Known) {
+        let mut known = self.row.write();
+        if row.version > known.version {
+            *known = row;
+        }
+    }
+
+    pub(crate) fn known(&self) -> Known {
+        self.row.read().clone()
+    }
+
     pub(crate) fn descriptor(&self) -> Result<Descriptor, VolumeError> {
-        self.descriptor.read().clone()
+        self.row.read().descriptor.clone()
+    }
+
+    /// Fails if the volume cannot be served.
+    pub(crate) fn sound(&self) -> Result<Descriptor, VolumeError> {
+        let descriptor = self.descriptor()?;
+        match &*self.fault.lock() {
+            Some(fault) => Err(fault.clone()),
+            None => Ok(descriptor),
+        }
     }
 
     pub(crate) fn state(&self) -> VolumeState {
@@ -47,11 +79,12 @@ impl Entry {
             Some(attached) if attached.alive().is_err() => VolumeState::Error,
             Some(_) => VolumeState::InUse,
             None if self.only.available_permits() == 0 => VolumeState::InUse,
+            None if self.fault.lock().is_some() => VolumeState::Error,
             None => VolumeState::Available,
         }
     }
 
-    /// `None` if it is damaged.
+    /// `None` if its row is damaged.
     pub(crate) fn info(&self) -> Option<VolumeInfo> {
         let descriptor = self.descriptor().ok()?;
         Some(VolumeInfo {

@@ -5,6 +5,7 @@
 
 use std::{io, path::PathBuf, sync::Arc};
 
+use catalogue::CatalogueError;
 use keyring::KeyringError;
 
 use crate::id::{MalformedId, VolumeId};
@@ -72,6 +73,27 @@ pub enum VolumeError {
         /// What did not hold.
         why: &'static str,
     },
+    /// The store's: a volume's row in the catalogue is damaged, forged, or another one's. That volume alone is not served;
+    /// `doctor --rebuild` makes the row again from the volume's folder.
+    #[error("the catalogue's row of volume {id} is damaged: {why}")]
+    DamagedRow {
+        /// The row's id in hexadecimal.
+        id: String,
+        /// What did not hold.
+        why: &'static str,
+    },
+    /// The store's: a volume's folder is not there, or not as the volume's row says. That volume alone is not served.
+    #[error("the folder of volume {0} is missing")]
+    FolderMissing(VolumeId),
+    /// The store's: the catalogue did not do it. Which errors may have changed something it says itself.
+    #[error(transparent)]
+    Catalogue(Arc<CatalogueError>),
+    /// The store's: it is not known whether the change was made, before the volumes are opened anew.
+    #[error("whether the change was made is not known: {0}")]
+    Unknown(Arc<str>),
+    /// An operator's: the catalogue is that of one store, the store key that of another.
+    #[error("the catalogue is not that of the store key's store")]
+    WrongStore,
     /// Ours or an operator's: the volume's files are held by another process.
     #[error("the files of volume {0} are in use by another process")]
     Locked(VolumeId),
@@ -112,9 +134,16 @@ impl VolumeError {
             | Self::InvalidParameter(_)
             | Self::IdempotentParameterMismatch
             | Self::TooMany(_) => ErrorKind::Invalid,
-            Self::Io { .. } | Self::Failed(_) | Self::Damaged { .. } | Self::Locked(_) => {
-                ErrorKind::Io
-            }
+            Self::Catalogue(error) if matches!(**error, CatalogueError::Full) => ErrorKind::NoSpace,
+            Self::Io { .. }
+            | Self::Failed(_)
+            | Self::Damaged { .. }
+            | Self::DamagedRow { .. }
+            | Self::FolderMissing(_)
+            | Self::Catalogue(_)
+            | Self::Unknown(_)
+            | Self::WrongStore
+            | Self::Locked(_) => ErrorKind::Io,
         }
     }
 
@@ -140,7 +169,17 @@ impl VolumeError {
             },
             Self::OutOfRange { .. } => "InvalidParameterValue",
             Self::NoSpace => "InsufficientVolumeCapacity",
-            Self::Io { .. } | Self::Damaged { .. } => "InternalError",
+            Self::Catalogue(error) => match **error {
+                CatalogueError::Full => "InsufficientVolumeCapacity",
+                CatalogueError::Unavailable(_) => "Unavailable",
+                _ => "InternalError",
+            },
+            Self::Io { .. }
+            | Self::Damaged { .. }
+            | Self::DamagedRow { .. }
+            | Self::FolderMissing(_)
+            | Self::Unknown(_)
+            | Self::WrongStore => "InternalError",
             Self::ShuttingDown => "Unavailable",
         }
     }
@@ -178,5 +217,11 @@ impl VolumeError {
 impl From<KeyringError> for VolumeError {
     fn from(error: KeyringError) -> Self {
         Self::Key(Arc::new(error))
+    }
+}
+
+impl From<CatalogueError> for VolumeError {
+    fn from(error: CatalogueError) -> Self {
+        Self::Catalogue(Arc::new(error))
     }
 }

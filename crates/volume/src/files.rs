@@ -1,23 +1,27 @@
-//! A volume's folder: making it, opening it, removing it, each so that a crash leaves all or nothing.
+//! A volume's folder: making it, opening it, removing it, setting it aside, each so that a crash leaves all or nothing.
 //!
-//! A folder is made under a name that begins with `.creating-` and renamed; it is renamed to one that begins with
-//! `.deleted-` and emptied. What has such a name when the registry opens is removed.
+//! A folder is made under a name that begins with `.creating-`, and gets its own name once the catalogue has the
+//! volume's row. It is renamed to one that begins with `.deleted-` once the row says that it is deleted, and emptied.
+//! These names are intents: what has one is cleaned up when the registry opens, and nothing else is removed. A folder
+//! that no row names is moved to `quarantine`.
 
 use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
-use crypto::{random::Random, record::RecordKey};
-use host::{Disk, Mode, disk::remove_tree};
+use catalogue::Scope;
+use host::{Disk, File, Mode, disk::remove_tree, private};
 
 use crate::{
-    VolumeError, VolumeId,
+    VolumeError, VolumeId, copy,
     descriptor::Descriptor,
     engine::{self, Engine, Media, Shape},
     log::folder::{LOG_NAME, LogFolder},
     protection::Protection,
+    vault::{Seals, Vault},
 };
 
 /// Name of the slot file.
@@ -25,32 +29,54 @@ const SLOTS_NAME: &str = "slots";
 /// Exists while a volume has failed and was not attached again: what the page cache holds of its files may not be what
 /// the disk holds.
 const FAILED_NAME: &str = "failed";
+/// Locked by whoever changes the descriptor.
+const CHANGING_NAME: &str = "changing";
 const CREATING: &str = ".creating-";
 const DELETED: &str = ".deleted-";
+/// Where folders are put that no row names.
+const QUARANTINE: &str = "quarantine";
+/// How often a lock that another process has is tried, and how long between: half a second.
+const LOCK_TRIES: u32 = 50;
+const LOCK_WAIT: Duration = Duration::from_millis(10);
 
 fn io_error(what: &'static str) -> impl Fn(io::Error) -> VolumeError {
     move |error| VolumeError::from_io(what, error)
 }
 
-/// Makes the folder and the files of a new volume, durably. Blocks.
-pub(crate) fn create<P: Protection>(
+/// Where a volume's folder is.
+pub(crate) fn folder(volumes: &Path, id: VolumeId) -> PathBuf {
+    volumes.join(id.to_string())
+}
+
+fn creating(volumes: &Path, id: VolumeId) -> PathBuf {
+    volumes.join(format!("{CREATING}{id}"))
+}
+
+fn deleted(volumes: &Path, id: VolumeId) -> PathBuf {
+    volumes.join(format!("{DELETED}{id}"))
+}
+
+/// Makes the folder and the files of a new volume, durably, under the name that says that it is being made. Returns its
+/// slot file, locked: while it is, no other process takes the folder for one that a crash left. Blocks.
+pub(crate) fn prepare<P: Protection>(
     disk: &Arc<dyn Disk>,
     volumes: &Path,
     descriptor: &Descriptor,
     protection: &P,
-    records: &RecordKey,
-    random: &dyn Random,
-) -> Result<(), VolumeError> {
+    scope: &Scope,
+    (vault, seals): (&Vault, &Seals),
+) -> Result<Arc<dyn File>, VolumeError> {
     let id = descriptor.id;
-    let creating = volumes.join(format!("{CREATING}{id}"));
+    let creating = creating(volumes, id);
     let make = || {
         disk.create_dir(&creating)
             .map_err(io_error("making a volume's folder"))?;
         let slots = disk
             .open(&creating.join(SLOTS_NAME), Mode::New)
+            .and_then(|slots| slots.lock().map(|()| slots))
             .map_err(io_error("making a volume's slot file"))?;
         let media = Media {
-            slots,
+            slots: Arc::clone(&slots),
             log: LogFolder::new(Arc::clone(disk), &creating),
             on_failed: Box::new(|| ()),
         };
@@ -59,15 +85,25 @@ pub(crate) fn create<P: Protection>(
             size: descriptor.size.bytes(),
         };
         engine::create(&media, shape, protection)?;
-        descriptor
-            .write(&**disk, &creating, records, random)
-            .and_then(|()| disk.rename(&creating, &volumes.join(id.to_string())))
+        copy::write(&**disk, &creating, vault, seals, scope, descriptor)
+            // Before the row: after it, a folder that is not there is a lost volume.
             .and_then(|()| disk.sync_dir(volumes))
-            .map_err(io_error("making a volume's folder"))
+            .map_err(io_error("making a volume's folder"))?;
+        Ok(slots)
     };
-    make().inspect_err(|_| {
-        let _ = remove_tree(&**disk, &creating);
-    })
+    make().inspect_err(|_| discard(&**disk, volumes, id))
+}
+
+/// Removes what [`prepare`] made. Blocks. What is left is removed when the registry opens.
+pub(crate) fn discard(disk: &dyn Disk, volumes: &Path, id: VolumeId) {
+    remove(disk, &creating(volumes, id));
+}
+
+/// Gives what [`prepare`] made its own name, durably; the catalogue has its row. Blocks.
+pub(crate) fn place(disk: &dyn Disk, volumes: &Path, id: VolumeId) -> Result<(), VolumeError> {
+    disk.rename(&creating(volumes, id), &folder(volumes, id))
+        .and_then(|()| disk.sync_dir(volumes))
+        .map_err(io_error("making a volume's folder"))
 }
 
 /// Opens a volume's files and reads its map. Blocks.
@@ -78,7 +114,7 @@ pub(crate) fn open<P: Protection>(
     protection: P,
 ) -> Result<Engine<P>, VolumeError> {
     let id = descriptor.id;
-    let dir = volumes.join(id.to_string());
+    let dir = folder(volumes, id);
     let opening = io_error("opening a volume's slot file");
     let slots = disk
         .open(&dir.join(SLOTS_NAME), Mode::Write)
@@ -135,36 +171,191 @@ pub(crate) fn open<P: Protection>(
     Ok(engine)
 }
 
-/// Takes a volume's folder out of sight, durably; gives its new name, to be emptied. Blocks.
-pub(crate) fn hide(disk: &dyn Disk, volumes: &Path, id: VolumeId) -> Result<PathBuf, VolumeError> {
-    let hidden = volumes.join(format!("{DELETED}{id}"));
-    disk.rename(&volumes.join(id.to_string()), &hidden)
-        .and_then(|()| disk.sync_dir(volumes))
-        .map_err(io_error("deleting a volume"))?;
-    Ok(hidden)
-}
-
-/// Empties and removes what was hidden. Blocks. What is left is removed when the registry opens.
-pub(crate) fn remove(disk: &dyn Disk, hidden: &Path) {
-    if let Err(error) = remove_tree(disk, hidden) {
-        tracing::warn!(folder = %hidden.display(), %error, "a deleted volume's folder could not be removed");
+/// Takes the lock of the slot file below `dir`; `None` if there is no such file. While it is held nobody attaches the
+/// volume, in any process. `WouldBlock` if it is attached, or being made. Blocks.
+fn lock_slots(disk: &dyn Disk, dir: &Path) -> io::Result<Option<Arc<dyn File>>> {
+    match disk.open(&dir.join(SLOTS_NAME), Mode::Write) {
+        Ok(slots) => slots.lock().map(|()| Some(slots)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
-/// The volumes that have a folder; removes what a crash left of others. Blocks.
-pub(crate) fn sweep(disk: &dyn Disk, volumes: &Path) -> io::Result<Vec<VolumeId>> {
-    let mut ids = Vec::new();
+/// Keeps every process from attaching a volume that is to be deleted, until what is returned is dropped. Blocks.
+pub(crate) fn keep_detached(
+    disk: &dyn Disk,
+    volumes: &Path,
+    id: VolumeId,
+) -> Result<Option<Arc<dyn File>>, VolumeError> {
+    lock_slots(disk, &folder(volumes, id)).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => VolumeError::InUse(id),
+        _ => VolumeError::from_io("deleting a volume", error),
+    })
+}
+
+/// Takes the right to change the descriptor of the volume in `dir`, waiting for another process to finish. Blocks, half
+/// a second at most; `WouldBlock` then.
+pub(crate) fn lock_changing(disk: &dyn Disk, dir: &Path) -> io::Result<Arc<dyn File>> {
+    let file = disk.open(&dir.join(CHANGING_NAME), Mode::Create)?;
+    for _ in 1..LOCK_TRIES {
+        match file.lock() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                std::thread::sleep(LOCK_WAIT);
+            }
+            locked => return locked.map(|()| file),
+        }
+    }
+    file.lock().map(|()| file)
+}
+
+/// Takes a volume's folder out of sight, durably; its row says that it is deleted. A folder that is not there is one
+/// already. Blocks.
+pub(crate) fn hide(disk: &dyn Disk, volumes: &Path, id: VolumeId) -> Result<(), VolumeError> {
+    match disk.rename(&folder(volumes, id), &deleted(volumes, id)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        renamed => renamed,
+    }
+    .and_then(|()| disk.sync_dir(volumes))
+    .map_err(io_error("deleting a volume"))
+}
+
+/// Empties and removes what was hidden, durably. Blocks. What is left is removed when the registry opens.
+pub(crate) fn remove_hidden(disk: &dyn Disk, volumes: &Path, id: VolumeId) -> bool {
+    remove(disk, &deleted(volumes, id)) && disk.sync_dir(volumes).is_ok()
+}
+
+fn remove(disk: &dyn Disk, dir: &Path) -> bool {
+    remove_tree(disk, dir)
+        .inspect_err(|error| {
+            tracing::warn!(folder = %dir.display(), %error, "a volume's folder could not be removed");
+        })
+        .is_ok()
+}
+
+/// The folders below the folder of volumes, by what their names say.
+#[derive(Debug, Default)]
+pub(crate) struct Folders {
+    pub(crate) creating: Vec<VolumeId>,
+    pub(crate) deleted: Vec<VolumeId>,
+    pub(crate) volumes: Vec<VolumeId>,
+}
+
+/// Looks which folders there are. Blocks.
+pub(crate) fn list(disk: &dyn Disk, volumes: &Path) -> io::Result<Folders> {
+    let mut folders = Folders::default();
     for entry in disk.list(volumes)? {
         let name = entry.name.to_string_lossy();
-        if name.starts_with(CREATING) || name.starts_with(DELETED) {
-            remove(disk, &volumes.join(&entry.name));
-        } else if let Ok(id) = name.parse() {
-            ids.push(id);
-        } else {
+        let id = |name: &str| name.parse().ok();
+        if let Some(id) = name.strip_prefix(CREATING).and_then(id) {
+            folders.creating.push(id);
+        } else if let Some(id) = name.strip_prefix(DELETED).and_then(id) {
+            folders.deleted.push(id);
+        } else if let Some(id) = id(&name) {
+            folders.volumes.push(id);
+        } else if name != QUARANTINE {
             tracing::warn!(%name, "not a volume; left alone");
         }
     }
-    Ok(ids)
+    Ok(folders)
+}
+
+/// Whether the volume's folder is there. Blocks.
+pub(crate) fn is_there(disk: &dyn Disk, volumes: &Path, id: VolumeId) -> io::Result<bool> {
+    Ok(disk.kind(&folder(volumes, id))?.is_some())
+}
+
+/// Whether somebody is at work on a folder that is being made. Blocks.
+pub(crate) fn is_being_made(disk: &dyn Disk, volumes: &Path, id: VolumeId) -> bool {
+    let locked = lock_slots(disk, &creating(volumes, id));
+    locked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// A folder that was set aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Aside {
+    /// Of which volume it says that it is.
+    pub(crate) id: VolumeId,
+    pub(crate) dir: PathBuf,
+}
+
+/// What is in quarantine. Blocks.
+pub(crate) fn quarantined(disk: &dyn Disk, volumes: &Path) -> io::Result<Vec<Aside>> {
+    let dir = volumes.join(QUARANTINE);
+    if disk.kind(&dir)?.is_none() {
+        return Ok(Vec::new());
+    }
+    let mut aside = Vec::new();
+    for entry in disk.list(&dir)? {
+        let name = entry.name.to_string_lossy();
+        let id = name.split_once('.').map_or(&*name, |(id, _)| id);
+        if let Ok(id) = id.parse() {
+            aside.push(Aside {
+                id,
+                dir: dir.join(&entry.name),
+            });
+        }
+    }
+    aside.sort_by(|a, b| a.dir.cmp(&b.dir));
+    Ok(aside)
+}
+
+/// Sets a folder aside that no row names, durably; nothing of it is changed. Returns where it is now; `None` if it is
+/// gone, or attached by somebody. Blocks.
+pub(crate) fn set_aside(
+    disk: &dyn Disk,
+    volumes: &Path,
+    id: VolumeId,
+) -> io::Result<Option<PathBuf>> {
+    let from = folder(volumes, id);
+    let _slots = match lock_slots(disk, &from) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+        locked => locked?,
+    };
+    let dir = volumes.join(QUARANTINE);
+    private::create_dirs(disk, &dir)?;
+    let mut to = dir.join(id.to_string());
+    let mut number = 0_u32;
+    while disk.kind(&to)?.is_some() {
+        number += 1;
+        to = dir.join(format!("{id}.{number}"));
+    }
+    match disk.rename(&from, &to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        renamed => renamed?,
+    }
+    disk.sync_dir(&dir)?;
+    disk.sync_dir(volumes)?;
+    Ok(Some(to))
+}
+
+/// Puts a folder that was set aside back in its place, durably, before it gets a row. False if there is another one.
+/// Blocks.
+pub(crate) fn put_back(disk: &dyn Disk, volumes: &Path, aside: &Aside) -> io::Result<bool> {
+    let to = folder(volumes, aside.id);
+    if disk.kind(&to)?.is_some() {
+        return Ok(false);
+    }
+    disk.rename(&aside.dir, &to)?;
+    disk.sync_dir(volumes)?;
+    disk.sync_dir(private::folder_of(&aside.dir))?;
+    Ok(true)
+}
+
+/// Every folder that may hold copies: the volumes', those being made, and those set aside. Blocks.
+pub(crate) fn with_copies(disk: &dyn Disk, volumes: &Path) -> io::Result<Vec<PathBuf>> {
+    let Folders {
+        creating: made,
+        volumes: ids,
+        ..
+    } = list(disk, volumes)?;
+    let mut dirs: Vec<PathBuf> = quarantined(disk, volumes)?
+        .into_iter()
+        .map(|aside| aside.dir)
+        .collect();
+    dirs.extend(made.into_iter().map(|id| creating(volumes, id)));
+    dirs.extend(ids.into_iter().map(|id| folder(volumes, id)));
+    dirs.sort();
+    Ok(dirs)
 }
 
 #[cfg(test)]

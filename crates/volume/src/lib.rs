@@ -21,12 +21,15 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod attached;
+mod change;
+mod copy;
 mod creation;
 mod descriptor;
 mod engine;
 mod entry;
 mod error;
 mod files;
+mod follow;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -37,10 +40,15 @@ mod map;
 mod model;
 mod protection;
 mod ranges;
+mod rebuild;
+mod recover;
+mod registry;
+mod reseal;
 mod resource;
 mod slot_file;
 mod slots;
 mod standing;
+mod vault;
 mod volumes;
 
 pub use attached::{AttachedVolume, Extent, ExtentKind};
@@ -49,5 +57,6 @@ pub use id::{MalformedId, VolumeId};
 pub use model::{
     CreateVolume, Encryption, Protection, Tag, VolumeInfo, VolumeSize, VolumeState, VolumeType,
 };
+pub use rebuild::{FolderReport, Rebuild, Rebuilt, rebuild};
 pub use resource::{EveryVolume, NewVolume, OneVolume};
 pub use volumes::{Options, Volumes};

@@ -202,7 +202,7 @@ pub enum VolumeState {
     InUse,
     /// Going away.
     Deleting,
-    /// Its descriptor is damaged or forged; it can be deleted and nothing else.
+    /// Its row or its folder is damaged or missing; it can be deleted and nothing else. Or its attachment has failed.
     Error,
 }
 

@@ -3,21 +3,25 @@
 //! Every operation takes the permission that `iam` made for it, which says which volume it is about. A data key is asked for in the name of the caller, via [`Via::Volume`], so the key's own policy decides too, and every
 //! use of it is audited by the keyring.
 //!
-//! A volume whose descriptor does not open is served to nobody: it is not listed, attaching it says what is wrong, and
-//! it can be deleted.
+//! The catalogue decides which volumes there are. A change of a volume is made in this order: the copy in its folder,
+//! its row, the answer; of a new one the folder before the row; of a deleted one the row before the folder.
+//! `FORMAT.md`, "What a crash leaves", says what each step is worth.
+//!
+//! A volume whose row does not open is served to nobody: it is not listed, attaching it says what is wrong, and it can
+//! be deleted. So is one whose folder is missing, but it is listed.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
+use catalogue::Catalogue;
 use crypto::{
-    context::EncryptionContext, random::Random, record::RecordKey, secret::SecretVec,
-    volume_key::VolumeDataKey,
+    context::EncryptionContext, random::Random, secret::SecretVec, volume_key::VolumeDataKey,
 };
-use host::{Clock, Disk, private};
+use host::{Clock, Disk};
 use iam::{
     AccountId, Arn, Authorized, Authorizer, Caller, Decrypt, Region, Resource, Standing, Via,
 };
 use keyring::{BlobUse, DataKeyLen, KeyArgument, KeyUse, Keyring, NamedKey, SealedBlob};
-use parking_lot::RwLock;
+use root::StoreKey;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
@@ -27,8 +31,10 @@ use crate::{
     engine::BASE_GENERATION,
     entry::Entry,
     files,
+    follow::{Following, follow},
     model::check_tags,
     protection::{Sealed, Unencrypted},
+    registry::Registry,
     resource::{EveryVolume, NewVolume, OneVolume},
     standing::Grounds,
 };
@@ -44,13 +50,15 @@ pub struct Options {
     pub disk: Arc<dyn Disk>,
     /// Where volumes live, a folder each. Made if it is not there.
     pub dir: PathBuf,
+    /// Says which volumes there are.
+    pub catalogue: Arc<dyn Catalogue>,
+    /// What rows and copies are sealed under, so that a sealed volume cannot be passed off as a plain one; of the same
+    /// store as the catalogue.
+    pub store_key: StoreKey,
     /// Wraps and unwraps data keys.
     pub keyring: Arc<Keyring>,
     /// Decides again about what is attached; whose account it decides for is whose volumes these are.
     pub authorizer: Arc<Authorizer>,
-    /// Seals the volumes' descriptors, so that a sealed volume cannot be passed off as a plain one. From the root key:
-    /// the store key's record key for `volume-descriptors`.
-    pub records: RecordKey,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
     /// Ids and nonces.
@@ -61,66 +69,66 @@ pub struct Options {
     pub volumes_max: usize,
 }
 
-/// The volumes of one account.
+/// The volumes of one account and region.
 pub struct Volumes {
-    options: Arc<Options>,
-    entries: Arc<Entries>,
+    pub(crate) registry: Arc<Registry>,
     /// One volume is made at a time, so that a client token makes one.
     creating: Arc<tokio::sync::Mutex<()>>,
+    _following: Following,
 }
 
-type Entries = RwLock<BTreeMap<VolumeId, Arc<Entry>>>;
-
 impl Volumes {
-    /// Reads the descriptors and finishes or undoes what a crash left half done. Blocks.
+    /// Reads the rows, finishes or undoes what a crash left half done, and sets folders aside that no row names. Needs
+    /// a tokio runtime; may be cancelled.
     ///
-    /// A volume whose descriptor does not open is kept from use; the others are served.
-    pub fn open(options: Options) -> Result<Arc<Self>, VolumeError> {
-        let disk = &*options.disk;
-        let ids = private::create_dirs(disk, &options.dir)
-            .and_then(|()| files::sweep(disk, &options.dir))
-            .and_then(|ids| disk.sync_dir(&options.dir).map(|()| ids))
-            .map_err(|error| VolumeError::from_io("opening the folder of volumes", error))?;
-        let entries = ids
-            .into_iter()
-            .map(|id| {
-                let dir = options.dir.join(id.to_string());
-                let descriptor = Descriptor::read(disk, &dir, id, &options.records);
-                if let Err(error) = &descriptor {
-                    tracing::error!(volume = %id, %error, "the volume is not served");
-                }
-                (id, Entry::new(descriptor))
-            })
-            .collect();
+    /// A volume whose row does not open or whose folder is missing is kept from use; the others are served.
+    pub async fn open(options: Options) -> Result<Arc<Self>, VolumeError> {
+        if options.catalogue.store_id().await?.0 != *options.store_key.store().as_bytes() {
+            return Err(VolumeError::WrongStore);
+        }
+        let registry = Arc::new(Registry::new(options));
+        registry.recover().await?;
         Ok(Arc::new(Self {
-            options: Arc::new(options),
-            entries: Arc::new(RwLock::new(entries)),
             creating: Arc::default(),
+            _following: follow(&registry),
+            registry,
         }))
+    }
+
+    /// How many folders are in quarantine, since no row named them. Blocks.
+    pub fn quarantined(&self) -> Result<usize, VolumeError> {
+        let (disk, dir) = self.registry.place();
+        files::quarantined(disk, dir)
+            .map(|aside| aside.len())
+            .map_err(|error| VolumeError::from_io("looking into the quarantine", error))
+    }
+
+    fn options(&self) -> &Options {
+        &self.registry.options
     }
 
     /// A volume, to ask a permission for.
     pub fn one(&self, id: VolumeId) -> OneVolume {
-        let arn = Arn::ec2_volume(&self.options.region, self.account(), &id.to_string());
+        let arn = Arn::ec2_volume(&self.options().region, self.account(), &id.to_string());
         OneVolume { id, arn }
     }
 
     /// What creating is asked for, since the volume has no id yet.
     pub fn new_one(&self) -> NewVolume {
         NewVolume {
-            arn: Arn::ec2_volume(&self.options.region, self.account(), "*"),
+            arn: Arn::ec2_volume(&self.options().region, self.account(), "*"),
         }
     }
 
     /// What describing is asked for.
     pub fn every(&self) -> EveryVolume {
         EveryVolume {
-            arn: Arn::every("ec2", &self.options.region, self.account()),
+            arn: Arn::every("ec2", &self.options().region, self.account()),
         }
     }
 
     fn account(&self) -> &AccountId {
-        self.options.authorizer.account()
+        self.options().authorizer.account()
     }
 
     /// Refuses a permission for what another registry has.
@@ -130,7 +138,7 @@ impl Volumes {
     ) -> Result<(), VolumeError> {
         let arn = authorized.arn();
         if arn.account() == Some(self.account())
-            && arn.region() == Some(self.options.region.as_str())
+            && arn.region() == Some(self.options().region.as_str())
         {
             Ok(())
         } else {
@@ -147,6 +155,7 @@ impl Volumes {
         request: CreateVolume,
     ) -> Result<VolumeInfo, VolumeError> {
         self.permitted(&authorized)?;
+        self.registry.check_running()?;
         check_tags(&request.tags)?;
         check_zone(&request.availability_zone)?;
         let one = Arc::clone(&self.creating).lock_owned().await;
@@ -164,12 +173,12 @@ impl Volumes {
             None => None,
         };
         let id = {
-            let entries = self.entries.read();
-            if entries.len() >= self.options.volumes_max {
-                return Err(VolumeError::TooMany(self.options.volumes_max));
+            let entries = self.registry.entries.read();
+            if entries.len() >= self.options().volumes_max {
+                return Err(VolumeError::TooMany(self.options().volumes_max));
             }
             loop {
-                let id = VolumeId::random(&*self.options.random);
+                let id = VolumeId::random(&*self.options().random);
                 if !entries.contains_key(&id) {
                     break id;
                 }
@@ -185,44 +194,19 @@ impl Volumes {
         };
         let descriptor = Descriptor {
             id,
+            revision: 1,
             size: request.size,
             protection: protected,
             volume_type: request.volume_type,
             availability_zone: request.availability_zone,
             tags: request.tags,
-            created: self.options.clock.now(),
+            created: self.options().clock.now(),
             request: token,
         };
-        let (options, entries) = (Arc::clone(&self.options), Arc::clone(&self.entries));
-        let info = blocking(move || {
+        let registry = Arc::clone(&self.registry);
+        let info = to_the_end(async move {
             let _one = one;
-            let Options {
-                disk,
-                dir,
-                records,
-                random,
-                ..
-            } = &*options;
-            match data_key {
-                Some(data_key) => {
-                    let sealed = Sealed::new(id, data_key, BASE_GENERATION);
-                    files::create(disk, dir, &descriptor, &sealed, records, &**random)?;
-                }
-                None => {
-                    files::create(
-                        disk,
-                        dir,
-                        &descriptor,
-                        &Unencrypted::new(),
-                        records,
-                        &**random,
-                    )?;
-                }
-            }
-            let entry = Entry::new(Ok(descriptor));
-            let info = entry.info().expect("the descriptor is right there");
-            entries.write().insert(id, entry);
-            Ok(info)
+            registry.make(descriptor, data_key).await
         })
         .await?;
         tracing::info!(volume = %id, gib = info.size.gib(), "made");
@@ -231,11 +215,8 @@ impl Volumes {
 
     /// The volume that the same client token made.
     fn made_for(&self, token: &Request) -> Result<Option<VolumeInfo>, VolumeError> {
-        for entry in self.entries.read().values() {
-            let made = match &*entry.descriptor.read() {
-                Ok(descriptor) => descriptor.request.clone(),
-                Err(_) => None,
-            };
+        for entry in self.registry.entries.read().values() {
+            let made = entry.descriptor().ok().and_then(|made| made.request);
             match made {
                 Some(made) if made == *token => return Ok(entry.info()),
                 Some(made) if made.client_token == token.client_token => {
@@ -254,7 +235,7 @@ impl Volumes {
         id: VolumeId,
         key: Option<&KeyArgument>,
     ) -> Result<(Protected, VolumeDataKey), VolumeError> {
-        let keyring = &self.options.keyring;
+        let keyring = &self.options().keyring;
         let key = match key {
             Some(key) => key.clone(),
             // Made on first use.
@@ -286,7 +267,7 @@ impl Volumes {
             return Ok(None);
         };
         let standing = authorized.standing(authorized.resource().to_key());
-        let opened = self.options.keyring.decrypt(authorized).await?;
+        let opened = self.options().keyring.decrypt(authorized).await?;
         Ok(Some((data_key(opened.plaintext, id)?, standing)))
     }
 
@@ -309,7 +290,9 @@ impl Volumes {
             key: Some(&KeyArgument::from(key)),
             context: context(id)?,
         };
-        Ok(Some(self.options.keyring.authorize(caller, target).await?))
+        Ok(Some(
+            self.options().keyring.authorize(caller, target).await?,
+        ))
     }
 
     /// All volumes, or those named; fails if one of these does not exist.
@@ -320,7 +303,7 @@ impl Volumes {
     ) -> Result<Vec<VolumeInfo>, VolumeError> {
         self.permitted(&authorized)?;
         if ids.is_empty() {
-            let entries = self.entries.read();
+            let entries = self.registry.entries.read();
             return Ok(entries.values().filter_map(|entry| entry.info()).collect());
         }
         ids.iter()
@@ -343,6 +326,7 @@ impl Volumes {
         self.permitted(&authorized)?;
         let id = authorized.into_resource().id;
         let entry = self.entry(&id)?;
+        self.registry.check_running()?;
         let one = Arc::clone(&entry.changing).lock_owned().await;
         let only =
             Arc::clone(&entry.only)
@@ -351,20 +335,17 @@ impl Volumes {
                     VolumeState::Deleting => not_found(&id),
                     _ => VolumeError::InUse(id),
                 })?;
-        *entry.state.lock() = VolumeState::Deleting;
-        let (options, entries) = (Arc::clone(&self.options), Arc::clone(&self.entries));
-        let hidden = blocking(move || {
+        let registry = Arc::clone(&self.registry);
+        to_the_end(async move {
             let _one = one;
-            let hidden = files::hide(&*options.disk, &options.dir, id)
-                .inspect_err(|_| *entry.state.lock() = VolumeState::Available)?;
-            entries.write().remove(&id);
+            registry.delete(id, &entry).await?;
             // Whoever still has the entry will not get a permit any more.
             only.forget();
-            Ok(hidden)
+            Ok(())
         })
         .await?;
-        let disk = Arc::clone(&self.options.disk);
-        tokio::task::spawn_blocking(move || files::remove(&*disk, &hidden));
+        let registry = Arc::clone(&self.registry);
+        tokio::spawn(async move { registry.finish_deletion(id).await });
         tracing::info!(volume = %id, "deleted");
         Ok(())
     }
@@ -377,9 +358,9 @@ impl Volumes {
     ) -> Result<(), VolumeError> {
         self.permitted(&authorized)?;
         check_tags(&tags)?;
-        self.change_tags(&authorized.into_resource().id, move |now| {
+        self.change_tags(authorized.into_resource().id, move |now| {
             now.retain(|tag| tags.iter().all(|new| new.key != tag.key));
-            now.extend(tags);
+            now.extend(tags.iter().cloned());
         })
         .await
     }
@@ -391,7 +372,7 @@ impl Volumes {
         tags: Vec<(String, Option<String>)>,
     ) -> Result<(), VolumeError> {
         self.permitted(&authorized)?;
-        self.change_tags(&authorized.into_resource().id, move |now| {
+        self.change_tags(authorized.into_resource().id, move |now| {
             now.retain(|tag| {
                 !tags.iter().any(|(key, value)| {
                     *key == tag.key && value.as_ref().is_none_or(|value| *value == tag.value)
@@ -403,28 +384,16 @@ impl Volumes {
 
     async fn change_tags(
         &self,
-        id: &VolumeId,
-        change: impl FnOnce(&mut Vec<Tag>),
+        id: VolumeId,
+        change: impl Fn(&mut Vec<Tag>) + Send + Sync + 'static,
     ) -> Result<(), VolumeError> {
-        let entry = self.entry(id)?;
+        let entry = self.entry(&id)?;
+        self.registry.check_running()?;
         let one = Arc::clone(&entry.changing).lock_owned().await;
-        if *entry.state.lock() == VolumeState::Deleting {
-            return Err(not_found(id));
-        }
-        let mut descriptor = entry.descriptor()?;
-        change(&mut descriptor.tags);
-        // In the order they are kept in.
-        descriptor.tags.sort_by(|a, b| a.key.cmp(&b.key));
-        check_tags(&descriptor.tags)?;
-        let options = Arc::clone(&self.options);
-        blocking(move || {
+        let registry = Arc::clone(&self.registry);
+        to_the_end(async move {
             let _one = one;
-            let dir = options.dir.join(descriptor.id.to_string());
-            descriptor
-                .write(&*options.disk, &dir, &options.records, &*options.random)
-                .map_err(|error| VolumeError::from_io("writing a volume's descriptor", error))?;
-            *entry.descriptor.write() = Ok(descriptor);
-            Ok(())
+            registry.change_tags(id, change).await
         })
         .await
     }
@@ -432,7 +401,7 @@ impl Volumes {
     /// The volume an export name means: a volume id, or the value of one volume's tag `Name`.
     pub fn find_by_export_name(&self, name: &str) -> Result<VolumeId, VolumeError> {
         let unknown = || VolumeError::NotFound(name.chars().take(64).collect());
-        let entries = self.entries.read();
+        let entries = self.registry.entries.read();
         if let Ok(id) = name.parse::<VolumeId>() {
             return entries.contains_key(&id).then_some(id).ok_or_else(unknown);
         }
@@ -440,8 +409,8 @@ impl Volumes {
             return Err(unknown());
         }
         let mut named = entries.iter().filter_map(|(id, entry)| {
-            let descriptor = entry.descriptor.read();
-            let tags = &descriptor.as_ref().ok()?.tags;
+            let row = entry.row.read();
+            let tags = &row.descriptor.as_ref().ok()?.tags;
             tags.iter()
                 .any(|tag| tag.key == "Name" && tag.value == name)
                 .then_some(*id)
@@ -467,11 +436,12 @@ impl Volumes {
         let id = authorized.resource().id;
         let caller = authorized.caller().through(Via::Volume);
         let entry = self.entry(&id)?;
+        self.registry.check_running()?;
         let _one = entry.changing.lock().await;
         if *entry.state.lock() == VolumeState::Deleting {
             return Err(not_found(&id));
         }
-        let descriptor = entry.descriptor()?;
+        let descriptor = entry.sound()?;
         let shared = entry.attached.lock().upgrade();
         if let Some(shared) = shared {
             let _may = self.may_open(caller, id, &descriptor.protection).await?;
@@ -491,9 +461,10 @@ impl Volumes {
             attach: authorized.into_standing(),
             key,
         };
-        let options = Arc::clone(&self.options);
+        let registry = Arc::clone(&self.registry);
         let attached =
-            blocking(move || open_files(&options, &descriptor, data_key, grounds, only)).await?;
+            blocking(move || open_files(&registry.options, &descriptor, data_key, grounds, only))
+                .await?;
         let attached = Arc::new(attached);
         *entry.attached.lock() = Arc::downgrade(&attached);
         Ok(attached)
@@ -505,12 +476,13 @@ impl Volumes {
     /// Without a change it costs two atomic loads a volume. Blocking: it may be the last to hold a volume.
     pub fn review(&self) -> Vec<(VolumeId, VolumeError)> {
         let attached: Vec<_> = self
+            .registry
             .entries
             .read()
             .values()
             .filter_map(|entry| entry.attached.lock().upgrade())
             .collect();
-        let (authorizer, keyring) = (&self.options.authorizer, &self.options.keyring);
+        let (authorizer, keyring) = (&self.options().authorizer, &self.options().keyring);
         attached
             .iter()
             .filter_map(|volume| Some((volume.id(), volume.review(authorizer, keyring).err()?)))
@@ -518,11 +490,7 @@ impl Volumes {
     }
 
     fn entry(&self, id: &VolumeId) -> Result<Arc<Entry>, VolumeError> {
-        self.entries
-            .read()
-            .get(id)
-            .cloned()
-            .ok_or_else(|| not_found(id))
+        self.registry.entry(id).ok_or_else(|| not_found(id))
     }
 }
 
@@ -547,7 +515,16 @@ fn open_files(
     }
 }
 
-async fn blocking<T: Send + 'static>(
+/// Runs a change to its end, also if its caller stops waiting.
+async fn to_the_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T, VolumeError>> + Send + 'static,
+) -> Result<T, VolumeError> {
+    tokio::spawn(change)
+        .await
+        .map_err(|_| VolumeError::ShuttingDown)?
+}
+
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, VolumeError> + Send + 'static,
 ) -> Result<T, VolumeError> {
     tokio::task::spawn_blocking(work)
@@ -555,7 +532,7 @@ async fn blocking<T: Send + 'static>(
         .map_err(|_| VolumeError::ShuttingDown)?
 }
 
-fn not_found(id: &VolumeId) -> VolumeError {
+pub(crate) fn not_found(id: &VolumeId) -> VolumeError {
     VolumeError::NotFound(id.to_string())
 }
 

@@ -1,9 +1,10 @@
-//! The registry on real files, with a real keyring.
+//! The registry on real files, with a real keyring, on every catalogue.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 use std::{path::Path, sync::Arc, time::UNIX_EPOCH};
 
-use crypto::{random::SystemRandom, secret::SecretBytes, store_key::GenerationKey};
+use catalogue::{Catalogue, MemoryCatalogue, sqlite::SqliteCatalogue};
+use crypto::random::SystemRandom;
 use host::{Clock, OsDisk, clock::ManualClock};
 use iam::{
     AccountId, Action, Authorized, Authorizer, Caller, Principal, Region, RequestContext, Resource,
@@ -19,6 +20,8 @@ const GIB: u64 = 1 << 30;
 
 struct World {
     dir: tempfile::TempDir,
+    catalogue: Arc<dyn Catalogue>,
+    store_key: root::StoreKey,
     keyring: Arc<Keyring>,
     authorizer: Arc<Authorizer>,
     context: Arc<RequestContext>,
@@ -32,8 +35,15 @@ fn region() -> Region {
     "us-east-1".parse().unwrap()
 }
 
-/// A store of its own, in memory: what exists, and the key that seals it.
-async fn store() -> (Arc<dyn catalogue::Catalogue>, root::StoreKey) {
+/// Where rows are.
+#[derive(Debug, Clone, Copy)]
+enum On {
+    Memory,
+    Sqlite,
+}
+
+/// A store of its own: what exists, and the key that seals it.
+async fn store(on: On, dir: &Path) -> (Arc<dyn Catalogue>, root::StoreKey) {
     let (disk, random) = (
         Arc::new(host::disk::sim::SimDisk::new(1)),
         Arc::new(SystemRandom),
@@ -48,24 +58,60 @@ async fn store() -> (Arc<dyn catalogue::Catalogue>, root::StoreKey) {
     };
     let key = root::StoreKey::open(options).await.unwrap();
     let id = catalogue::StoreId(*key.store().as_bytes());
-    (Arc::new(catalogue::MemoryCatalogue::new(id)), key)
+    let catalogue: Arc<dyn Catalogue> = match on {
+        On::Memory => Arc::new(MemoryCatalogue::new(id)),
+        On::Sqlite => {
+            let mut options = catalogue::sqlite::Options::new(dir.join("catalogue.db"));
+            options.create = Some(id);
+            Arc::new(SqliteCatalogue::open(options).unwrap())
+        }
+    };
+    (catalogue, key)
 }
 
-fn root() -> GenerationKey {
-    GenerationKey::from_secret(SecretBytes::init_with(|key| key.fill(42)))
+/// Runs each test on every catalogue.
+macro_rules! on_every_catalogue {
+    ($($name:ident),* $(,)?) => {
+        mod memory {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(super::World::new(super::On::Memory).await).await;
+            })*
+        }
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(super::World::new(super::On::Sqlite).await).await;
+            })*
+        }
+    };
+}
+
+on_every_catalogue! {
+    a_volume_is_there_again_after_a_restart,
+    attachments_are_shared_and_the_last_one_detaches,
+    a_deleted_volume_is_gone_and_what_a_crash_left_is_swept,
+    a_client_token_makes_one_volume,
+    disabling_the_key_stops_the_next_attachment_and_not_this_one,
+    copies_cannot_be_swapped,
+    a_permission_for_another_resource_is_refused,
+    exports_are_named_by_id_and_by_the_tag_name,
+    the_number_of_volumes_is_bounded,
+    a_volume_that_failed_is_read_from_the_disk_when_it_comes_back,
+    threads_that_write_side_by_side_do_not_disturb_each_other,
 }
 
 impl World {
-    async fn new() -> Self {
+    async fn new(on: On) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (catalogue, store_key) = store().await;
         let path = dir.path();
+        let (catalogue, store_key) = store(on, path).await;
         let authorizer = Arc::new(Authorizer::new(account()));
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(UNIX_EPOCH));
         let audit = keyring::AuditOptions::new(path.join("audit"), Arc::clone(&clock));
         let keyring = Keyring::open(keyring::Options {
-            catalogue,
-            store_key,
+            catalogue: Arc::clone(&catalogue),
+            store_key: store_key.clone(),
             audit: keyring::AuditLog::open(audit).unwrap(),
             clock,
             random: Arc::new(SystemRandom),
@@ -76,6 +122,8 @@ impl World {
         .await
         .unwrap();
         Self {
+            catalogue,
+            store_key,
             keyring,
             authorizer,
             context: Arc::new(RequestContext::new(Principal::root(account()), "request")),
@@ -87,22 +135,24 @@ impl World {
         self.dir.path().join("volumes")
     }
 
-    fn volumes(&self) -> Arc<Volumes> {
-        self.volumes_in(self.path(), region())
+    async fn volumes(&self) -> Arc<Volumes> {
+        self.volumes_in(self.path(), region()).await
     }
 
-    fn volumes_in(&self, dir: std::path::PathBuf, region: Region) -> Arc<Volumes> {
+    async fn volumes_in(&self, dir: std::path::PathBuf, region: Region) -> Arc<Volumes> {
         Volumes::open(Options {
+            catalogue: Arc::clone(&self.catalogue),
+            store_key: self.store_key.clone(),
             disk: Arc::new(OsDisk),
             dir,
             keyring: Arc::clone(&self.keyring),
-            records: root().record_key("volume-descriptors"),
             clock: Arc::new(ManualClock::new(UNIX_EPOCH)),
             random: Arc::new(SystemRandom),
             authorizer: Arc::clone(&self.authorizer),
             region,
             volumes_max: 5,
         })
+        .await
         .unwrap()
     }
 
@@ -178,13 +228,11 @@ fn holds(dir: &Path, needle: &[u8]) -> bool {
     })
 }
 
-#[tokio::test]
-async fn a_volume_is_there_again_after_a_restart() {
-    let world = World::new().await;
+async fn a_volume_is_there_again_after_a_restart(world: World) {
     let needle = b"a needle that is nowhere else in these files";
     let mut ids = Vec::new();
     for encryption in [Encryption::Sealed { key: None }, Encryption::Unencrypted] {
-        let volumes = world.volumes();
+        let volumes = world.volumes().await;
         let made = world.create(&volumes, request(encryption)).await.unwrap();
         assert_eq!(made.state, VolumeState::Available);
         let attached = world.attach(&volumes, made.id).await.unwrap();
@@ -199,7 +247,7 @@ async fn a_volume_is_there_again_after_a_restart() {
         }
         ids.push(made.id);
     }
-    let volumes = world.volumes();
+    let volumes = world.volumes().await;
     assert_eq!(world.describe(&volumes).len(), 2);
     for id in ids {
         let attached = world.attach(&volumes, id).await.unwrap();
@@ -209,16 +257,14 @@ async fn a_volume_is_there_again_after_a_restart() {
     assert!(holds(world.dir.path(), needle), "the unencrypted volume's");
 }
 
-#[tokio::test]
-async fn attachments_are_shared_and_the_last_one_detaches() {
-    let world = World::new().await;
-    let volumes = world.volumes();
+async fn attachments_are_shared_and_the_last_one_detaches(world: World) {
+    let volumes = world.volumes().await;
     let id = world.create(&volumes, sealed()).await.unwrap().id;
     let first = world.attach(&volumes, id).await.unwrap();
     let second = world.attach(&volumes, id).await.unwrap();
     assert!(Arc::ptr_eq(&first, &second));
     // Another process, or another registry in this one, does not get it.
-    let others = world.volumes();
+    let others = world.volumes().await;
     assert!(matches!(
         world.attach(&others, id).await,
         Err(VolumeError::Locked(_))
@@ -234,10 +280,8 @@ async fn attachments_are_shared_and_the_last_one_detaches() {
     world.attach(&others, id).await.unwrap();
 }
 
-#[tokio::test]
-async fn a_deleted_volume_is_gone_and_what_a_crash_left_is_swept() {
-    let world = World::new().await;
-    let volumes = world.volumes();
+async fn a_deleted_volume_is_gone_and_what_a_crash_left_is_swept(world: World) {
+    let volumes = world.volumes().await;
     let id = world.create(&volumes, sealed()).await.unwrap().id;
     world.delete(&volumes, id).await.unwrap();
     assert!(matches!(
@@ -252,14 +296,12 @@ async fn a_deleted_volume_is_gone_and_what_a_crash_left_is_swept() {
         std::fs::create_dir_all(world.path().join(&left)).unwrap();
         std::fs::write(world.path().join(left).join("slots"), b"x").unwrap();
     }
-    assert!(world.describe(&world.volumes()).is_empty());
+    assert!(world.describe(&*world.volumes().await).is_empty());
     assert_eq!(std::fs::read_dir(world.path()).unwrap().count(), 0);
 }
 
-#[tokio::test]
-async fn a_client_token_makes_one_volume() {
-    let world = World::new().await;
-    let volumes = world.volumes();
+async fn a_client_token_makes_one_volume(world: World) {
+    let volumes = world.volumes().await;
     let tokened = |gib| CreateVolume {
         size: VolumeSize::from_gib(gib).unwrap(),
         client_token: Some("token".to_owned()),
@@ -268,7 +310,10 @@ async fn a_client_token_makes_one_volume() {
     let first = world.create(&volumes, tokened(1)).await.unwrap();
     let again = world.create(&volumes, tokened(1)).await.unwrap();
     assert_eq!(first.id, again.id);
-    let again = world.create(&world.volumes(), tokened(1)).await.unwrap();
+    let again = world
+        .create(&*world.volumes().await, tokened(1))
+        .await
+        .unwrap();
     assert_eq!(first.id, again.id);
     assert!(matches!(
         world.create(&volumes, tokened(2)).await,
@@ -276,10 +321,8 @@ async fn a_client_token_makes_one_volume() {
     ));
 }
 
-#[tokio::test]
-async fn disabling_the_key_stops_the_next_attachment_and_not_this_one() {
-    let world = World::new().await;
-    let volumes = world.volumes();
+async fn disabling_the_key_stops_the_next_attachment_and_not_this_one(world: World) {
+    let volumes = world.volumes().await;
     let keyring = &world.keyring;
     let key = keyring
         .create_key(
@@ -323,39 +366,39 @@ async fn disabling_the_key_stops_the_next_attachment_and_not_this_one() {
     assert_eq!(refused.code(), "InvalidKmsKey.InvalidState");
 }
 
-#[tokio::test]
-async fn descriptors_and_folders_cannot_be_swapped() {
-    let world = World::new().await;
-    let volumes = world.volumes();
+async fn copies_cannot_be_swapped(world: World) {
+    let volumes = world.volumes().await;
     let sealed = world.create(&volumes, sealed()).await.unwrap().id;
-    let plain = world
-        .create(&volumes, request(Encryption::Unencrypted))
-        .await
-        .unwrap()
-        .id;
+    let plain = request(Encryption::Unencrypted);
+    let plain = world.create(&volumes, plain).await.unwrap().id;
     let file = |id: VolumeId, name: &str| world.path().join(id.to_string()).join(name);
-    std::fs::copy(file(plain, "volume.json"), file(sealed, "volume.json")).unwrap();
-    let volumes = world.volumes();
-    assert!(matches!(
-        world.attach(&volumes, sealed).await,
-        Err(VolumeError::Damaged { .. })
-    ));
-    assert_eq!(world.describe(&volumes).len(), 1);
-    // The log of another volume is refused as well.
+    // The row decides: another volume's copy changes nothing, and is replaced.
+    let own = std::fs::read(file(sealed, "volume.copy")).unwrap();
+    for name in ["volume.copy", "volume.copy2"] {
+        std::fs::copy(file(plain, name), file(sealed, name)).unwrap();
+    }
+    drop(volumes);
+    let volumes = world.volumes().await;
+    assert!(world.attach(&volumes, sealed).await.unwrap().is_sealed());
+    let copies = ["volume.copy", "volume.copy2"].map(|name| std::fs::read(file(sealed, name)));
+    let [one, two] = copies.map(Result::unwrap);
+    assert_eq!(one, two);
+    // Their headers are the same: store, id, revision, account, region.
+    assert_eq!(one[..49], own[..49]);
+    // The log of another volume is refused.
     std::fs::copy(file(sealed, "map.log"), file(plain, "map.log")).unwrap();
     assert!(matches!(
         world.attach(&volumes, plain).await,
         Err(VolumeError::Damaged { .. })
     ));
-    world.delete(&volumes, sealed).await.unwrap();
 }
 
-#[tokio::test]
-async fn a_permission_for_another_resource_is_refused() {
-    let world = World::new().await;
-    let volumes = world.volumes();
+async fn a_permission_for_another_resource_is_refused(world: World) {
+    let volumes = world.volumes().await;
     let elsewhere = world.dir.path().join("elsewhere");
-    let elsewhere = world.volumes_in(elsewhere, "eu-west-1".parse().unwrap());
+    let elsewhere = world
+        .volumes_in(elsewhere, "eu-west-1".parse().unwrap())
+        .await;
     let one = world.create(&volumes, named("one")).await.unwrap().id;
     let foreign = world.may(elsewhere.one(one));
     assert!(matches!(
@@ -369,10 +412,8 @@ async fn a_permission_for_another_resource_is_refused() {
     ));
 }
 
-#[tokio::test]
-async fn exports_are_named_by_id_and_by_the_tag_name() {
-    let world = World::new().await;
-    let volumes = world.volumes();
+async fn exports_are_named_by_id_and_by_the_tag_name(world: World) {
+    let volumes = world.volumes().await;
     let one = world.create(&volumes, named("data")).await.unwrap().id;
     let two = world.create(&volumes, named("")).await.unwrap().id;
     assert_eq!(volumes.find_by_export_name("data").unwrap(), one);
@@ -398,13 +439,14 @@ async fn exports_are_named_by_id_and_by_the_tag_name() {
         .await
         .unwrap();
     assert_eq!(volumes.find_by_export_name("data").unwrap(), two);
-    assert_eq!(world.volumes().find_by_export_name("data").unwrap(), two);
+    assert_eq!(
+        world.volumes().await.find_by_export_name("data").unwrap(),
+        two
+    );
 }
 
-#[tokio::test]
-async fn the_number_of_volumes_is_bounded() {
-    let world = World::new().await;
-    let volumes = world.volumes();
+async fn the_number_of_volumes_is_bounded(world: World) {
+    let volumes = world.volumes().await;
     for n in 0..5 {
         world.create(&volumes, named(&n.to_string())).await.unwrap();
     }
@@ -412,10 +454,8 @@ async fn the_number_of_volumes_is_bounded() {
     assert_eq!(refused.code(), "VolumeLimitExceeded");
 }
 
-#[tokio::test]
-async fn a_volume_that_failed_is_read_from_the_disk_when_it_comes_back() {
-    let world = World::new().await;
-    let volumes = world.volumes();
+async fn a_volume_that_failed_is_read_from_the_disk_when_it_comes_back(world: World) {
+    let volumes = world.volumes().await;
     let id = world.create(&volumes, sealed()).await.unwrap().id;
     let attached = world.attach(&volumes, id).await.unwrap();
     attached.write(0, &mut [7; 8192], true).unwrap();
@@ -427,11 +467,9 @@ async fn a_volume_that_failed_is_read_from_the_disk_when_it_comes_back() {
     assert!(!mark.exists());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn threads_that_write_side_by_side_do_not_disturb_each_other() {
+async fn threads_that_write_side_by_side_do_not_disturb_each_other(world: World) {
     const THREADS: u64 = 4;
-    let world = World::new().await;
-    let volumes = world.volumes();
+    let volumes = world.volumes().await;
     let id = world.create(&volumes, sealed()).await.unwrap().id;
     let attached = world.attach(&volumes, id).await.unwrap();
     // Each thread has every fourth kilobyte, so that four of them share each sector.

@@ -6,7 +6,7 @@ use std::{
 
 use api::Answer;
 use bytes::Bytes;
-use crypto::{random::SystemRandom, store_key::GenerationKey};
+use crypto::random::SystemRandom;
 use host::{Clock, clock::ManualClock};
 use iam::{Authorizer, Principal, RequestContext};
 use keyring::{AuditLog, AuditOptions, Keyring, NoObserver, Options};
@@ -57,15 +57,13 @@ impl Fixture {
     async fn open(with_volumes: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (catalogue, store_key) = store().await;
-        let key = GenerationKey::generate(&SystemRandom);
         let authorizer = Arc::new(Authorizer::new(ACCOUNT.parse().unwrap()));
-        let records = key.record_key("volume-descriptors");
         let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(now));
         let audit = AuditOptions::new(dir.path().join("audit"), Arc::clone(&clock));
         let keyring = Keyring::open(Options {
-            catalogue,
-            store_key,
+            catalogue: Arc::clone(&catalogue),
+            store_key: store_key.clone(),
             audit: AuditLog::open(audit).unwrap(),
             clock: Arc::clone(&clock),
             random: Arc::new(SystemRandom),
@@ -75,20 +73,23 @@ impl Fixture {
         })
         .await
         .unwrap();
-        let volumes = with_volumes.then(|| {
-            Volumes::open(volume::Options {
+        let volumes = if with_volumes {
+            let options = volume::Options {
                 disk: Arc::new(host::OsDisk),
                 dir: dir.path().join("volumes"),
                 keyring: Arc::clone(&keyring),
-                records,
+                catalogue,
+                store_key,
                 clock: Arc::clone(&clock),
                 random: Arc::new(SystemRandom),
                 authorizer: Arc::clone(&authorizer),
                 region: "us-east-1".parse().unwrap(),
                 volumes_max: 100,
-            })
-            .unwrap()
-        });
+            };
+            Some(Volumes::open(options).await.unwrap())
+        } else {
+            None
+        };
         Self {
             _dir: dir,
             authorizer,

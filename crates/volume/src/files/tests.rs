@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeMap, time::SystemTime};
 
-use crypto::{random::SeededRandom, secret::SecretVec, volume_key::VolumeDataKey};
+use crypto::{secret::SecretVec, volume_key::VolumeDataKey};
 use host::{
     disk::sim::{
         Crash, SimDisk,
@@ -20,10 +20,11 @@ use host::{
 use super::*;
 use crate::{
     VolumeSize, VolumeType,
-    descriptor::{Protected, tests::records},
+    descriptor::Protected,
     engine::BASE_GENERATION,
     geometry::CHUNK_LEN,
     protection::Sealed,
+    vault::tests::{scope, vault},
 };
 
 const VOLUMES: &str = "/volumes";
@@ -107,12 +108,13 @@ struct Store {
     engine: Option<Engine<Sealed>>,
 }
 
-struct Files(Descriptor);
+struct Files(Descriptor, Vault);
 
 impl Files {
     fn new() -> Self {
-        Self(Descriptor {
+        let descriptor = Descriptor {
             id: "vol-0123456789abcdef0".parse().unwrap(),
+            revision: 1,
             size: VolumeSize::from_gib(1).unwrap(),
             protection: Protected::Unencrypted,
             volume_type: VolumeType::Gp3,
@@ -120,7 +122,8 @@ impl Files {
             tags: Vec::new(),
             created: SystemTime::UNIX_EPOCH,
             request: None,
-        })
+        };
+        Self(descriptor, vault(1))
     }
 
     fn protection(&self) -> Sealed {
@@ -173,16 +176,18 @@ impl Subject for Files {
         let disk: Arc<dyn Disk> = Arc::new(disk.clone());
         let volumes = Path::new(VOLUMES);
         host::private::create_dirs(&*disk, volumes).unwrap();
-        let random = SeededRandom::new(1);
-        create(
+        let (vault, seals) = (&self.1, self.1.seals());
+        let (scope, protection) = (scope(), self.protection());
+        prepare(
             &disk,
             volumes,
             &self.0,
-            &self.protection(),
-            &records(),
-            &random,
+            &protection,
+            &scope,
+            (vault, &seals),
         )
         .unwrap();
+        place(&*disk, volumes, self.0.id).unwrap();
         let zero = May {
             now: vec![[0; UNIT as usize]],
             later: vec![[0; UNIT as usize]],

@@ -1,0 +1,189 @@
+//! The steps of making, changing and deleting a volume. Each runs to its end or fails; `FORMAT.md`, "What a crash
+//! leaves", says what is found if it does neither.
+
+use std::sync::Arc;
+
+use catalogue::{CatalogueError, Expect};
+use crypto::volume_key::VolumeDataKey;
+
+use crate::{
+    Tag, VolumeError, VolumeId, VolumeInfo, VolumeState,
+    descriptor::{Descriptor, Row},
+    engine::BASE_GENERATION,
+    entry::Entry,
+    files,
+    model::check_tags,
+    protection::{Sealed, Unencrypted},
+    recover::Copies,
+    registry::{Registry, refused},
+    volumes::{blocking, not_found},
+};
+
+/// How often a change that lost a race is planned anew.
+const RACES_MAX: u32 = 8;
+
+impl Registry {
+    /// Makes a volume's folder, its row, and gives the folder its name.
+    pub(crate) async fn make(
+        self: Arc<Self>,
+        descriptor: Descriptor,
+        data_key: Option<VolumeDataKey>,
+    ) -> Result<VolumeInfo, VolumeError> {
+        let id = descriptor.id;
+        let seals = Arc::new(self.vault.seals());
+        let slots = blocking({
+            let (registry, seals) = (Arc::clone(&self), Arc::clone(&seals));
+            let descriptor = descriptor.clone();
+            move || registry.prepare(&descriptor, data_key, &seals)
+        })
+        .await?;
+        let row = Row::Present(Box::new(descriptor));
+        if let Err(error) = self.put(&seals, id, Expect::Absent, &row).await {
+            if refused(&error) {
+                self.on_disk(move |disk, dir| files::discard(disk, dir, id))
+                    .await?;
+            }
+            // Otherwise the row may be there: whether the folder stays is decided by whoever opens the registry.
+            return Err(error.into());
+        }
+        drop(seals);
+        let placed = self.on_disk(move |disk, dir| files::place(disk, dir, id));
+        let placed = placed.await?;
+        // Unlocked before the answer: whoever gets it may attach the volume.
+        drop(slots);
+        let entry = self.entry(&id).ok_or_else(|| not_found(&id))?;
+        if let Err(error) = placed {
+            *entry.fault.lock() = Some(VolumeError::FolderMissing(id));
+            return Err(error);
+        }
+        entry.info().ok_or_else(|| not_found(&id))
+    }
+
+    fn prepare(
+        &self,
+        descriptor: &Descriptor,
+        data_key: Option<VolumeDataKey>,
+        seals: &crate::vault::Seals,
+    ) -> Result<Arc<dyn host::File>, VolumeError> {
+        let (disk, dir, scope) = (&self.options.disk, &self.options.dir, &self.scope);
+        let sealing = (&self.vault, seals);
+        match data_key {
+            Some(data_key) => {
+                let sealed = Sealed::new(descriptor.id, data_key, BASE_GENERATION);
+                files::prepare(disk, dir, descriptor, &sealed, scope, sealing)
+            }
+            None => files::prepare(disk, dir, descriptor, &Unencrypted::new(), scope, sealing),
+        }
+    }
+
+    /// Deletes a volume that nobody has attached: its row says so, durably, then its folder is out of sight. The caller
+    /// sees to it that nothing is left ([`finish_deletion`](Self::finish_deletion)).
+    pub(crate) async fn delete(
+        self: &Arc<Self>,
+        id: VolumeId,
+        entry: &Entry,
+    ) -> Result<(), VolumeError> {
+        let detached = self.on_disk(move |disk, dir| files::keep_detached(disk, dir, id));
+        let detached = detached.await??;
+        let mut races = 0;
+        loop {
+            *entry.state.lock() = VolumeState::Deleting;
+            let version = entry.known().version;
+            // Not held across the next try, which may have to wait for a rotation.
+            let seals = self.vault.seals();
+            let put = self.put(&seals, id, Expect::Version(version), &Row::Deleting);
+            let put = put.await;
+            drop(seals);
+            match put {
+                Ok(()) => break,
+                Err(CatalogueError::Conflict { .. }) if races < RACES_MAX => {
+                    races += 1;
+                    self.refresh(id).await?;
+                    if self.entry(&id).is_none() {
+                        return Err(not_found(&id));
+                    }
+                }
+                Err(error) => {
+                    if refused(&error) {
+                        *entry.state.lock() = VolumeState::Available;
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+        // The row had the wrapped data key.
+        if let Err(error) = self.options.catalogue.purge().await {
+            tracing::warn!(volume = %id, %error, "a deleted volume's wrapped key may still be in the catalogue's log");
+        }
+        let hidden = self.on_disk(move |disk, dir| files::hide(disk, dir, id));
+        let hidden = hidden.await?;
+        drop(detached);
+        hidden
+    }
+
+    /// Changes a volume's tags, in its folder's copies and in its row.
+    pub(crate) async fn change_tags(
+        self: Arc<Self>,
+        id: VolumeId,
+        change: impl Fn(&mut Vec<Tag>) + Send + Sync + 'static,
+    ) -> Result<(), VolumeError> {
+        // A volume that was deleted meanwhile has no folder to lock anything in.
+        self.entry(&id).ok_or_else(|| not_found(&id))?.sound()?;
+        let _lock = self.lock_changing(id).await?;
+        let mut races = 0;
+        loop {
+            // Behind the lock: what another process changed before is known now.
+            self.refresh(id).await?;
+            let entry = self.entry(&id).ok_or_else(|| not_found(&id))?;
+            let known = entry.known();
+            let before = known.descriptor?;
+            let mut after = before.clone();
+            change(&mut after.tags);
+            // In the order they are kept in.
+            after.tags.sort_by(|a, b| a.key.cmp(&b.key));
+            check_tags(&after.tags)?;
+            after.revision += 1;
+            let seals = Arc::new(self.vault.seals());
+            let changed = self.write_copies(Arc::clone(&seals), after.clone()).await;
+            let changed = match changed {
+                Ok(()) => {
+                    let expect = Expect::Version(known.version);
+                    self.put(&seals, id, expect, &Row::Present(Box::new(after)))
+                        .await
+                }
+                Err(error) => {
+                    self.take_back(before).await?;
+                    return Err(error);
+                }
+            };
+            drop(seals);
+            match changed {
+                Ok(()) => return Ok(()),
+                Err(CatalogueError::Conflict { .. }) if races < RACES_MAX => races += 1,
+                Err(error) if refused(&error) => {
+                    self.take_back(before).await?;
+                    return Err(error.into());
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Writes the copies of the row again, since the change in them was refused: left there, it would be finished when
+    /// the registry opens.
+    async fn take_back(self: &Arc<Self>, before: Descriptor) -> Result<(), VolumeError> {
+        let registry = Arc::clone(self);
+        let compared = blocking({
+            let before = before.clone();
+            move || Ok(registry.compare(&before))
+        });
+        // A full disk may have taken nothing of it, and would not take this either.
+        if matches!(compared.await?, Copies::Same) {
+            return Ok(());
+        }
+        let seals = Arc::new(self.vault.seals());
+        self.write_copies(seals, before)
+            .await
+            .map_err(|error| VolumeError::Unknown(error.to_string().into()))
+    }
+}
