@@ -35,8 +35,8 @@ const CREATING: &str = ".creating-";
 const DELETED: &str = ".deleted-";
 /// Where folders are put that no row names.
 const QUARANTINE: &str = "quarantine";
-/// How often a lock that another process has is tried, and how long between: half a second.
-const LOCK_TRIES: u32 = 50;
+/// How often a lock that another process has is tried, and how long between: five seconds.
+const LOCK_TRIES: u32 = 500;
 const LOCK_WAIT: Duration = Duration::from_millis(10);
 
 fn io_error(what: &'static str) -> impl Fn(io::Error) -> VolumeError {
@@ -193,8 +193,8 @@ pub(crate) fn keep_detached(
     })
 }
 
-/// Takes the right to change the descriptor of the volume in `dir`, waiting for another process to finish. Blocks, half
-/// a second at most; `WouldBlock` then.
+/// Takes the right to change the descriptor of the volume in `dir`, waiting for another process to finish. Blocks, five
+/// seconds at most; `WouldBlock` then.
 pub(crate) fn lock_changing(disk: &dyn Disk, dir: &Path) -> io::Result<Arc<dyn File>> {
     let file = disk.open(&dir.join(CHANGING_NAME), Mode::Create)?;
     for _ in 1..LOCK_TRIES {
