@@ -99,6 +99,9 @@ on_every_catalogue! {
     the_number_of_volumes_is_bounded,
     a_volume_that_failed_is_read_from_the_disk_when_it_comes_back,
     threads_that_write_side_by_side_do_not_disturb_each_other,
+    two_handles_see_what_the_other_changes,
+    changes_of_two_handles_are_all_kept,
+    of_two_handles_that_delete_one_volume_one_does,
 }
 
 impl World {
@@ -503,4 +506,69 @@ async fn threads_that_write_side_by_side_do_not_disturb_each_other(world: World)
             );
         }
     }
+}
+
+/// Waits until `holds`: what another handle changed is seen within a second or so.
+async fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let waited = async {
+        while !holds() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    let long = std::time::Duration::from_secs(60);
+    assert!(tokio::time::timeout(long, waited).await.is_ok(), "{what}");
+}
+
+async fn two_handles_see_what_the_other_changes(world: World) {
+    let (one, two) = (world.volumes().await, world.volumes().await);
+    let id = world.create(&one, named("first")).await.unwrap().id;
+    let found = |volumes: &Volumes, name: &str| volumes.find_by_export_name(name).ok();
+    eventually("it is made", || found(&two, "first") == Some(id)).await;
+    let attached = world.attach(&two, id).await.unwrap();
+    // Who has it not attached does not delete it under who has.
+    assert!(matches!(
+        world.delete(&one, id).await,
+        Err(VolumeError::InUse(_))
+    ));
+    let tags = vec![Tag::new("Name", "second").unwrap()];
+    let may = world.may(one.one(id));
+    one.create_tags(may, tags).await.unwrap();
+    eventually("it is renamed", || found(&two, "second") == Some(id)).await;
+    assert_eq!(found(&two, "first"), None);
+    drop(attached);
+    world.delete(&one, id).await.unwrap();
+    eventually("it is deleted", || world.describe(&two).is_empty()).await;
+    assert!(matches!(
+        world.attach(&two, id).await,
+        Err(VolumeError::NotFound(_))
+    ));
+}
+
+async fn changes_of_two_handles_are_all_kept(world: World) {
+    let (one, two) = (world.volumes().await, world.volumes().await);
+    let id = world.create(&one, named("shared")).await.unwrap().id;
+    eventually("it is made", || !world.describe(&two).is_empty()).await;
+    let change = async |volumes: &Volumes, side: &str| {
+        for n in 0..5 {
+            let tags = vec![Tag::new(format!("{side}{n}"), "x").unwrap()];
+            let may = world.may(volumes.one(id));
+            volumes.create_tags(may, tags).await.unwrap();
+        }
+    };
+    tokio::join!(change(&one, "one"), change(&two, "two"));
+    let all_seen = |volumes: &Volumes| world.describe(volumes)[0].tags.len() == 11;
+    eventually("both see all", || all_seen(&one) && all_seen(&two)).await;
+    assert!(all_seen(&*world.volumes().await));
+}
+
+async fn of_two_handles_that_delete_one_volume_one_does(world: World) {
+    let (one, two) = (world.volumes().await, world.volumes().await);
+    let id = world.create(&one, sealed()).await.unwrap().id;
+    eventually("it is made", || !world.describe(&two).is_empty()).await;
+    let both = tokio::join!(world.delete(&one, id), world.delete(&two, id));
+    let done = usize::from(both.0.is_ok()) + usize::from(both.1.is_ok());
+    assert_eq!(done, 1, "{both:?}");
+    let seen = || world.describe(&one).len() + world.describe(&two).len();
+    eventually("it is gone", || seen() == 0).await;
+    assert!(world.describe(&*world.volumes().await).is_empty());
 }
