@@ -55,8 +55,12 @@ pub(crate) enum Command {
     /// The way out of a start that was refused; the server must be stopped
     Doctor {
         /// Go on with a part that lost records or is older than the rest; the audit log says so
-        #[arg(long, value_name = "PART", required = true)]
-        accept_older: Part,
+        #[arg(long, value_name = "PART", required_unless_present = "rebuild")]
+        accept_older: Option<Part>,
+        /// Make the volumes' records again from the volumes' folders, where the catalogue lost them or has older ones;
+        /// the audit log says so
+        #[arg(long, conflicts_with = "accept_older")]
+        rebuild: bool,
     },
     /// Whether the server runs, where, and what it holds
     Status,

@@ -30,6 +30,7 @@ mod observers;
 mod output;
 mod parts;
 mod passphrase;
+mod rebuild;
 mod reseal;
 mod root_key;
 mod serve;
@@ -89,7 +90,11 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Audit(AuditCommand::Verify { ref folder }) => {
             audit_log::verify(&data_dir(&cli)?, folder.clone(), cli.output)
         }
-        Command::Doctor { accept_older } => audit_log::accept_older(&data_dir(&cli)?, accept_older),
+        Command::Doctor {
+            accept_older: Some(part),
+            ..
+        } => audit_log::accept_older(&data_dir(&cli)?, part),
+        Command::Doctor { .. } => rebuild::run(&Config::load(&cli.overrides)?, cli.output),
         Command::Status => block_on(commands::status(&data_dir(&cli)?, cli.output)),
         Command::Completions { shell } => {
             clap_complete::generate(

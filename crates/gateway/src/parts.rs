@@ -177,7 +177,7 @@ impl Parts {
 }
 
 /// The catalogue of this store; made on the first start, and never beside what belongs to one that was lost.
-async fn open_catalogue(
+pub(crate) async fn open_catalogue(
     data_dir: &DataDir,
     store_key: &StoreKey,
 ) -> anyhow::Result<Arc<dyn Catalogue>> {

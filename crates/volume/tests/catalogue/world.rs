@@ -7,11 +7,11 @@ use std::{
 
 use catalogue::{Catalogue, FaultyCatalogue, Key, MemoryCatalogue, Scope, StoreId, Table};
 use crypto::random::SystemRandom;
-use host::disk::sim::SimDisk;
+use host::{Clock, SystemClock, disk::sim::SimDisk};
 use iam::{
     AccountId, Action, Authorized, Authorizer, Caller, Principal, RequestContext, Resource, Via,
 };
-use keyring::{Keyring, SystemClock};
+use keyring::Keyring;
 use root::StoreKey;
 use volume::{
     CreateVolume, Encryption, FolderReport, Options, Rebuild, Tag, VolumeError, VolumeId,
@@ -70,13 +70,14 @@ impl Ground {
         let store_key = store_key().await;
         let authorizer = Arc::new(Authorizer::new(account()));
         let id = StoreId(*store_key.store().as_bytes());
-        let audit = keyring::AuditOptions::new(dir.path().join("audit"));
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let audit = keyring::AuditOptions::new(dir.path().join("audit"), Arc::clone(&clock));
         let keyring = Keyring::open(keyring::Options {
             // Its own: what is told to fail is about volumes.
             catalogue: Arc::new(MemoryCatalogue::new(id)),
             store_key: store_key.clone(),
             audit: keyring::AuditLog::open(audit).unwrap(),
-            clock: Arc::new(SystemClock),
+            clock,
             random: Arc::new(SystemRandom),
             authorizer: Arc::clone(&authorizer),
             region: "us-east-1".parse().unwrap(),
@@ -143,7 +144,7 @@ impl Machine {
             store_key: store_key.clone(),
             keyring: Arc::clone(keyring),
             authorizer: Arc::clone(authorizer),
-            clock: Arc::new(SystemClock),
+            clock: Arc::new(SystemClock::new()),
             random: Arc::new(SystemRandom),
             region: "us-east-1".parse().unwrap(),
             volumes_max: 1000,
