@@ -3,11 +3,12 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::UNIX_EPOCH,
 };
 
 use catalogue::{Catalogue, FaultyCatalogue, Key, MemoryCatalogue, Scope, StoreId, Table};
 use crypto::random::SystemRandom;
-use host::{Clock, SystemClock, disk::sim::SimDisk};
+use host::{Clock, clock::ManualClock, disk::sim::SimDisk};
 use iam::{
     AccountId, Action, Authorized, Authorizer, Caller, Principal, RequestContext, Resource, Via,
 };
@@ -70,7 +71,7 @@ impl Ground {
         let store_key = store_key().await;
         let authorizer = Arc::new(Authorizer::new(account()));
         let id = StoreId(*store_key.store().as_bytes());
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(UNIX_EPOCH));
         let audit = keyring::AuditOptions::new(dir.path().join("audit"), Arc::clone(&clock));
         let keyring = Keyring::open(keyring::Options {
             // Its own: what is told to fail is about volumes.
@@ -144,7 +145,7 @@ impl Machine {
             store_key: store_key.clone(),
             keyring: Arc::clone(keyring),
             authorizer: Arc::clone(authorizer),
-            clock: Arc::new(SystemClock::new()),
+            clock: Arc::new(ManualClock::new(UNIX_EPOCH)),
             random: Arc::new(SystemRandom),
             region: "us-east-1".parse().unwrap(),
             volumes_max: 1000,
