@@ -1,5 +1,6 @@
 """Volumes through EC2's API: create, describe, delete, and what they cannot do."""
 
+import sqlite3
 import uuid
 
 import pytest
@@ -125,3 +126,28 @@ def test_the_command_line_client(server):
     server.aws("ec2", "delete-volume", "--volume-id", made["VolumeId"])
     done = server.aws("ec2", "describe-volumes", "--volume-ids", made["VolumeId"], check=False)
     assert done.returncode != 0 and "InvalidVolume.NotFound" in done.stderr
+
+
+def test_a_lost_record_is_made_again_from_the_folder(own_server):
+    server = own_server.start()
+    ec2 = server.client("ec2")
+    volume = ec2.create_volume(Size=1, AvailabilityZone=AZ, Encrypted=True)["VolumeId"]
+    gone = ec2.create_volume(Size=1, AvailabilityZone=AZ, Encrypted=True)["VolumeId"]
+    ec2.delete_volume(VolumeId=gone)
+    running = server.sealgate("doctor", "--rebuild", check=False)
+    assert running.returncode != 0 and "must be stopped" in running.stderr
+    server.stop()
+    with sqlite3.connect(server.data_dir / "catalogue.db") as catalogue:
+        catalogue.execute("DELETE FROM record WHERE tbl = 'volume'")
+    catalogue.close()
+    server.start()
+    assert describe(server.client("ec2")) == []
+    assert (server.data_dir / "volumes" / "quarantine" / volume).is_dir()
+    server.stop()
+    report = server.sealgate("doctor", "--rebuild").stdout
+    assert volume in report and "rebuilt" in report and gone not in report
+    server.start()
+    assert [found["VolumeId"] for found in describe(server.client("ec2"))] == [volume]
+    assert run("nbdinfo", "--size", server.uri(volume)).stdout.strip() == str(1 << 30)
+    assert any("DoctorRebuild" in str(record) for record in server.audit_records())
+    server.stop()

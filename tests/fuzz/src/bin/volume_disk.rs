@@ -1,4 +1,4 @@
-//! What a volume reads back from its disk: metadata log, records, descriptor. The first byte chooses which.
+//! What a volume reads back from its disk: metadata log, records, and the copy of its row or what is sealed in one. The first byte chooses which.
 #![no_main]
 
 use volume::fuzzing::{descriptor, log, record};
