@@ -158,6 +158,7 @@ pub(crate) struct Metrics {
     pub(crate) nbd_connections: IntGauge,
     pub(crate) aws_connections: IntGauge,
     pub(crate) rejected_connections: IntCounter,
+    pub(crate) quarantined_volumes: IntGauge,
     jobs: JobFamilies,
     state: IntGaugeVec,
     /// By front and operation, resolved when the first request of it ends.
@@ -226,13 +227,14 @@ impl Metrics {
             nbd_connections: IntGauge::new("sealgate_nbd_connections", "Open NBD connections.")?,
             aws_connections: IntGauge::new("sealgate_aws_connections", "Open connections to the AWS endpoint.")?,
             rejected_connections: IntCounter::new("sealgate_nbd_connections_refused_total", "NBD connections that were refused an export, or closed in the handshake, because there were as many as may be.")?,
+            quarantined_volumes: IntGauge::new("sealgate_volumes_quarantined", "Folders in volumes/quarantine, which no record names.")?,
             jobs: JobFamilies::new()?,
             state: IntGaugeVec::new(Opts::new("sealgate_build_info", "Always 1; the version is in the label."), &["version"])?,
             operations: Resolved::default(),
             key_operations: Resolved::default(),
             registry,
         };
-        let families: [Box<dyn Collector>; 11] = [
+        let families: [Box<dyn Collector>; 12] = [
             Box::new(metrics.requests.clone()),
             Box::new(metrics.errors.clone()),
             Box::new(metrics.bytes.clone()),
@@ -243,6 +245,7 @@ impl Metrics {
             Box::new(metrics.nbd_connections.clone()),
             Box::new(metrics.aws_connections.clone()),
             Box::new(metrics.rejected_connections.clone()),
+            Box::new(metrics.quarantined_volumes.clone()),
             Box::new(metrics.state.clone()),
         ];
         for family in families {

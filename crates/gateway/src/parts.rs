@@ -97,6 +97,10 @@ impl Parts {
         })
         .await
         .context("volumes")?;
+        let quarantined = volumes.quarantined().context("volumes")?;
+        metrics
+            .quarantined_volumes
+            .set(i64::try_from(quarantined).unwrap_or(i64::MAX));
         let options = s3::store::local::Options::new(paths.objects(), Arc::clone(&random));
         let objects = Arc::new(LocalStore::open(options).context("objects")?);
         let s3 = s3::Gateway::open(s3::Options {

@@ -85,31 +85,13 @@ impl Registry {
     ) -> Result<(), VolumeError> {
         let detached = self.on_disk(move |disk, dir| files::keep_detached(disk, dir, id));
         let detached = detached.await??;
-        let mut races = 0;
-        loop {
-            *entry.state.lock() = VolumeState::Deleting;
-            let version = entry.known().version;
-            // Not held across the next try, which may have to wait for a rotation.
-            let seals = self.vault.seals();
-            let put = self.put(&seals, id, Expect::Version(version), &Row::Deleting);
-            let put = put.await;
-            drop(seals);
-            match put {
-                Ok(()) => break,
-                Err(CatalogueError::Conflict { .. }) if races < RACES_MAX => {
-                    races += 1;
-                    self.refresh(id).await?;
-                    if self.entry(&id).is_none() {
-                        return Err(not_found(&id));
-                    }
-                }
-                Err(error) => {
-                    if refused(&error) {
-                        *entry.state.lock() = VolumeState::Available;
-                    }
-                    return Err(error.into());
-                }
+        *entry.state.lock() = VolumeState::Deleting;
+        if let Err(error) = self.mark_deleting(id, entry).await {
+            // Refused, unless it was deleted by another process or nobody knows.
+            if self.check_running().is_ok() && self.entry(&id).is_some() {
+                *entry.state.lock() = VolumeState::Available;
             }
+            return Err(error);
         }
         // The row had the wrapped data key.
         if let Err(error) = self.options.catalogue.purge().await {
@@ -119,6 +101,34 @@ impl Registry {
         let hidden = hidden.await?;
         drop(detached);
         hidden
+    }
+
+    /// Writes a volume's row that says that it is deleted.
+    async fn mark_deleting(
+        self: &Arc<Self>,
+        id: VolumeId,
+        entry: &Entry,
+    ) -> Result<(), VolumeError> {
+        let mut races = 0;
+        loop {
+            let version = entry.known().version;
+            // Not held across the next try, which may have to wait for a rotation.
+            let seals = self.vault.seals();
+            let put = self.put(&seals, id, Expect::Version(version), &Row::Deleting);
+            let put = put.await;
+            drop(seals);
+            match put {
+                Ok(()) => return Ok(()),
+                Err(CatalogueError::Conflict { .. }) if races < RACES_MAX => {
+                    races += 1;
+                    self.refresh(id).await?;
+                    if self.entry(&id).is_none() {
+                        return Err(not_found(&id));
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Changes a volume's tags, in its folder's copies and in its row.

@@ -59,4 +59,4 @@ pub use model::{
 };
 pub use rebuild::{FolderReport, Rebuild, Rebuilt, rebuild};
 pub use resource::{EveryVolume, NewVolume, OneVolume};
-pub use volumes::{Options, Volumes};
+pub use volumes::{Listing, Options, Volumes};

@@ -10,7 +10,7 @@
 //! A volume whose row does not open is served to nobody: it is not listed, attaching it says what is wrong, and it can
 //! be deleted. So is one whose folder is missing, but it is listed.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{ops::Bound, path::PathBuf, sync::Arc};
 
 use catalogue::Catalogue;
 use crypto::{
@@ -34,7 +34,7 @@ use crate::{
     follow::{Following, follow},
     model::check_tags,
     protection::{Sealed, Unencrypted},
-    registry::Registry,
+    registry::{PAGE, Registry},
     resource::{EveryVolume, NewVolume, OneVolume},
     standing::Grounds,
 };
@@ -67,6 +67,15 @@ pub struct Options {
     pub region: Region,
     /// Most volumes that may exist.
     pub volumes_max: usize,
+}
+
+/// A page of volumes.
+#[derive(Debug, Clone, Default)]
+pub struct Listing {
+    /// The volumes, in the order of their ids.
+    pub volumes: Vec<VolumeInfo>,
+    /// Whether there are more behind the last one.
+    pub more: bool,
 }
 
 /// The volumes of one account and region.
@@ -313,6 +322,41 @@ impl Volumes {
                 entry.info().ok_or_else(|| not_found(id))
             })
             .collect()
+    }
+
+    /// A page of the volumes that `wanted` takes, in the order of their ids: those after `after`, at most `limit`.
+    pub fn list(
+        &self,
+        authorized: Authorized<iam::DescribeVolumes, EveryVolume>,
+        after: Option<VolumeId>,
+        limit: usize,
+        wanted: impl Fn(&VolumeInfo) -> bool,
+    ) -> Result<Listing, VolumeError> {
+        self.permitted(&authorized)?;
+        let mut listing = Listing::default();
+        let mut from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        loop {
+            // Looked at outside the lock: changes do not wait for a long listing.
+            let entries: Vec<(VolumeId, Arc<Entry>)> = {
+                let entries = self.registry.entries.read();
+                let page = entries.range((from, Bound::Unbounded)).take(PAGE);
+                page.map(|(id, entry)| (*id, Arc::clone(entry))).collect()
+            };
+            let Some((last, _)) = entries.last() else {
+                return Ok(listing);
+            };
+            from = Bound::Excluded(*last);
+            for (_, entry) in entries {
+                let Some(info) = entry.info().filter(&wanted) else {
+                    continue;
+                };
+                if listing.volumes.len() == limit {
+                    listing.more = true;
+                    return Ok(listing);
+                }
+                listing.volumes.push(info);
+            }
+        }
     }
 
     /// Deletes a volume that is not attached.

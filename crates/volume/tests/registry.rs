@@ -100,6 +100,7 @@ on_every_catalogue! {
     a_volume_that_failed_is_read_from_the_disk_when_it_comes_back,
     threads_that_write_side_by_side_do_not_disturb_each_other,
     two_handles_see_what_the_other_changes,
+    volumes_are_listed_page_by_page,
     changes_of_two_handles_are_all_kept,
     of_two_handles_that_delete_one_volume_one_does,
 }
@@ -571,4 +572,24 @@ async fn of_two_handles_that_delete_one_volume_one_does(world: World) {
     let seen = || world.describe(&one).len() + world.describe(&two).len();
     eventually("it is gone", || seen() == 0).await;
     assert!(world.describe(&*world.volumes().await).is_empty());
+}
+
+async fn volumes_are_listed_page_by_page(world: World) {
+    let volumes = world.volumes().await;
+    for name in ["a", "b", "c", "d", "a"] {
+        world.create(&volumes, named(name)).await.unwrap();
+    }
+    let all: Vec<VolumeId> = world.describe(&volumes).iter().map(|one| one.id).collect();
+    let list = |after, limit, wanted: fn(&VolumeInfo) -> bool| {
+        let listing = volumes.list(world.may(volumes.every()), after, limit, wanted);
+        let listing = listing.unwrap();
+        let ids: Vec<VolumeId> = listing.volumes.iter().map(|one| one.id).collect();
+        (ids, listing.more)
+    };
+    assert_eq!(list(None, 2, |_| true), (all[..2].to_vec(), true));
+    assert_eq!(list(Some(all[1]), 3, |_| true), (all[2..].to_vec(), false));
+    assert_eq!(list(Some(all[4]), 3, |_| true), (vec![], false));
+    let (named_a, more) = list(None, 2, |one| one.name() == Some("a"));
+    assert_eq!((named_a.len(), more), (2, false));
+    assert!(list(None, 1, |one| one.name() == Some("a")).1);
 }

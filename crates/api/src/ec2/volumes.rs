@@ -1,7 +1,8 @@
 //! CreateVolume, DescribeVolumes, DeleteVolume.
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use volume::{
-    CreateVolume, Encryption, Protection, VolumeError, VolumeId, VolumeInfo, VolumeSize, VolumeType,
+    CreateVolume, Encryption, Listing, Protection, VolumeError, VolumeId, VolumeInfo, VolumeSize,
+    VolumeType,
 };
 
 use super::{
@@ -123,14 +124,23 @@ impl Request<'_> {
         let after = self.form.get("NextToken").map(read_token).transpose()?;
 
         let authorized = self.authorize(self.volumes.every())?;
-        let mut volumes = self.volumes.describe(authorized, &ids)?;
-        volumes.sort_by_key(|volume| volume.id);
-        let mut page = volumes
-            .iter()
-            .filter(|volume| after.is_none_or(|after| volume.id > after))
-            .filter(|volume| filters.pass(*volume));
-        let shown: Vec<&VolumeInfo> = page.by_ref().take(limit).collect();
-        let more = page.next().is_some();
+        let Listing {
+            volumes: shown,
+            more,
+        } = if ids.is_empty() {
+            self.volumes
+                .list(authorized, after, limit, |volume| filters.pass(volume))?
+        } else {
+            let mut volumes = self.volumes.describe(authorized, &ids)?;
+            volumes.sort_by_key(|volume| volume.id);
+            volumes.retain(|volume| {
+                after.is_none_or(|after| volume.id > after) && filters.pass(volume)
+            });
+            Listing {
+                volumes,
+                more: false,
+            }
+        };
         Ok(self.answer("DescribeVolumesResponse", |xml| {
             xml.element("volumeSet", |xml| {
                 for volume in &shown {
