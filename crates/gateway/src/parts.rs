@@ -66,7 +66,6 @@ impl Parts {
 
         // First of all that a store key seals: what is made after it says whether one that is missing was lost.
         let catalogue = open_catalogue(data_dir, store_key).await?;
-        let records = |label| store_key.record_key_without_generation(label);
         let audit = AuditOptions::new(paths.audit(), Arc::clone(&clock));
         let audit = AuditLog::open(audit).context("audit log")?;
         let keyring = Keyring::open(keyring::Options {
@@ -207,8 +206,7 @@ pub(crate) async fn open_catalogue(
     Ok(Arc::new(catalogue))
 }
 
-/// Every part that holds records sealed under the store key, and who re-seals them. What opens a part with
-/// `record_key_without_generation` cannot tell which of its records are sealed again, and so has nobody.
+/// Every part that holds records sealed under the store key, and who re-seals them.
 fn sealed_parts(
     catalogue: &Arc<dyn Catalogue>,
     store_key: &StoreKey,

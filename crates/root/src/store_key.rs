@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use crypto::{random::Random, record, store_key::GenerationKey};
+use crypto::{random::Random, store_key::GenerationKey};
 use host::Disk;
 use tokio::sync::Mutex;
 
@@ -195,12 +195,6 @@ impl StoreKey {
     /// The key of the records in the table `name`. Equal names give equal keys.
     pub fn table(&self, name: &str) -> RecordKey {
         RecordKey::new(Arc::clone(&self.generations), name)
-    }
-
-    /// A record key of the generation at hand, for records that do not say their generation. **While any are left, the
-    /// store key is not rotated**: their owner could not tell which are sealed again.
-    pub fn record_key_without_generation(&self, label: &str) -> record::RecordKey {
-        self.generations.live().current.key.record_key(label)
     }
 
     /// What is known of the store key and its root key.

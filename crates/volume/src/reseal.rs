@@ -8,12 +8,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use catalogue::{Batch, CatalogueError, Expect, Key, Record, Scope};
 use host::{Disk, private};
 use root::{Page, Reseal, ResealError};
 
 use crate::{
-    VolumeError, Volumes,
+    Options, VolumeError, Volumes,
     copy::{self, NAMES},
     files,
     registry::Registry,
@@ -21,103 +20,32 @@ use crate::{
     volumes::blocking,
 };
 
-/// Rows of a page: of the longest, fewer than a batch may hold.
-const ROWS: usize = 32;
 /// Folders of a page: each costs a few syncs.
 const FOLDERS: usize = 16;
 
 impl Volumes {
     /// The owners of what is sealed for volumes, for [`root::Rotation::run`].
     pub fn owners(&self) -> Vec<Arc<dyn Reseal>> {
+        let Options {
+            catalogue,
+            store_key,
+            random,
+            ..
+        } = &self.registry.options;
         vec![
-            Arc::new(Rows(Arc::clone(&self.registry))),
+            // A row that does not open holds the rotation up until its volume is deleted or its row made again.
+            jobs::table_owner(TABLE, catalogue, store_key, random),
             Arc::new(Copies(Arc::clone(&self.registry))),
         ]
     }
 }
 
-struct Rows(Arc<Registry>);
-
 struct Copies(Arc<Registry>);
 
-/// A text that no page of these owners ends with.
+/// A text that no page of this owner ends with.
 #[derive(Debug, thiserror::Error)]
 #[error("the place in the pass does not read")]
 struct NoPlace;
-
-#[async_trait]
-impl Reseal for Rows {
-    fn name(&self) -> &str {
-        TABLE.name()
-    }
-
-    async fn reseal(&self, after: Option<&[u8]>) -> Result<Page, ResealError> {
-        let after = match after {
-            Some(after) => Some(read_place(after).ok_or(NoPlace)?),
-            None => None,
-        };
-        let Registry { options, vault, .. } = &*self.0;
-        let page = options
-            .catalogue
-            .page(TABLE, None, after.as_ref(), ROWS)
-            .await?;
-        let stale: Vec<&Record> = page
-            .records
-            .iter()
-            .filter(|record| vault.rows.is_stale(&record.sealed))
-            .collect();
-        let resealed = if stale.is_empty() {
-            0
-        } else if self.write(&stale).await? {
-            stale.len() as u64
-        } else {
-            // One of them was written by somebody else meanwhile, and is under the newest generation already.
-            let mut resealed = 0;
-            for record in stale {
-                resealed += u64::from(self.write(&[record]).await?);
-            }
-            resealed
-        };
-        Ok(Page {
-            next: page.next.as_ref().map(place),
-            resealed,
-        })
-    }
-}
-
-impl Rows {
-    /// Seals `records` anew, all or none; false if one was written by somebody else meanwhile.
-    async fn write(&self, records: &[&Record]) -> Result<bool, ResealError> {
-        let Registry { options, vault, .. } = &*self.0;
-        let seals = vault.seals();
-        let mut batch = Batch::new();
-        for record in records {
-            // One that does not open holds the rotation up until its volume is deleted or its row made again.
-            let row = vault.open_row(record)?;
-            let expect = Expect::Version(record.version);
-            let sealed = vault.seal_row(&seals, &record.key, expect.next_version(), &row);
-            batch = batch.put(TABLE, record.key.clone(), expect, sealed);
-        }
-        match options.catalogue.commit(batch).await {
-            Ok(_) => Ok(true),
-            Err(CatalogueError::Conflict { .. }) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    }
-}
-
-/// A place in the pass over rows: account, region and id, each but the last followed by a zero byte, which no scope has.
-fn place(key: &Key) -> Vec<u8> {
-    let Scope { account, region } = &key.scope;
-    [account.as_bytes(), b"\0", region.as_bytes(), b"\0", &key.id].concat()
-}
-
-fn read_place(place: &[u8]) -> Option<Key> {
-    let mut parts = place.splitn(3, |byte| *byte == 0);
-    let mut text = || String::from_utf8(parts.next()?.to_vec()).ok();
-    let (account, region) = (text()?, text()?);
-    Some(Key::new(Scope { account, region }, parts.next()?))
-}
 
 #[async_trait]
 impl Reseal for Copies {
@@ -207,24 +135,4 @@ fn reseal_folder(disk: &dyn Disk, folder: &Path, vault: &Vault) -> io::Result<u6
         resealed += 1;
     }
     Ok(resealed)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_place_is_read_as_it_is_written() {
-        let scope = Scope {
-            account: "123456789012".to_owned(),
-            region: "us-east-1".to_owned(),
-        };
-        for key in [
-            Key::new(scope, b"\0a\0\xff".as_slice()),
-            Key::new(Scope::default(), b"x".as_slice()),
-        ] {
-            assert_eq!(read_place(&place(&key)), Some(key));
-        }
-        assert_eq!(read_place(b"123456789012\0us-east-1"), None);
-    }
 }
