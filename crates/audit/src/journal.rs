@@ -162,6 +162,8 @@ pub(crate) struct Found {
     pub(crate) header: FrameHeader,
     /// Its lines, if every sector is there and the chain through them ends where the header says.
     pub(crate) lines: Option<Vec<u8>>,
+    /// Where it stands, in bytes.
+    at: usize,
 }
 
 /// What the file holds.
@@ -171,6 +173,10 @@ pub(crate) struct Survey {
     pub(crate) frames: Vec<Found>,
     /// The highest group number at the start of any sector.
     pub(crate) begun: u64,
+    /// Where the first such sector stands, in bytes.
+    begun_at: usize,
+    /// Length of the file, in bytes.
+    len: usize,
 }
 
 impl Survey {
@@ -202,6 +208,22 @@ impl Survey {
         carried.max().unwrap_or(0)
     }
 
+    /// The first frame of the last half that was filled, if another was begun of which the first frame does not read.
+    ///
+    /// A half is written over when a segment has all that is in it. The frames that say so are the new ones. If they are
+    /// torn, what the older ones say of the segments leads into what they have overwritten.
+    pub(crate) fn last_filled(&self) -> Option<&Found> {
+        let half = self.len / 2;
+        let first = |at| self.frames.iter().find(|found| found.at == at);
+        let (this, other) = match self.begun_at < half {
+            true => (0, half),
+            false => (half, 0),
+        };
+        let filled = first(other)?;
+        let torn = first(this).is_none_or(|found| found.header.group < filled.header.group);
+        torn.then_some(filled)
+    }
+
     /// The whole frames with records that go on, one after another, from `head`.
     pub(crate) fn after(&self, head: Head) -> impl Iterator<Item = (&FrameHeader, &[u8])> {
         let mut head = head;
@@ -223,16 +245,22 @@ impl Survey {
 
 /// Reads whatever of a journal still reads.
 pub(crate) fn survey(bytes: &[u8]) -> Result<Survey, NewerVersion> {
-    let mut survey = Survey::default();
+    let mut survey = Survey {
+        len: bytes.len(),
+        ..Survey::default()
+    };
     for (index, sector) in bytes.chunks_exact(SECTOR).enumerate() {
         let (tag, data) = sector.split_at(8);
         let group = u64::from_be_bytes(tag.try_into().expect("eight"));
-        survey.begun = survey.begun.max(group);
+        if group > survey.begun {
+            (survey.begun, survey.begun_at) = (group, index * SECTOR);
+        }
         if let Some(header) = FrameHeader::decode(data)?
             && header.group == group
         {
             let lines = lines_of(&header, &bytes[index * SECTOR..]);
-            survey.frames.push(Found { header, lines });
+            let at = index * SECTOR;
+            survey.frames.push(Found { header, lines, at });
         }
     }
     survey.frames.sort_by_key(|found| found.header.group);

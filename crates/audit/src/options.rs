@@ -7,7 +7,7 @@ use std::{
 
 use host::{Clock, Disk, OsDisk};
 
-use crate::group::GROUP_RECORDS_MAX;
+use crate::{group::GROUP_RECORDS_MAX, journal::HALF_LEN};
 
 /// How a log is kept.
 #[derive(Clone)]
@@ -24,6 +24,8 @@ pub struct AuditOptions {
     pub disk: Arc<dyn Disk>,
     /// Tells the time of the records that the log itself makes.
     pub clock: Arc<dyn Clock>,
+    /// Length of one half of the journal, in bytes. Tests have a shorter one, so that a few records fill it.
+    pub(crate) half_len: usize,
 }
 
 impl AuditOptions {
@@ -36,6 +38,7 @@ impl AuditOptions {
             data_events: false,
             disk: Arc::new(OsDisk),
             clock,
+            half_len: HALF_LEN,
         }
     }
 

@@ -13,7 +13,8 @@
 //! not used again: a record names them.
 //!
 //! Then what the journal holds is written into the segments anew and synced, and the journal is made anew: after a
-//! failed sync the pages that could not be written read well, count as clean and are not on the disk.
+//! failed sync the pages that could not be written read well, count as clean and are not on the disk. The journal as it
+//! was read comes first of all, for the same reason: a segment never has what the journal may still lose.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -90,13 +91,14 @@ pub(crate) fn open(options: &AuditOptions) -> Result<Opened, AuditError> {
             what: format!("the folder {} is missing", dir.display()),
         });
     }
-    let plan = Recovery {
+    let mut plan = Recovery {
         options,
         path: &path,
         survey: &survey,
         firsts: &firsts,
     }
     .plan()?;
+    plan.journal = Some(bytes);
     begin(options, plan)
 }
 
@@ -111,6 +113,8 @@ pub(crate) struct Plan {
     pub(crate) places: Vec<Place>,
     pub(crate) open: BTreeMap<u64, Vec<u8>>,
     pub(crate) notes: Vec<Note>,
+    /// The journal as it was read.
+    pub(crate) journal: Option<Vec<u8>>,
 }
 
 impl Plan {
@@ -123,6 +127,7 @@ impl Plan {
             places: Vec::new(),
             open: BTreeMap::new(),
             notes: Vec::new(),
+            journal: None,
         }
     }
 }
@@ -133,14 +138,21 @@ pub(crate) fn begin(options: &AuditOptions, plan: Plan) -> Result<Opened, AuditE
     let dir = &options.dir;
     let here = |error: io::Error| AuditError::io(dir, &error);
     private::create_dirs(disk.as_ref(), dir).map_err(here)?;
+    let path = options.journal();
+    if let Some(bytes) = plan.journal.filter(|_| !plan.places.is_empty()) {
+        // A failed sync may have left it readable and not on the disk. The segments get nothing that a power cut now
+        // could take from it.
+        private::replace(disk.as_ref(), &path, &bytes)
+            .map_err(|error| AuditError::io(&path, &error))?;
+    }
     let mut segments = Segments::new(Arc::clone(disk), dir.clone(), plan.head.last);
+    segments.unsettle(&plan.places).map_err(here)?;
     for place in plan.places {
         segments.put(place);
     }
     segments.append().map_err(here)?;
     segments.sync().map_err(here)?;
     disk.sync_dir(dir).map_err(here)?;
-    let path = options.journal();
     let here = |error: io::Error| AuditError::io(&path, &error);
     // One frame without records says where the log stands.
     let header = FrameHeader {
@@ -161,7 +173,7 @@ pub(crate) fn begin(options: &AuditOptions, plan: Plan) -> Result<Opened, AuditE
     journal::encode_frame(&mut bytes, &header, &[]);
     let journal_at = bytes.len();
     // Written, not only allocated: a first write into allocated space needs a commit of the file system.
-    bytes.resize(JOURNAL_LEN, 0);
+    bytes.resize(2 * options.half_len, 0);
     private::replace(disk.as_ref(), &path, &bytes).map_err(here)?;
     let journal = disk.open(&path, Mode::Write).map_err(here)?;
     let mut notes = plan.notes;
@@ -213,7 +225,7 @@ impl Recovery<'_> {
         let Some(carried) = carried else {
             return Err(damaged("it holds no frame"));
         };
-        let start = start_of(frames, carried)
+        let start = start_of(self.survey, carried)
             .ok_or_else(|| damaged("the frame after the last sync of a segment does not read"))?;
         // What the journal holds from there, without a gap.
         let mut run: Vec<&Found> = Vec::new();
@@ -462,10 +474,10 @@ impl Recovery<'_> {
     }
 }
 
-/// Where record `carried` ends. If the frame that says so was overwritten when the machine stopped, where the oldest
-/// frame begins that is followed by whole ones only: the journal goes on into a half when the segments have what is in it.
-fn start_of(frames: &[Found], carried: u64) -> Option<Spot> {
-    let known = frames.iter().rev().find_map(|found| {
+/// Where record `carried` ends; or where the last half that was filled begins, if that is later: the journal goes on
+/// into a half when the segments have what is in it.
+fn start_of(survey: &Survey, carried: u64) -> Option<Spot> {
+    let known = survey.frames.iter().rev().find_map(|found| {
         let header = &found.header;
         if header.before == carried {
             Some(beginning_of(header))
@@ -475,23 +487,14 @@ fn start_of(frames: &[Found], carried: u64) -> Option<Spot> {
             None
         }
     });
-    known.or_else(|| {
-        let whole = frames
-            .iter()
-            .rev()
-            .skip_while(|found| found.lines.is_none());
-        let mut oldest: Option<&FrameHeader> = None;
-        for found in whole {
-            let in_turn = oldest.is_none_or(|after| after.group == found.header.group + 1);
-            if found.lines.is_none() || !in_turn {
-                break;
-            }
-            oldest = Some(&found.header);
-        }
-        oldest
-            .filter(|header| header.before >= carried)
-            .map(beginning_of)
-    })
+    let filled = survey
+        .last_filled()
+        .map(|found| beginning_of(&found.header))
+        .filter(|spot| spot.head.last >= carried);
+    match (known, filled) {
+        (Some(known), Some(filled)) if filled.group > known.group => Some(filled),
+        (known, filled) => known.or(filled),
+    }
 }
 
 fn beginning_of(header: &FrameHeader) -> Spot {

@@ -97,6 +97,24 @@ impl Segments {
         }
     }
 
+    /// Sees to it that the lengths of segments that end with these places are written by the next sync. After a failed
+    /// sync a length that was not written counts as clean, like a page; writing the same bytes anew makes pages dirty
+    /// and not the length. A byte less does, and is written again with the rest. Call it before the places are taken.
+    pub(crate) fn unsettle(&self, places: &[Place]) -> io::Result<()> {
+        for (index, place) in places.iter().enumerate() {
+            let ends = places.get(index + 1).map(|next| next.segment) != Some(place.segment);
+            let path = path_of(&self.dir, place.segment);
+            if !ends || place.lines.is_empty() || self.disk.kind(&path)?.is_none() {
+                continue;
+            }
+            let file = self.disk.open(&path, Mode::Write)?;
+            if file.len()? == place.offset + place.lines.len() as u64 {
+                file.set_len(place.offset + place.lines.len() as u64 - 1)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Appends what was taken. What was not appended when it fails is appended by the next call, at the same place.
     pub(crate) fn append(&mut self) -> io::Result<()> {
         while let Some(place) = self.pending.front() {

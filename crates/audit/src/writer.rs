@@ -67,6 +67,7 @@ pub(crate) struct Shared {
     queue_len: usize,
     pub(crate) data_events: bool,
     segment_len: u64,
+    half_len: usize,
     clock: Arc<dyn host::Clock>,
 }
 
@@ -89,6 +90,8 @@ struct State {
     /// The last record synced in a segment.
     carried: u64,
     mark: Mark,
+    /// The last group that the journal has and a full disk keeps out of its segment.
+    kept_out: Option<(u64, Head)>,
 }
 
 /// Records that have gathered.
@@ -165,7 +168,7 @@ impl Shared {
                 full: false,
                 written: VecDeque::new(),
                 unsynced: 0,
-                left: HALF_LEN - opened.journal_at,
+                left: options.half_len - opened.journal_at,
                 other_free: true,
                 durable: opened.group,
                 carried: opened.head.last,
@@ -173,6 +176,7 @@ impl Shared {
                     sequence: opened.head.last,
                     digest: opened.head.link,
                 },
+                kept_out: None,
             }),
             work: Condvar::new(),
             room: Notify::new(),
@@ -193,6 +197,7 @@ impl Shared {
             queue_len: options.queue_len.clamp(1, GROUP_RECORDS_MAX),
             data_events: options.data_events,
             segment_len: options.segment_len,
+            half_len: options.half_len,
             clock: Arc::clone(&options.clock),
         }
     }
@@ -344,10 +349,11 @@ impl Shared {
         let written = MutexGuard::unlocked(state, || {
             self.room.notify_waiters();
             if let Some(why) = self.failure.get() {
-                return Err(AuditError::Failed(Arc::clone(why)));
+                return Err((AuditError::Failed(Arc::clone(why)), 0));
             }
             let mut pen = self.pen.lock();
-            pen.write(self, &batch, durable, carried, needs_half)
+            let written = pen.write(self, &batch, durable, carried, needs_half);
+            written.map_err(|error| (error, self.half_len - pen.at))
         });
         state.writing = false;
         match written {
@@ -359,7 +365,8 @@ impl Shared {
                 state.unsynced += 1;
                 state.written.push_back(group);
             }
-            Err(error) => {
+            Err((error, left)) => {
+                state.left = left;
                 if let AuditError::Failed(why) = &error {
                     self.fail(why);
                 } else {
@@ -375,23 +382,7 @@ impl Shared {
         state.syncing = true;
         loop {
             let groups = std::mem::take(&mut state.written);
-            let count = groups.len();
-            let carried = MutexGuard::unlocked(state, || self.make_durable(groups));
-            state.unsynced -= count;
-            match carried {
-                Ok(Some(carried)) => {
-                    state.carried = carried;
-                    state.other_free = true;
-                }
-                Ok(None) => {}
-                Err(AuditError::Full) => break,
-                Err(_) => {
-                    self.refuse(state);
-                    break;
-                }
-            }
-            if self.failure.get().is_some() {
-                self.refuse(state);
+            if !self.sync_groups(state, groups) {
                 break;
             }
             if !state.written.is_empty() {
@@ -412,6 +403,30 @@ impl Shared {
         }
     }
 
+    /// Syncs groups that were written; whether the turn goes on.
+    fn sync_groups(&self, state: &mut MutexGuard<'_, State>, groups: VecDeque<Group>) -> bool {
+        let count = groups.len();
+        let carried = MutexGuard::unlocked(state, || self.make_durable(groups));
+        state.unsynced -= count;
+        match carried {
+            Ok(Some(carried)) => {
+                state.carried = carried;
+                state.other_free = true;
+            }
+            Ok(None) => {}
+            Err(AuditError::Full) => return false,
+            Err(_) => {
+                self.refuse(state);
+                return false;
+            }
+        }
+        if self.failure.get().is_some() {
+            self.refuse(state);
+            return false;
+        }
+        true
+    }
+
     /// Syncs the journal, appends to the segments, answers; and how far the segments are synced, if they were.
     ///
     /// Whoever is answered finds the log as the answer says: its state is set first.
@@ -424,19 +439,25 @@ impl Shared {
         let mut segments = self.segments.lock();
         let last = groups.back().map(|group| (group.number, group.head));
         let mut waiting = Vec::with_capacity(groups.len());
-        let mut result = match groups.is_empty() {
-            true => Ok(()),
-            false => self
+        let mut result = match self.failure.get() {
+            // A group may have been written while the sync before this one failed. The next sync would succeed, having
+            // nothing left to write.
+            Some(why) => Err(AuditError::Failed(Arc::clone(why))),
+            None if groups.is_empty() => Ok(()),
+            None => self
                 .journal
                 .sync_data()
                 .map_err(|error| failed("the journal was not synced", &error)),
         };
         for group in groups {
             waiting.push((group.ticket, group.first));
-            if group.begins_half {
-                segments.set_due();
+            // The segments get nothing that is not durable in the journal.
+            if result.is_ok() {
+                if group.begins_half {
+                    segments.set_due();
+                }
+                segments.put(group.place);
             }
-            segments.put(group.place);
         }
         if result.is_ok() {
             result = segments.append().map_err(|error| match error {
@@ -448,12 +469,16 @@ impl Shared {
                 // No frame may say that a group is durable before the segment has it: who reads the journal and then
                 // the segments finds there what it says.
                 Ok(()) => {
-                    state.now_durable(last);
+                    let kept_out = state.kept_out.take();
+                    state.now_durable(last.or(kept_out));
                     if std::mem::take(&mut state.full) {
                         tracing::warn!("audit log: there is space again; keys are used again");
                     }
                 }
-                Err(AuditError::Full) => self.set_full(&mut state),
+                Err(AuditError::Full) => {
+                    state.kept_out = last.or(state.kept_out);
+                    self.set_full(&mut state);
+                }
                 Err(_) => {}
             }
         }
@@ -543,8 +568,9 @@ impl Batch {
 }
 
 impl Pen {
-    /// Numbers, chains and writes a batch; and how much is left in the half it went to. Nothing has changed if it
-    /// fails for want of space: the next frame goes to the same place.
+    /// Numbers, chains and writes a batch; and how much is left in the half it went to. If it fails for want of space,
+    /// the next frame goes to the same place and has the same group: two frames of one group may not stand in the file,
+    /// and this one may stand there whole.
     fn write(
         &mut self,
         shared: &Shared,
@@ -598,10 +624,10 @@ impl Pen {
             base: before.link,
             link: head.link,
         };
-        let (half, at) = match needs_half {
-            false => (self.half, self.at),
-            true => (HALF_LEN - self.half, 0),
-        };
+        if needs_half {
+            (self.half, self.at) = (shared.half_len - self.half, 0);
+        }
+        let (half, at) = (self.half, self.at);
         encode_frame(&mut self.frame, &header, &lines);
         if let Err(error) = shared.journal.write_at((half + at) as u64, &self.frame) {
             if is_full(&error) {
@@ -621,7 +647,7 @@ impl Pen {
         self.head = head;
         self.segment = segment;
         self.segment_end = offset + lines.len() as u64;
-        (self.half, self.at) = (half, at + self.frame.len());
+        self.at = at + self.frame.len();
         let group = Group {
             number: header.group,
             first,
@@ -632,10 +658,10 @@ impl Pen {
                 lines,
                 last: head.last,
             },
-            begins_half: needs_half,
+            begins_half: at == 0,
             ticket: Arc::clone(&batch.ticket),
         };
-        Ok((group, HALF_LEN - self.at))
+        Ok((group, shared.half_len - self.at))
     }
 
     /// Writes and syncs a frame without records: all before it is synced in the segments.
@@ -658,10 +684,10 @@ impl Pen {
             link: self.head.link,
         };
         encode_frame(&mut self.frame, &header, &[]);
-        let place = match self.at + self.frame.len() <= HALF_LEN {
+        let place = match self.at + self.frame.len() <= shared.half_len {
             true => self.half + self.at,
             // The other half holds nothing any more that is not in a synced segment.
-            false => HALF_LEN - self.half,
+            false => shared.half_len - self.half,
         };
         shared.journal.write_at(place as u64, &self.frame)?;
         shared.journal.sync_data()
@@ -673,6 +699,9 @@ fn is_full(error: &io::Error) -> bool {
     use io::ErrorKind::{QuotaExceeded, StorageFull};
     matches!(error.kind(), StorageFull | QuotaExceeded)
 }
+
+#[cfg(test)]
+mod campaign;
 
 struct FailOnPanic<'a>(&'a Shared);
 

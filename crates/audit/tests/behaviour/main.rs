@@ -90,6 +90,7 @@ fn a_full_disk_refuses_records_while_it_is_full_and_no_longer() {
         std::thread::yield_now();
     }
     // The one that met the full disk is in the log; those that were turned away are not.
+    assert_eq!(log.mark().sequence, 2);
     assert_eq!(run(log.record(&event())).unwrap(), 3);
     drop(log);
     assert!(verify(&disk, &options.dir).unwrap().is_whole());
