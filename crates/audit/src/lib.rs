@@ -27,6 +27,8 @@ mod accepted;
 mod chain;
 mod error;
 mod event;
+#[cfg(test)]
+mod golden;
 mod group;
 mod journal;
 mod log;
