@@ -32,6 +32,12 @@ pub struct Event<'a> {
     pub encryption_context: Option<&'a EncryptionContext>,
     /// The one given for the new blob by ReEncrypt.
     pub destination_encryption_context: Option<&'a EncryptionContext>,
+    /// The bucket, in the record of an access to an object.
+    pub bucket: Option<&'a str>,
+    /// The object's key in the bucket.
+    pub object: Option<&'a str>,
+    /// What a management call of Sealgate's own is about, such as the id of a job.
+    pub resource: Option<&'a str>,
     /// The id in the response.
     pub request_id: &'a str,
     /// The peer.
@@ -63,6 +69,9 @@ impl Event<'_> {
             "destination_encryption_context",
             self.destination_encryption_context,
         );
+        fields.text_if_any("bucket", self.bucket);
+        fields.text_if_any("object", self.object);
+        fields.text_if_any("resource", self.resource);
         fields.text("request_id", self.request_id);
         if let Some(source) = self.source {
             // Digits, dots, colons and letters.
@@ -176,6 +185,9 @@ mod tests {
             material: Some(2),
             encryption_context: Some(&context),
             destination_encryption_context: None,
+            bucket: Some("b"),
+            object: Some("k \"\n"),
+            resource: None,
             request_id: "r-1",
             source: Some("127.0.0.1".parse().unwrap()),
         };
@@ -188,6 +200,7 @@ mod tests {
              \"outcome\":\"Success\",\"principal\":\"arn:aws:iam::123456789012:root\",\
              \"access_key\":\"AKIDEXAMPLE\",\"via\":\"api\",\"material\":2,\
              \"encryption_context\":{\"a\\n\\\"\":\"\\u0000\u{2028}b\"},\
+             \"bucket\":\"b\",\"object\":\"k \\\"\\n\",\
              \"request_id\":\"r-1\",\"source\":\"127.0.0.1\",\"intent\":7"
         );
     }

@@ -41,6 +41,9 @@ fn event<'a>(context: &'a EncryptionContext, request_id: &'a str) -> Event<'a> {
         material: Some(3),
         encryption_context: Some(context),
         destination_encryption_context: Some(context),
+        bucket: Some("bucket"),
+        object: Some("a/\u{fc}"),
+        resource: Some("root-key"),
         request_id,
         source: Some("127.0.0.1".parse().unwrap()),
     }

@@ -87,13 +87,18 @@ impl AuditLog {
         })
     }
 
-    /// Hands over the record of an access to data, if those are recorded at all ([`AuditOptions::data_events`]). It
-    /// shares the next group with whatever else there is; nobody waits until it is durable, only for room in the queue.
+    /// Records an access to data, if those are recorded at all ([`AuditOptions::data_events`]). It shares the next group
+    /// with whatever else there is, and is durable when this returns. Cancelled as [`record`](Self::record) is.
     pub async fn data_event(&self, event: &Event<'_>) -> Result<(), AuditError> {
         if self.shared.0.data_events {
-            self.shared.0.hand_over(event, Kind::Plain).await?;
+            self.shared.0.record(event, Kind::Plain).await?;
         }
         Ok(())
+    }
+
+    /// Whether [`data_event`](Self::data_event) records anything.
+    pub fn records_data_events(&self) -> bool {
+        self.shared.0.data_events
     }
 
     /// Fails if the log takes no records now: for good, or because the disk is full.

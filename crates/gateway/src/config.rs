@@ -31,6 +31,8 @@ pub(crate) struct Config {
     pub(crate) admin: Admin,
     /// The object side.
     pub(crate) s3: S3,
+    /// The audit log.
+    pub(crate) audit: Audit,
     /// Logs on standard error.
     pub(crate) log: Log,
     /// Starting and stopping.
@@ -133,6 +135,14 @@ pub(crate) struct S3 {
     pub(crate) bucket_key_seconds: u64,
 }
 
+/// `[audit]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Audit {
+    /// Whether each access to an object leaves a record, as each use of a key does.
+    pub(crate) data_events: bool,
+}
+
 /// `[log]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -174,6 +184,7 @@ impl Default for Config {
             nbd: Nbd::default(),
             admin: Admin::default(),
             s3: S3::default(),
+            audit: Audit::default(),
             log: Log::default(),
             process: Process::default(),
         }

@@ -66,12 +66,13 @@ impl Parts {
 
         // First of all that a store key seals: what is made after it says whether one that is missing was lost.
         let catalogue = open_catalogue(data_dir, store_key).await?;
-        let audit = AuditOptions::new(paths.audit(), Arc::clone(&clock));
-        let audit = AuditLog::open(audit).context("audit log")?;
+        let mut options = AuditOptions::new(paths.audit(), Arc::clone(&clock));
+        options.data_events = config.audit.data_events;
+        let audit = AuditLog::open(options).context("audit log")?;
         let keyring = Keyring::open(keyring::Options {
             catalogue: Arc::clone(&catalogue),
             store_key: store_key.clone(),
-            audit,
+            audit: audit.clone(),
             clock: Arc::clone(&clock),
             random: Arc::clone(&random),
             authorizer: Arc::clone(&authorizer),
@@ -109,6 +110,7 @@ impl Parts {
             clock: Arc::clone(&clock),
             random: Arc::clone(&random),
             observer: Arc::new(ObjectRequests(Arc::clone(metrics))),
+            audit: audit.clone(),
             account,
             region: region.clone(),
             catalogue: Arc::clone(&catalogue),

@@ -184,6 +184,9 @@ impl Inner {
             material: trail.material,
             encryption_context: trail.context.as_ref(),
             destination_encryption_context: trail.destination_context.as_ref(),
+            bucket: None,
+            object: None,
+            resource: None,
             request_id,
             source,
         }

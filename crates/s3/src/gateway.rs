@@ -27,6 +27,7 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 
 use crate::body::{Report, ResponseBody};
 use crate::bucket_key::BucketKeyPolicy;
+use crate::data_trail::DataTrail;
 use crate::error::Error;
 use crate::front::Front;
 use crate::guard::{GuardedBody, Limit};
@@ -54,6 +55,8 @@ pub struct Options {
     pub random: Arc<dyn crypto::random::Random>,
     /// Who counts.
     pub observer: Arc<dyn Observer>,
+    /// Where accesses to objects are recorded, if it records data events.
+    pub audit: audit::AuditLog,
     /// The account every bucket belongs to.
     pub account: iam::AccountId,
     /// The region every bucket is in.
@@ -73,6 +76,7 @@ pub struct Gateway {
     service: S3Service,
     observer: Arc<dyn Observer>,
     clock: Arc<dyn host::Clock>,
+    trail: DataTrail,
     domains: Vec<String>,
     md5s: Arc<Md5Group>,
     owners: Vec<Arc<dyn Reseal>>,
@@ -86,6 +90,19 @@ impl Answer {
     pub(crate) fn new(stream: PlainStream, len: u64) -> Self {
         Self(Arc::new(parking_lot::Mutex::new(Some((stream, len)))))
     }
+}
+
+/// The error code of an answer.
+#[derive(Clone)]
+struct Code(String);
+
+/// The error code that s3s has written.
+fn refused_code(document: &[u8]) -> String {
+    let text = String::from_utf8_lossy(document);
+    let code = text
+        .split_once("<Code>")
+        .and_then(|(_, rest)| rest.split_once("</Code>"));
+    code.map_or("InvalidRequest", |(code, _)| code).to_owned()
 }
 
 /// A status that replaces s3s's.
@@ -107,6 +124,7 @@ impl Gateway {
         );
         let observer = Arc::clone(&options.observer);
         let clock = Arc::clone(&options.clock);
+        let trail = DataTrail::new(options.audit.clone(), Arc::clone(&options.clock));
         let domains = options.virtual_host_domains.clone();
         let md5s = Arc::new(Md5Group::new());
         let front = Front::open(options, Arc::clone(&md5s)).await?;
@@ -114,6 +132,7 @@ impl Gateway {
             service: S3ServiceBuilder::new(front).build(),
             observer,
             clock,
+            trail,
             domains,
             md5s,
             owners,
@@ -159,18 +178,29 @@ impl Gateway {
         let method = request.method().clone();
         let sender = Arc::clone(&context);
         let request_id = sender.request_id();
+        let path = self.path_style(request.uri(), request.headers());
         let expects = request.headers().contains_key(EXPECT);
         let bytes_in = Arc::new(AtomicU64::new(0));
-        let (operation, answer) = match self
-            .dispatch(request, payload, context, Arc::clone(&bytes_in))
+        let (operation, code, answer) = match self
+            .dispatch(&path, request, payload, context, Arc::clone(&bytes_in))
             .await
         {
-            Ok((operation, answer)) => (operation.name(), answer),
-            Err((operation, error)) => (
-                operation.map_or("Unknown", Operation::name),
-                error_answer(error, request_id),
-            ),
+            Ok((operation, mut answer)) => {
+                let code = answer.extensions_mut().remove::<Code>();
+                (Some(operation), code, answer)
+            }
+            Err((operation, error)) => {
+                let code = Code(error.code().into_owned());
+                (operation, Some(code), error_answer(error, request_id))
+            }
         };
+        let outcome = code.as_ref().map_or("Success", |code| code.0.as_str());
+        let answer = match self.trail.record(operation, &path, outcome, &sender).await {
+            Ok(()) => answer,
+            // It may be done: what is answered is not that it is not.
+            Err(error) => error_answer(error, request_id),
+        };
+        let operation = operation.map_or("Unknown", Operation::name);
         let mut answer = finish(answer, &method, request_id);
         if expects && bytes_in.load(Ordering::Relaxed) == 0 {
             // The client asked for "100 Continue" and got this answer instead: the body was
@@ -196,6 +226,7 @@ impl Gateway {
 
     async fn dispatch<B>(
         &self,
+        path: &str,
         request: HttpRequest<B>,
         payload: &Payload,
         context: Arc<RequestContext>,
@@ -207,11 +238,11 @@ impl Gateway {
     {
         let (head, body) = request.into_parts();
         let unrouted = |error| (None, error);
-        let path = self.path_style(&head).map_err(unrouted)?;
-        let target = target(&path).map_err(unrouted)?;
+        let target = target(path).map_err(unrouted)?;
         let query = Query::parse(head.uri.query()).map_err(unrouted)?;
         let operation = route(&head.method, target, &query, &head.headers).map_err(unrouted)?;
         let failed = |error| (Some(operation), error);
+        self.trail.check(operation).map_err(failed)?;
 
         let guarded = |limit| GuardedBody::new(&head, payload, body, bytes_in, &self.md5s, limit);
         let (stream, document) = match operation.body() {
@@ -225,12 +256,13 @@ impl Gateway {
 
         let mut inner = HttpRequest::new(s3s::Body::from(document.clone()));
         *inner.method_mut() = head.method;
-        *inner.uri_mut() = uri(&path, &query.encode_for_s3s()).map_err(failed)?;
+        *inner.uri_mut() = uri(path, &query.encode_for_s3s()).map_err(failed)?;
         *inner.headers_mut() = harmless(&head.headers, document.len());
         let sender = Arc::clone(&context);
         let request_id = sender.request_id();
         let request = Request::new(operation, context, head.headers, query, stream);
-        inner.extensions_mut().insert(Arc::new(request));
+        let request = Arc::new(request);
+        inner.extensions_mut().insert(Arc::clone(&request));
 
         let answer = self
             .service
@@ -251,6 +283,10 @@ impl Gateway {
                 let document = body.bytes().ok_or_else(|| {
                     failed(Error::Internal("s3s answered with a stream of its own"))
                 })?;
+                let refused = || (!head.status.is_success()).then(|| refused_code(&document));
+                if let Some(code) = request.code().or_else(refused) {
+                    head.extensions.insert(Code(code));
+                }
                 ResponseBody::whole(if head.status.is_success() {
                     corrected(operation, document)
                 } else {
@@ -262,13 +298,12 @@ impl Gateway {
     }
 
     /// The path with the bucket in it, also where the host names the bucket.
-    fn path_style(&self, head: &http::request::Parts) -> Result<String, Error> {
-        let path = head.uri.path();
-        let host = head
-            .headers
+    fn path_style(&self, uri: &Uri, headers: &HeaderMap) -> String {
+        let path = uri.path();
+        let host = headers
             .get(HOST)
             .and_then(|host| host.to_str().ok())
-            .or_else(|| head.uri.authority().map(http::uri::Authority::as_str))
+            .or_else(|| uri.authority().map(http::uri::Authority::as_str))
             .unwrap_or_default();
         let host = host.rsplit_once(':').map_or(host, |(name, _)| name);
         for domain in &self.domains {
@@ -276,10 +311,10 @@ impl Gateway {
                 .strip_suffix(domain.as_str())
                 .and_then(|rest| rest.strip_suffix('.'));
             if let Some(bucket) = bucket {
-                return Ok(format!("/{bucket}{path}"));
+                return format!("/{bucket}{path}");
             }
         }
-        Ok(path.to_owned())
+        path.to_owned()
     }
 }
 

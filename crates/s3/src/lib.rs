@@ -30,6 +30,7 @@ mod bucket_default;
 mod bucket_key;
 mod checksum;
 mod condition;
+mod data_trail;
 mod dates;
 mod envelope;
 mod error;

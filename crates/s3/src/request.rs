@@ -4,7 +4,7 @@
 //! takes, and a few harmless headers. Everything that decides about encryption,
 //! conditions, ranges, checksums and the body is read from here, by us.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::HeaderMap;
 use iam::{Caller, RequestContext, Via};
@@ -22,6 +22,8 @@ pub(crate) struct Request {
     pub(crate) headers: HeaderMap,
     pub(crate) query: Query,
     body: Mutex<Option<GuardedBody>>,
+    /// The error code of its answer, if it failed.
+    code: OnceLock<String>,
 }
 
 impl Request {
@@ -38,6 +40,7 @@ impl Request {
             headers,
             query,
             body: Mutex::new(body),
+            code: OnceLock::new(),
         }
     }
 
@@ -56,6 +59,16 @@ impl Request {
             ));
         }
         Ok(Arc::clone(found))
+    }
+
+    /// Notes why it failed.
+    pub(crate) fn fail(&self, error: &Error) {
+        let _ = self.code.set(error.code().into_owned());
+    }
+
+    /// The error code of its answer, if the front failed it.
+    pub(crate) fn code(&self) -> Option<String> {
+        self.code.get().cloned()
     }
 
     /// Who calls: the sender, whom S3 acts for.

@@ -91,6 +91,32 @@ operations! {
     ListParts: Empty, ["uploadId", "max-parts", "part-number-marker"];
 }
 
+impl Operation {
+    /// Whether it reads or writes an object, its tags or its parts: what CloudTrail calls a data event.
+    pub(crate) fn is_data_event(self) -> bool {
+        use Operation::*;
+        matches!(
+            self,
+            DeleteObjects
+                | PutObject
+                | CopyObject
+                | GetObject
+                | HeadObject
+                | DeleteObject
+                | GetObjectAttributes
+                | GetObjectTagging
+                | PutObjectTagging
+                | DeleteObjectTagging
+                | CreateMultipartUpload
+                | UploadPart
+                | UploadPartCopy
+                | CompleteMultipartUpload
+                | AbortMultipartUpload
+                | ListParts
+        )
+    }
+}
+
 /// Parameters that say which sub-resource is meant. At most one of them may be
 /// there, and an operation is chosen by it.
 const SELECTORS: &[&str] = &[

@@ -196,6 +196,9 @@ impl Log {
             material: None,
             encryption_context: None,
             destination_encryption_context: None,
+            bucket: None,
+            object: None,
+            resource: None,
             request_id: &request,
             source: None,
         };

@@ -67,6 +67,9 @@ pub(crate) fn event() -> Event<'static> {
         material: Some(1),
         encryption_context: None,
         destination_encryption_context: None,
+        bucket: None,
+        object: None,
+        resource: None,
         request_id: "7a1c4d0e-3a34-4f2c-9a55-0a9c6e5ad8f1",
         source: None,
     }

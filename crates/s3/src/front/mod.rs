@@ -174,7 +174,10 @@ macro_rules! operations {
                     self.check_common(&found)?;
                     Front::$method(self, &found, request.input).await
                 };
-                answer.await.map_err(|error: Error| error.into_s3s(found.context.request_id()))
+                answer.await.map_err(|error: Error| {
+                    found.fail(&error);
+                    error.into_s3s(found.context.request_id())
+                })
             })*
         }
     };

@@ -5,6 +5,7 @@ mod bodies;
 mod bucket_keys;
 mod buckets;
 mod copies;
+mod data_events;
 mod digests;
 mod encryption;
 mod holes;
@@ -83,11 +84,12 @@ impl keyring::Observer for KmsCounts {
     }
 }
 
-/// The durable audit log has its own tests, and a disk to wait for: this one is in memory.
-fn no_audit(clock: &Arc<ManualClock>) -> keyring::AuditLog {
+/// The durable audit log has its own tests, and a disk to wait for: this one is in memory. It keeps data events.
+fn audit_on(disk: &host::disk::sim::SimDisk, clock: &Arc<ManualClock>) -> keyring::AuditLog {
     let mut options =
         keyring::AuditOptions::new("/audit", Arc::clone(clock) as Arc<dyn host::Clock>);
-    options.disk = Arc::new(host::disk::sim::SimDisk::new(7));
+    options.disk = Arc::new(disk.clone());
+    options.data_events = true;
     keyring::AuditLog::open(options).unwrap()
 }
 
@@ -102,6 +104,8 @@ struct World {
     catalogue: Arc<dyn catalogue::Catalogue>,
     store_key: root::StoreKey,
     ground: Ground,
+    /// Where the audit log is.
+    audit_disk: host::disk::sim::SimDisk,
 }
 
 /// A gateway over a store in memory, with the bucket `buc`.
@@ -168,10 +172,12 @@ async fn world_on(
     ));
     let random: Arc<dyn Random> = Arc::new(crypto::random::SystemRandom);
     let authorizer = Arc::new(iam::Authorizer::new(ACCOUNT.parse().unwrap()));
+    let audit_disk = host::disk::sim::SimDisk::new(7);
+    let audit = audit_on(&audit_disk, &clock);
     let keyring = Keyring::open(keyring::Options {
         catalogue: Arc::clone(&catalogue),
         store_key: store_key.clone(),
-        audit: no_audit(&clock),
+        audit: audit.clone(),
         clock: clock.clone(),
         random: Arc::clone(&random),
         authorizer: Arc::clone(&authorizer),
@@ -187,6 +193,7 @@ async fn world_on(
         clock: clock.clone(),
         random,
         observer: counts.clone(),
+        audit,
         account: ACCOUNT.parse().unwrap(),
         region: "us-east-1".parse().unwrap(),
         catalogue: Arc::clone(&catalogue),
@@ -208,6 +215,7 @@ async fn world_on(
         catalogue,
         store_key,
         ground,
+        audit_disk,
     })
 }
 
