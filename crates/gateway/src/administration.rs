@@ -7,10 +7,13 @@ use api::sealgate::{
     RootKeyStatus,
 };
 use async_trait::async_trait;
+use audit::AuditLog;
+use catalogue::CatalogueError;
 use iam::{Authorized, Region, sealgate};
 use jobs::{JobError, Jobs, Outcome, State};
 use root::StoreKey;
 
+use crate::management_trail::{Change, recorded};
 use crate::reseal::{RotateError, RotateStoreKey};
 
 /// The jobs and the store key of a running server.
@@ -19,6 +22,7 @@ pub(crate) struct Administered {
     pub(crate) store_key: StoreKey,
     pub(crate) rotate: Arc<RotateStoreKey>,
     pub(crate) region: Region,
+    pub(crate) audit: AuditLog,
 }
 
 #[async_trait]
@@ -58,7 +62,12 @@ impl Administration for Administered {
         granted: Authorized<sealgate::CancelJob, OneJob>,
     ) -> Result<(), AdministrationError> {
         let id = known(granted.resource().id())?;
-        self.jobs.cancel(id).await.map_err(explain)?;
+        let change = Change::asked("CancelJob", format!("job/{id}"), granted.caller());
+        let jobs = Arc::clone(&self.jobs);
+        let work = async move { jobs.cancel(id).await.map_err(explain) };
+        recorded(self.audit.clone(), change, work, outcome)
+            .await
+            .map_err(|error| AdministrationError::Internal(error.into()))??;
         let by = granted.caller().context().principal_arn();
         tracing::info!(job = %id, %by, "a job was cancelled");
         Ok(())
@@ -84,16 +93,36 @@ impl Administration for Administered {
         &self,
         granted: Authorized<sealgate::RotateStoreKey, RootKey>,
     ) -> Result<JobId, AdministrationError> {
-        let id = match self.rotate.submit(&self.jobs).await {
-            Ok(id) => id,
-            Err(RotateError::Job(error)) => return Err(explain(error)),
-            Err(error @ RotateError::CannotReseal(_)) => {
-                return Err(AdministrationError::Unsupported(error.to_string()));
-            }
+        let change = Change::asked("RotateStoreKey", "root-key", granted.caller());
+        let (jobs, rotate) = (Arc::clone(&self.jobs), Arc::clone(&self.rotate));
+        let work = async move {
+            rotate.submit(&jobs).await.map_err(|error| match error {
+                RotateError::Job(error) => explain(error),
+                error @ RotateError::CannotReseal(_) => {
+                    AdministrationError::Unsupported(error.to_string())
+                }
+            })
         };
+        let id = recorded(self.audit.clone(), change, work, outcome)
+            .await
+            .map_err(|error| AdministrationError::Internal(error.into()))??;
         let by = granted.caller().context().principal_arn();
         tracing::info!(job = %id, %by, "a rotation of the store key was asked for");
         named(id)
+    }
+}
+
+/// What the audit log says of a change.
+fn outcome<T>(result: &Result<T, AdministrationError>) -> &'static str {
+    match result {
+        Ok(_) => "Success",
+        Err(AdministrationError::Internal(error)) => match error.downcast_ref::<JobError>() {
+            Some(JobError::Catalogue(CatalogueError::Unknown(_))) => "Unknown",
+            _ => "InternalServerException",
+        },
+        Err(AdministrationError::NoSuchJob(_)) => "ResourceNotFoundException",
+        Err(AdministrationError::Ended(_)) => "ConflictException",
+        Err(_) => "UnsupportedOperationException",
     }
 }
 

@@ -23,6 +23,7 @@ mod data_dir;
 mod harden;
 mod listener;
 mod logging;
+mod management_trail;
 pub mod manual;
 mod metrics;
 mod nbd_front;

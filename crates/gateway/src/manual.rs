@@ -14,3 +14,6 @@ pub mod formats {}
 
 #[doc = include_str!("../manual/operations.md")]
 pub mod operations {}
+
+#[doc = include_str!("../../../docs/reference/audit-log.md")]
+pub mod audit_log {}

@@ -145,6 +145,7 @@ impl Parts {
             store_key: store_key.clone(),
             rotate,
             region: region.clone(),
+            audit,
         };
         let nbd = nbd_server(
             config,

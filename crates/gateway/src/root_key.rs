@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use audit::{AuditLog, AuditOptions};
 use crypto::random::SystemRandom;
 use host::{Disk, OsDisk};
 use keyring::SecretVec;
 use root::{
-    COPY_NAME, FileProvider, HEADER_NAME, Options, PassphraseProvider, RootKeyProvider, StoreKey,
-    replace_root_key_file,
+    COPY_NAME, FileProvider, HEADER_NAME, Options, PassphraseProvider, RootError, RootKeyProvider,
+    StoreKey, replace_root_key_file,
 };
 use serde_json::{Value, json};
 
@@ -19,6 +20,7 @@ use crate::client::Client;
 use crate::commands;
 use crate::config::{Config, PassphraseFrom, RootKey};
 use crate::data_dir::{DataDir, Paths};
+use crate::management_trail::{Change, recorded_here};
 use crate::output::{self, Format};
 use crate::passphrase;
 
@@ -197,30 +199,18 @@ async fn rotate(
     let provider = provider(&config.root_key, data_dir.paths(), old)?;
     let key = StoreKey::open(options(&data_dir, Arc::clone(&provider), false)).await?;
     let before = key.status().await;
-    let mut next = None;
-    match (to_file, new) {
-        (Some(path), _) => {
-            let path = std::path::absolute(path)?;
-            let new = from_file(path.clone());
-            key.rotate_root(new).await?;
-            next = Some(format!("[root_key] file = \"{}\"", path.display()));
-        }
-        (None, Some(new)) => {
-            key.rotate_root(from_passphrase(new)?).await?;
-            next = Some("[root_key] passphrase = \"prompt\" (or \"fd:N\")".to_owned());
-        }
+    let next = match (to_file, new) {
+        (Some(path), _) => To::File(std::path::absolute(path)?),
+        (None, Some(new)) => To::Passphrase(from_passphrase(new)?),
         (None, None) if config.root_key.passphrase.is_some() => {
             bail!("say where the new passphrase comes from: --to-passphrase prompt (or fd:N)")
         }
-        (None, None) => {
-            in_place(
-                &key,
-                provider,
-                &key_file(&config.root_key, &data_dir.paths()),
-            )
-            .await?
-        }
-    }
+        (None, None) => To::Same(provider, key_file(&config.root_key, &data_dir.paths())),
+    };
+    let log = AuditLog::open(AuditOptions::new(data_dir.paths().audit()))
+        .context("the audit log takes no record of the rotation")?;
+    let change = Change::local("RotateRootKey", "root-key");
+    let next = recorded_here(log, change, rotate_to(&key, next), outcome).await??;
     let after = key.status().await;
     println!(
         "root key {} is replaced by {} ({})",
@@ -233,6 +223,49 @@ async fn rotate(
         println!("Set in the configuration before the next start: {setting}");
     }
     Ok(())
+}
+
+/// Where the next root key is.
+enum To {
+    File(PathBuf),
+    Passphrase(Arc<dyn RootKeyProvider>),
+    /// Where the one before it was: the provider of that, and its file.
+    Same(Arc<dyn RootKeyProvider>, PathBuf),
+}
+
+/// Replaces the root key; and what is to be set in the configuration then, if anything is.
+async fn rotate_to(key: &StoreKey, next: To) -> anyhow::Result<Option<String>> {
+    Ok(match next {
+        To::File(path) => {
+            key.rotate_root(from_file(path.clone())).await?;
+            Some(format!("[root_key] file = \"{}\"", path.display()))
+        }
+        To::Passphrase(new) => {
+            key.rotate_root(new).await?;
+            Some("[root_key] passphrase = \"prompt\" (or \"fd:N\")".to_owned())
+        }
+        To::Same(provider, path) => {
+            in_place(key, provider, &path)
+                .await
+                .map_err(|error| error.context(PARTLY))?;
+            None
+        }
+    })
+}
+
+/// What goes wrong after the header was opened to both keys has changed something.
+const PARTLY: &str = "the root key may be replaced or not: ask `sealgate root status`";
+
+/// What the audit log says of a rotation.
+fn outcome<T>(result: &anyhow::Result<T>) -> &'static str {
+    match result {
+        Ok(_) => "Success",
+        Err(error) if error.to_string() == PARTLY => "Unknown",
+        Err(error) => match error.downcast_ref::<RootError>() {
+            Some(RootError::Unknown | RootError::Io { .. }) | None => "Unknown",
+            Some(_) => "Failed",
+        },
+    }
 }
 
 /// Replaces the key in the file at `path`. Killed anywhere, that file opens the store: with the old key or with the

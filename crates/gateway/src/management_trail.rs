@@ -1,0 +1,211 @@
+//! The audit records of management calls of Sealgate's own: jobs, and the root key.
+//!
+//! A change leaves its intent before it is made, and its outcome after. It runs to its end with its records even if
+//! the caller stops waiting. Without the intent's record nothing is changed; without the outcome's the caller is told of
+//! a failure, and the next start records that the outcome is unknown.
+
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use audit::{AuditError, AuditLog, Event};
+use iam::Caller;
+
+/// A change that is to be recorded.
+#[derive(Debug, Clone)]
+pub(crate) struct Change {
+    operation: &'static str,
+    /// What it is about: `job/` and an id, or `root-key`.
+    resource: String,
+    principal: String,
+    access_key: Option<String>,
+    via: &'static str,
+    request_id: String,
+    source: Option<IpAddr>,
+}
+
+impl Change {
+    /// One that a caller asked for.
+    pub(crate) fn asked(
+        operation: &'static str,
+        resource: impl Into<String>,
+        caller: Caller<'_>,
+    ) -> Self {
+        let context = caller.context();
+        Self {
+            operation,
+            resource: resource.into(),
+            principal: context.principal_arn().to_string(),
+            access_key: context
+                .access_key
+                .as_ref()
+                .map(|key| key.as_str().to_owned()),
+            via: "api",
+            request_id: context.request_id().to_owned(),
+            source: context.source,
+        }
+    }
+
+    /// One that whoever has the data directory makes while no server runs.
+    pub(crate) fn local(operation: &'static str, resource: impl Into<String>) -> Self {
+        Self {
+            operation,
+            resource: resource.into(),
+            principal: "sealgate".to_owned(),
+            access_key: None,
+            via: "internal",
+            request_id: String::new(),
+            source: None,
+        }
+    }
+
+    fn event<'a>(&'a self, outcome: &'a str) -> Event<'a> {
+        Event {
+            time: SystemTime::now(),
+            operation: self.operation,
+            outcome,
+            principal: &self.principal,
+            access_key: self.access_key.as_deref(),
+            via: self.via,
+            key: None,
+            destination_key: None,
+            alias: None,
+            material: None,
+            encryption_context: None,
+            destination_encryption_context: None,
+            bucket: None,
+            object: None,
+            resource: Some(&self.resource),
+            request_id: &self.request_id,
+            source: self.source,
+        }
+    }
+}
+
+/// Makes `change` by `work` and records it, to its end even if nobody waits for it any more. `outcome` names what came
+/// of it: `Success`, the code of an error, or `Unknown` where it may have been made or not.
+pub(crate) async fn recorded<T, E>(
+    log: AuditLog,
+    change: Change,
+    work: impl Future<Output = Result<T, E>> + Send + 'static,
+    outcome: fn(&Result<T, E>) -> &'static str,
+) -> Result<Result<T, E>, AuditError>
+where
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    let task = tokio::spawn(recorded_here(log, change, work, outcome));
+    // A panic in the work leaves the intent open, so that its outcome is unknown.
+    task.await
+        .unwrap_or_else(|error| Err(AuditError::Failed(error.to_string().into())))
+}
+
+/// As [`recorded`], but dropped half-way it leaves the change as it is and its outcome unknown.
+pub(crate) async fn recorded_here<T, E>(
+    log: AuditLog,
+    change: Change,
+    work: impl Future<Output = Result<T, E>>,
+    outcome: fn(&Result<T, E>) -> &'static str,
+) -> Result<Result<T, E>, AuditError> {
+    let intent = log.intent(&change.event("Intended")).await?;
+    let result = work.await;
+    intent.outcome(&change.event(outcome(&result))).await?;
+    Ok(result)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use audit::AuditOptions;
+    use host::disk::sim::{Call, Crash, Failure, Fault, SimDisk};
+
+    use super::*;
+
+    fn open(disk: &SimDisk) -> AuditLog {
+        let mut options = AuditOptions::new("/audit");
+        options.disk = Arc::new(disk.clone());
+        AuditLog::open(options).unwrap()
+    }
+
+    /// Of each record: operation, outcome, resource.
+    fn told(disk: &SimDisk) -> Vec<[String; 3]> {
+        let all = disk.bytes("/audit/audit-00000000000000000001.jsonl");
+        let lines = all.split(|byte| *byte == b'\n');
+        lines
+            .filter(|line| !line.is_empty())
+            .map(|line| serde_json::from_slice::<serde_json::Value>(line).unwrap())
+            .map(|record| {
+                ["operation", "outcome", "resource"]
+                    .map(|name| record[name].as_str().unwrap_or("-").to_owned())
+            })
+            .collect()
+    }
+
+    fn outcome(result: &Result<(), &'static str>) -> &'static str {
+        result.as_ref().err().copied().unwrap_or("Success")
+    }
+
+    #[tokio::test]
+    async fn the_intent_is_durable_before_the_change_and_the_outcome_after() {
+        let disk = SimDisk::new(1);
+        let log = open(&disk);
+        for (at, result) in [Ok(()), Err("ConflictException")].into_iter().enumerate() {
+            let before = disk.clone();
+            let work = async move {
+                let told = told(&before);
+                let intended = ["CancelJob", "Intended", "job/1"].map(str::to_owned);
+                assert_eq!((told.len(), &told[2 * at]), (2 * at + 1, &intended));
+                result
+            };
+            let change = Change::local("CancelJob", "job/1");
+            let made = recorded(log.clone(), change, work, outcome).await.unwrap();
+            assert_eq!(made, result);
+            assert_eq!(told(&disk)[2 * at + 1][1], outcome(&result));
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_changed_that_cannot_be_recorded() {
+        let disk = SimDisk::new(2);
+        let log = open(&disk);
+        let fault = Fault::new(Failure::Io).on(&[Call::SyncData]);
+        disk.fail(fault.at(".journal"));
+        let changed = Arc::new(AtomicBool::new(false));
+        let work = {
+            let changed = Arc::clone(&changed);
+            async move {
+                changed.store(true, Ordering::SeqCst);
+                Ok(())
+            }
+        };
+        let change = Change::local("RotateRootKey", "root-key");
+        let refused = recorded(log, change, work, outcome).await;
+        assert!(matches!(refused, Err(AuditError::Failed(_))));
+        assert!(!changed.load(Ordering::SeqCst));
+    }
+
+    #[tokio::test]
+    async fn a_change_whose_outcome_was_not_recorded_is_not_answered_and_unknown_at_the_next_start()
+    {
+        let disk = SimDisk::new(3);
+        let log = open(&disk);
+        let work = {
+            let disk = disk.clone();
+            async move {
+                disk.stop_after(0);
+                Ok(())
+            }
+        };
+        let change = Change::local("RotateRootKey", "root-key");
+        assert!(recorded(log.clone(), change, work, outcome).await.is_err());
+        drop(log);
+        disk.restart(Crash::Power);
+        drop(open(&disk));
+        let told = told(&disk);
+        let last = ["RotateRootKey", "Unknown", "root-key"].map(str::to_owned);
+        assert_eq!(told.last(), Some(&last), "{told:?}");
+        assert_eq!(told[0][1], "Intended");
+    }
+}
