@@ -115,10 +115,12 @@ pub(crate) async fn recorded_here<T, E>(
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::path::Path;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use audit::AuditOptions;
+    use host::Disk as _;
     use host::disk::sim::{Call, Crash, Failure, Fault, SimDisk};
 
     use super::*;
@@ -194,7 +196,9 @@ mod tests {
         let work = {
             let disk = disk.clone();
             async move {
+                // Down before the next write, not in the middle of it: part of that could be there.
                 disk.stop_after(0);
+                assert!(disk.kind(Path::new("/audit")).is_err());
                 Ok(())
             }
         };
