@@ -53,10 +53,9 @@ fn event<'a>(context: &'a EncryptionContext, request_id: &'a str) -> Event<'a> {
 /// closed, and its segment after the next start.
 fn written() -> (Vec<u8>, Vec<u8>) {
     let disk = SimDisk::new(1);
-    let mut options = AuditOptions::new("/audit");
-    options.disk = Arc::new(disk.clone());
     let later = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_100);
-    options.clock = Arc::new(ManualClock::new(later));
+    let mut options = AuditOptions::new("/audit", Arc::new(ManualClock::new(later)));
+    options.disk = Arc::new(disk.clone());
     options.half_len = 4096;
     let context = EncryptionContext::from_pairs([("a\"", "\u{fc}\n")]).unwrap();
     let log = AuditLog::open(options.clone()).unwrap();

@@ -126,7 +126,8 @@ mod tests {
     use super::*;
 
     fn open(disk: &SimDisk) -> AuditLog {
-        let mut options = AuditOptions::new("/audit");
+        let clock = host::SystemClock::new();
+        let mut options = AuditOptions::new("/audit", Arc::new(clock));
         options.disk = Arc::new(disk.clone());
         AuditLog::open(options).unwrap()
     }

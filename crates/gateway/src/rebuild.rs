@@ -97,6 +97,9 @@ fn event<'a>(request_id: &'a str, outcome: &'a str, time: std::time::SystemTime)
         material: None,
         encryption_context: None,
         destination_encryption_context: None,
+        bucket: None,
+        object: None,
+        resource: None,
         request_id,
         source: None,
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use audit::{AuditLog, AuditOptions};
 use crypto::random::SystemRandom;
-use host::{Disk, OsDisk};
+use host::{Disk, OsDisk, SystemClock};
 use keyring::SecretVec;
 use root::{
     COPY_NAME, FileProvider, HEADER_NAME, Options, PassphraseProvider, RootError, RootKeyProvider,
@@ -207,8 +207,11 @@ async fn rotate(
         }
         (None, None) => To::Same(provider, key_file(&config.root_key, &data_dir.paths())),
     };
-    let log = AuditLog::open(AuditOptions::new(data_dir.paths().audit()))
-        .context("the audit log takes no record of the rotation")?;
+    let log = AuditLog::open(AuditOptions::new(
+        data_dir.paths().audit(),
+        Arc::new(SystemClock::new()),
+    ))
+    .context("the audit log takes no record of the rotation")?;
     let change = Change::local("RotateRootKey", "root-key");
     let next = recorded_here(log, change, rotate_to(&key, next), outcome).await??;
     let after = key.status().await;

@@ -15,11 +15,11 @@ use crate::route::Operation;
 /// Where accesses to objects are recorded.
 pub(crate) struct DataTrail {
     log: AuditLog,
-    clock: Arc<dyn keyring::Clock>,
+    clock: Arc<dyn host::Clock>,
 }
 
 impl DataTrail {
-    pub(crate) fn new(log: AuditLog, clock: Arc<dyn keyring::Clock>) -> Self {
+    pub(crate) fn new(log: AuditLog, clock: Arc<dyn host::Clock>) -> Self {
         Self { log, clock }
     }
 

@@ -138,9 +138,9 @@ struct Log {
 }
 
 fn options(disk: &SimDisk) -> AuditOptions {
-    let mut options = AuditOptions::new(FOLDER);
+    let clock = host::clock::ManualClock::new(SystemTime::UNIX_EPOCH);
+    let mut options = AuditOptions::new(FOLDER, Arc::new(clock));
     options.disk = Arc::new(disk.clone());
-    options.clock = Arc::new(host::clock::ManualClock::new(SystemTime::UNIX_EPOCH));
     options.segment_len = SEGMENT_LEN;
     options.half_len = HALF_LEN;
     options.data_events = true;
