@@ -5,6 +5,7 @@
 use crypto::bucket_key::{BucketKey, unwrap_object_key, wrap_object_key};
 use crypto::chunk::{Algorithm, ChunkOpener, ChunkSealer, ObjectKey, StreamAad};
 use crypto::random::SeededRandom;
+use crypto::record::Place;
 use crypto::secret::{SecretBytes, SecretVec};
 use crypto::sector::{PlainSectors, SectorIndex, SectorSize, StoredSectors};
 use crypto::store_key::GenerationKey;
@@ -46,12 +47,17 @@ fn a_key_blob_is_what_it_was() {
 #[test]
 fn a_sealed_record_is_what_it_was() {
     let key = GenerationKey::from_secret(secret(2)).record_key("keys");
-    let sealed = key.seal("material", b"row 7", b"a record", &SeededRandom::new(2));
-    let stored = golden("record", include_str!("golden/sealed-record.hex"), &sealed);
-    assert_eq!(
-        key.open("material", b"row 7", &stored).unwrap().expose(),
-        b"a record"
-    );
+    let place = Place {
+        table: "material",
+        account: "123456789012",
+        region: "us-east-1",
+        id: b"row 7",
+        version: 3,
+    };
+    let sealed = key.seal_at(&place, 9, b"a record", &SeededRandom::new(2));
+    let file = include_str!("golden/sealed-record.hex");
+    let stored = golden("record", file, sealed.as_bytes());
+    assert_eq!(key.open_at(&place, &stored).unwrap().expose(), b"a record");
 }
 
 #[test]
