@@ -8,6 +8,7 @@ use crypto::volume_key::VolumeDataKey;
 
 use crate::{
     Tag, VolumeError, VolumeId, VolumeInfo, VolumeState,
+    blocking::blocking,
     descriptor::{Descriptor, Row},
     engine::BASE_GENERATION,
     entry::Entry,
@@ -16,7 +17,6 @@ use crate::{
     protection::{Sealed, Unencrypted},
     recover::Copies,
     registry::{Registry, refused},
-    volumes::{blocking, not_found},
 };
 
 /// How often a change that lost a race is planned anew.
@@ -51,12 +51,12 @@ impl Registry {
         let placed = placed.await?;
         // Unlocked before the answer: whoever gets it may attach the volume.
         drop(slots);
-        let entry = self.entry(&id).ok_or_else(|| not_found(&id))?;
+        let entry = self.entry(&id).ok_or_else(|| VolumeError::not_found(id))?;
         if let Err(error) = placed {
             *entry.fault.lock() = Some(VolumeError::FolderMissing(id));
             return Err(error);
         }
-        entry.info().ok_or_else(|| not_found(&id))
+        entry.info().ok_or_else(|| VolumeError::not_found(id))
     }
 
     fn prepare(
@@ -123,7 +123,7 @@ impl Registry {
                     races += 1;
                     self.refresh(id).await?;
                     if self.entry(&id).is_none() {
-                        return Err(not_found(&id));
+                        return Err(VolumeError::not_found(id));
                     }
                 }
                 Err(error) => return Err(error.into()),
@@ -138,13 +138,15 @@ impl Registry {
         change: impl Fn(&mut Vec<Tag>) + Send + Sync + 'static,
     ) -> Result<(), VolumeError> {
         // A volume that was deleted meanwhile has no folder to lock anything in.
-        self.entry(&id).ok_or_else(|| not_found(&id))?.sound()?;
+        self.entry(&id)
+            .ok_or_else(|| VolumeError::not_found(id))?
+            .sound()?;
         let _lock = self.lock_changing(id).await?;
         let mut races = 0;
         loop {
             // Behind the lock: what another process changed before is known now.
             self.refresh(id).await?;
-            let entry = self.entry(&id).ok_or_else(|| not_found(&id))?;
+            let entry = self.entry(&id).ok_or_else(|| VolumeError::not_found(id))?;
             let known = entry.known();
             let before = known.descriptor?;
             let mut after = before.clone();

@@ -200,6 +200,10 @@ impl VolumeError {
         }
     }
 
+    pub(crate) fn not_found(id: VolumeId) -> Self {
+        Self::NotFound(id.to_string())
+    }
+
     /// An I/O error in words: a full disk is [`VolumeError::NoSpace`], whatever else is [`VolumeError::Io`].
     pub(crate) fn from_io(what: &'static str, source: io::Error) -> Self {
         match source.kind() {

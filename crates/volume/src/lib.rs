@@ -21,6 +21,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod attached;
+mod blocking;
 mod change;
 mod copy;
 mod creation;
@@ -38,6 +39,7 @@ mod id;
 mod log;
 mod map;
 mod model;
+mod options;
 mod protection;
 mod ranges;
 mod rebuild;
@@ -57,6 +59,7 @@ pub use id::{MalformedId, VolumeId};
 pub use model::{
     CreateVolume, Encryption, Protection, Tag, VolumeInfo, VolumeSize, VolumeState, VolumeType,
 };
+pub use options::Options;
 pub use rebuild::{FolderReport, Rebuild, Rebuilt, rebuild};
 pub use resource::{EveryVolume, NewVolume, OneVolume};
-pub use volumes::{Listing, Options, Volumes};
+pub use volumes::{Listing, Volumes};

@@ -9,11 +9,11 @@ use root::{StoreId, StoreKey};
 
 use crate::{
     VolumeError, VolumeId,
+    blocking::blocking,
     copy::{self, Copy, Found},
     descriptor::Row,
     files::{self, Aside},
     vault::{TABLE, Vault, row_key},
-    volumes::blocking,
 };
 
 /// What rows are made again with. Nobody else has the volumes meanwhile.

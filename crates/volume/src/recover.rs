@@ -7,13 +7,13 @@ use host::{Disk, private};
 
 use crate::{
     VolumeError, VolumeId,
+    blocking::blocking,
     copy::{self, Found},
     descriptor::{Descriptor, Row},
     entry::Entry,
     files::{self, Folders},
     registry::{Registry, Rows},
     vault::{Seals, volume_id},
-    volumes::blocking,
 };
 
 /// How a folder's copies stand to the volume's row.

@@ -13,9 +13,10 @@ use parking_lot::RwLock;
 use tokio::sync::Mutex;
 
 use crate::{
-    Options, VolumeError, VolumeId, VolumeState,
+    VolumeError, VolumeId, VolumeState,
     descriptor::Row,
     entry::{Entry, Known},
+    options::Options,
     vault::{Seals, TABLE, Vault, row_key, volume_id},
 };
 

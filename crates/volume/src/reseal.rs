@@ -12,12 +12,13 @@ use host::{Disk, private};
 use root::{Page, Reseal, ResealError};
 
 use crate::{
-    Options, VolumeError, Volumes,
+    VolumeError, Volumes,
+    blocking::blocking,
     copy::{self, NAMES},
     files,
+    options::Options,
     registry::Registry,
     vault::{COPIES, TABLE, Vault},
-    volumes::blocking,
 };
 
 /// Folders of a page: each costs a few syncs.

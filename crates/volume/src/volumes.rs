@@ -10,22 +10,16 @@
 //! A volume whose row does not open is served to nobody: it is not listed, attaching it says what is wrong, and it can
 //! be deleted. So is one whose folder is missing, but it is listed.
 
-use std::{ops::Bound, path::PathBuf, sync::Arc};
+use std::{ops::Bound, sync::Arc};
 
-use catalogue::Catalogue;
-use crypto::{
-    context::EncryptionContext, random::Random, secret::SecretVec, volume_key::VolumeDataKey,
-};
-use host::{Clock, Disk};
-use iam::{
-    AccountId, Arn, Authorized, Authorizer, Caller, Decrypt, Region, Resource, Standing, Via,
-};
-use keyring::{BlobUse, DataKeyLen, KeyArgument, KeyUse, Keyring, NamedKey, SealedBlob};
-use root::StoreKey;
+use crypto::{context::EncryptionContext, secret::SecretVec, volume_key::VolumeDataKey};
+use iam::{AccountId, Arn, Authorized, Caller, Decrypt, Resource, Standing, Via};
+use keyring::{BlobUse, DataKeyLen, KeyArgument, KeyUse, NamedKey, SealedBlob};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     AttachedVolume, CreateVolume, Encryption, Tag, VolumeError, VolumeId, VolumeInfo, VolumeState,
+    blocking::{blocking, to_the_end},
     creation::{check_token, check_zone, fingerprint},
     descriptor::{Descriptor, Protected, Request},
     engine::BASE_GENERATION,
@@ -33,6 +27,7 @@ use crate::{
     files,
     follow::{Following, follow},
     model::check_tags,
+    options::Options,
     protection::{Sealed, Unencrypted},
     registry::{PAGE, Registry},
     resource::{EveryVolume, NewVolume, OneVolume},
@@ -43,31 +38,6 @@ use crate::{
 const CONTEXT_NAME: &str = "aws:ebs:id";
 /// The key of volumes for which none is named.
 const DEFAULT_KEY: &str = "alias/aws/ebs";
-
-/// What a registry is made of.
-pub struct Options {
-    /// Where files are.
-    pub disk: Arc<dyn Disk>,
-    /// Where volumes live, a folder each. Made if it is not there.
-    pub dir: PathBuf,
-    /// Says which volumes there are.
-    pub catalogue: Arc<dyn Catalogue>,
-    /// What rows and copies are sealed under, so that a sealed volume cannot be passed off as a plain one; of the same
-    /// store as the catalogue.
-    pub store_key: StoreKey,
-    /// Wraps and unwraps data keys.
-    pub keyring: Arc<Keyring>,
-    /// Decides again about what is attached; whose account it decides for is whose volumes these are.
-    pub authorizer: Arc<Authorizer>,
-    /// The wall clock.
-    pub clock: Arc<dyn Clock>,
-    /// Ids and nonces.
-    pub random: Arc<dyn Random>,
-    /// In which region they say they are.
-    pub region: Region,
-    /// Most volumes that may exist.
-    pub volumes_max: usize,
-}
 
 /// A page of volumes.
 #[derive(Debug, Clone, Default)]
@@ -319,7 +289,7 @@ impl Volumes {
             .map(|id| {
                 let entry = self.entry(id)?;
                 entry.descriptor()?;
-                entry.info().ok_or_else(|| not_found(id))
+                entry.info().ok_or_else(|| VolumeError::not_found(*id))
             })
             .collect()
     }
@@ -376,7 +346,7 @@ impl Volumes {
             Arc::clone(&entry.only)
                 .try_acquire_owned()
                 .map_err(|_| match *entry.state.lock() {
-                    VolumeState::Deleting => not_found(&id),
+                    VolumeState::Deleting => VolumeError::not_found(id),
                     _ => VolumeError::InUse(id),
                 })?;
         let registry = Arc::clone(&self.registry);
@@ -483,7 +453,7 @@ impl Volumes {
         self.registry.check_running()?;
         let _one = entry.changing.lock().await;
         if *entry.state.lock() == VolumeState::Deleting {
-            return Err(not_found(&id));
+            return Err(VolumeError::not_found(id));
         }
         let descriptor = entry.sound()?;
         let shared = entry.attached.lock().upgrade();
@@ -534,7 +504,9 @@ impl Volumes {
     }
 
     fn entry(&self, id: &VolumeId) -> Result<Arc<Entry>, VolumeError> {
-        self.registry.entry(id).ok_or_else(|| not_found(id))
+        self.registry
+            .entry(id)
+            .ok_or_else(|| VolumeError::not_found(*id))
     }
 }
 
@@ -557,27 +529,6 @@ fn open_files(
             AttachedVolume::new(id, engine, grounds, only)
         }
     }
-}
-
-/// Runs a change to its end, also if its caller stops waiting.
-async fn to_the_end<T: Send + 'static>(
-    change: impl Future<Output = Result<T, VolumeError>> + Send + 'static,
-) -> Result<T, VolumeError> {
-    tokio::spawn(change)
-        .await
-        .map_err(|_| VolumeError::ShuttingDown)?
-}
-
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, VolumeError> + Send + 'static,
-) -> Result<T, VolumeError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|_| VolumeError::ShuttingDown)?
-}
-
-pub(crate) fn not_found(id: &VolumeId) -> VolumeError {
-    VolumeError::NotFound(id.to_string())
 }
 
 fn context(id: VolumeId) -> Result<EncryptionContext, VolumeError> {

@@ -1,0 +1,35 @@
+//! What a registry is made of.
+
+use std::{path::PathBuf, sync::Arc};
+
+use catalogue::Catalogue;
+use crypto::random::Random;
+use host::{Clock, Disk};
+use iam::{Authorizer, Region};
+use keyring::Keyring;
+use root::StoreKey;
+
+/// What a registry is made of.
+pub struct Options {
+    /// Where files are.
+    pub disk: Arc<dyn Disk>,
+    /// Where volumes live, a folder each. Made if it is not there.
+    pub dir: PathBuf,
+    /// Says which volumes there are.
+    pub catalogue: Arc<dyn Catalogue>,
+    /// What rows and copies are sealed under, so that a sealed volume cannot be passed off as a plain one; of the same
+    /// store as the catalogue.
+    pub store_key: StoreKey,
+    /// Wraps and unwraps data keys.
+    pub keyring: Arc<Keyring>,
+    /// Decides again about what is attached; whose account it decides for is whose volumes these are.
+    pub authorizer: Arc<Authorizer>,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// Ids and nonces.
+    pub random: Arc<dyn Random>,
+    /// In which region they say they are.
+    pub region: Region,
+    /// Most volumes that may exist.
+    pub volumes_max: usize,
+}
