@@ -1,15 +1,13 @@
-//! `sealgate audit verify`, and `sealgate doctor`: looking at the audit log, and going on without what it lost.
+//! `sealgate audit verify`: looking at the audit log.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
-use audit::{AuditOptions, verify};
-use host::{OsDisk, SystemClock};
+use audit::verify;
+use host::OsDisk;
 use serde_json::json;
 
-use crate::cli::Part;
-use crate::data_dir::{DataDir, Paths};
+use crate::data_dir::Paths;
 use crate::output::{self, Format};
 
 /// Reads the log in `folder`, or that of the data directory, and says what is wrong with it; fails if anything is.
@@ -65,24 +63,4 @@ pub(crate) fn verify(
         );
     }
     Ok(())
-}
-
-/// Goes on without what a part has lost; the server must be stopped. The log's next record says so. Blocks.
-pub(crate) fn accept_older(data_dir: &Path, part: Part) -> anyhow::Result<()> {
-    ensure!(
-        data_dir.is_dir(),
-        "there is no data directory {}",
-        data_dir.display()
-    );
-    let held = DataDir::open(data_dir).context("the server must be stopped to accept a loss")?;
-    match part {
-        Part::Audit => {
-            let options = AuditOptions::new(held.paths().audit(), Arc::new(SystemClock::new()));
-            let log = audit::accept_loss(options).context("cannot go on with the audit log")?;
-            // Closed before the directory is given up.
-            drop(log);
-        }
-    }
-    drop(held);
-    output::text("The audit log goes on in a new segment, whose first record names what is lost.\n")
 }

@@ -55,12 +55,16 @@ pub(crate) enum Command {
     /// The way out of a start that was refused; the server must be stopped
     Doctor {
         /// Go on with a part that lost records or is older than the rest; the audit log says so
-        #[arg(long, value_name = "PART", required_unless_present = "rebuild")]
+        #[arg(long, value_name = "PART", required_unless_present_any = ["rebuild", "adopt"])]
         accept_older: Option<Part>,
         /// Make the volumes' records again from the volumes' folders, where the catalogue lost them or has older ones;
         /// the audit log says so
         #[arg(long, conflicts_with = "accept_older")]
         rebuild: bool,
+        /// Begin with nothing but the root header and the catalogue: the next start makes every other part anew; the audit
+        /// log says so
+        #[arg(long, conflicts_with_all = ["accept_older", "rebuild"])]
+        adopt: bool,
     },
     /// Whether the server runs, where, and what it holds
     Status,
@@ -136,6 +140,32 @@ pub(crate) enum AuditCommand {
 pub(crate) enum Part {
     /// The audit log.
     Audit,
+    /// The record that wraps the store key.
+    RootHeader,
+    /// What exists; not if it is missing.
+    Catalogue,
+    /// The account root's access key.
+    Credentials,
+    /// The folder of all volumes, as such.
+    Volumes,
+    /// The folder of all objects, as such.
+    Objects,
+    /// Which objects there are.
+    Index,
+}
+
+impl From<Part> for ::parts::Part {
+    fn from(part: Part) -> Self {
+        match part {
+            Part::Audit => Self::Audit,
+            Part::RootHeader => Self::RootHeader,
+            Part::Catalogue => Self::Catalogue,
+            Part::Credentials => Self::Credentials,
+            Part::Volumes => Self::Volumes,
+            Part::Objects => Self::Objects,
+            Part::Index => Self::Index,
+        }
+    }
 }
 
 /// `sealgate job`

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use aws_lc_rs::digest;
 use crypto::random::Random;
 use crypto::secret::SecretVec;
 use host::{OsDisk, private};
@@ -45,6 +46,19 @@ impl RootCredentials {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read {}", path.display()))?;
         Self::parse(&text).with_context(|| format!("{} is damaged", path.display()))
+    }
+
+    /// What stands for them among the parts of the data directory.
+    pub(crate) fn mark(&self) -> ::parts::Mark {
+        let mut context = digest::Context::new(&digest::SHA256);
+        context.update(self.access_key_id.as_bytes());
+        context.update(&[0]);
+        context.update(self.secret_access_key.expose());
+        let digest = context.finish();
+        ::parts::Mark {
+            sequence: 1,
+            digest: digest.as_ref().try_into().expect("SHA-256 has 32 bytes"),
+        }
     }
 
     fn create(path: &Path, random: &dyn Random) -> anyhow::Result<Self> {

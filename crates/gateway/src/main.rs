@@ -20,7 +20,9 @@ mod commands;
 mod config;
 mod credentials;
 mod data_dir;
+mod doctor;
 mod harden;
+mod known;
 mod listener;
 mod logging;
 mod management_trail;
@@ -94,7 +96,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Doctor {
             accept_older: Some(part),
             ..
-        } => audit_log::accept_older(&data_dir(&cli)?, part),
+        } => doctor::accept_older(&Config::load(&cli.overrides)?, part),
+        Command::Doctor { adopt: true, .. } => doctor::adopt(&Config::load(&cli.overrides)?),
         Command::Doctor { .. } => rebuild::run(&Config::load(&cli.overrides)?, cli.output),
         Command::Status => block_on(commands::status(&data_dir(&cli)?, cli.output)),
         Command::Completions { shell } => {

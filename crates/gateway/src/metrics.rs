@@ -160,6 +160,7 @@ pub(crate) struct Metrics {
     pub(crate) rejected_connections: IntCounter,
     pub(crate) quarantined_volumes: IntGauge,
     jobs: JobFamilies,
+    marks_up: IntGauge,
     state: IntGaugeVec,
     /// By front and operation, resolved when the first request of it ends.
     operations: Resolved<Operation>,
@@ -229,6 +230,7 @@ impl Metrics {
             rejected_connections: IntCounter::new("sealgate_nbd_connections_refused_total", "NBD connections that were refused an export, or closed in the handshake, because there were as many as may be.")?,
             quarantined_volumes: IntGauge::new("sealgate_volumes_quarantined", "Folders in volumes/quarantine, which no record names.")?,
             jobs: JobFamilies::new()?,
+            marks_up: IntGauge::new("sealgate_marks_up", "1 while the marks between the parts of the data directory are kept up to date; 0 before the start and after a failure to.")?,
             state: IntGaugeVec::new(Opts::new("sealgate_build_info", "Always 1; the version is in the label."), &["version"])?,
             operations: Resolved::default(),
             key_operations: Resolved::default(),
@@ -246,6 +248,7 @@ impl Metrics {
             Box::new(metrics.aws_connections.clone()),
             Box::new(metrics.rejected_connections.clone()),
             Box::new(metrics.quarantined_volumes.clone()),
+            Box::new(metrics.marks_up.clone()),
             Box::new(metrics.state.clone()),
         ];
         for family in families {
@@ -343,6 +346,11 @@ impl Metrics {
         if !up {
             self.jobs.running.reset();
         }
+    }
+
+    /// Whether the marks between the parts of the data directory could be brought up to date.
+    pub(crate) fn marks_up(&self, up: bool) {
+        self.marks_up.set(i64::from(up));
     }
 
     /// Handles on one operation's counters, for a path too hot for look-ups by label.
@@ -453,6 +461,7 @@ mod tests {
         }
         metrics.cache("bucket_key", true);
         metrics.jobs_up(true);
+        metrics.marks_up(true);
         metrics.job_started("reseal");
         metrics.job_started("reseal");
         metrics.job_advanced("reseal", 9);
@@ -471,6 +480,7 @@ mod tests {
             r#"sealgate_cache_requests_total{cache="bucket_key",result="hit"} 1"#,
             "sealgate_nbd_connections 0",
             "sealgate_jobs_up 1",
+            "sealgate_marks_up 1",
             r#"sealgate_jobs_running{kind="reseal"} 1"#,
             r#"sealgate_job_steps_total{kind="reseal"} 1"#,
             r#"sealgate_job_units_total{kind="reseal"} 9"#,

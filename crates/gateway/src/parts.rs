@@ -25,6 +25,7 @@ use crate::background;
 use crate::config::Config;
 use crate::credentials::RootCredentials;
 use crate::data_dir::DataDir;
+use crate::known::Known;
 use crate::metrics::Metrics;
 use crate::nbd_front::VolumeExports;
 use crate::observers::{BlockRequests, KeyUses, ObjectRequests};
@@ -47,6 +48,10 @@ pub(crate) struct Parts {
     pub(crate) catalogue: Arc<dyn Catalogue>,
     /// Long work.
     pub(crate) jobs: Arc<Jobs>,
+    /// What the parts know of each other, to be kept while they are open.
+    pub(crate) known: Arc<Known>,
+    /// The audit log, for its mark.
+    pub(crate) audit: AuditLog,
 }
 
 impl Parts {
@@ -66,6 +71,13 @@ impl Parts {
 
         // First of all that a store key seals: what is made after it says whether one that is missing was lost.
         let catalogue = open_catalogue(data_dir, store_key).await?;
+        let known = Known::load(&paths, &catalogue, store_key, &random).await;
+        let known = known.with_context(|| {
+            let path = paths.catalogue();
+            format!("{} is damaged: restore it from a backup", path.display())
+        })?;
+        // Before any other part is opened: what is refused is not changed.
+        known.check().await?;
         let mut options = AuditOptions::new(paths.audit(), Arc::clone(&clock));
         options.data_events = config.audit.data_events;
         let audit = AuditLog::open(options).context("audit log")?;
@@ -127,7 +139,12 @@ impl Parts {
             account: account.to_string(),
             region: region.to_string(),
         };
-        let parts = sealed_parts(&catalogue, store_key, &random, &keyring, &volumes, &s3);
+        known.objects_are_open(&objects);
+        known.complete(&credentials, &audit).await?;
+        let known = Arc::new(known);
+        let parts = sealed_parts(
+            &catalogue, store_key, &random, &keyring, &volumes, &s3, &known,
+        );
         let rotate = Arc::new(RotateStoreKey::new(store_key.clone(), &parts));
         let jobs = background::jobs(
             Arc::clone(&catalogue),
@@ -178,6 +195,8 @@ impl Parts {
             objects,
             catalogue,
             jobs,
+            known,
+            audit,
         })
     }
 }
@@ -198,8 +217,12 @@ pub(crate) async fn open_catalogue(
             path.display()
         );
     }
-    let catalogue =
-        SqliteCatalogue::open(options).with_context(|| format!("catalogue {}", path.display()))?;
+    let catalogue = SqliteCatalogue::open(options).with_context(|| {
+        format!(
+            "catalogue {}: restore it from a backup of the same directory if it is damaged",
+            path.display()
+        )
+    })?;
     let found = catalogue.store_id().await?;
     anyhow::ensure!(
         found == store,
@@ -217,6 +240,7 @@ fn sealed_parts(
     keyring: &Keyring,
     volumes: &Volumes,
     s3: &s3::Gateway,
+    known: &Known,
 ) -> reseal::Parts {
     let part = |name, owners| Part { name, owners };
     reseal::Parts(vec![
@@ -224,6 +248,7 @@ fn sealed_parts(
         part("keyring", Some(keyring.owners())),
         part("volumes", Some(volumes.owners())),
         part("buckets and objects", Some(s3.owners())),
+        part("marks", Some(vec![known.owner()])),
     ])
 }
 

@@ -28,6 +28,7 @@ use crate::commands;
 use crate::config::Config;
 use crate::data_dir::{DataDir, Paths, Runtime};
 use crate::harden::{self, LockedMemory};
+use crate::known;
 use crate::listener::{self, Limits};
 use crate::logging;
 use crate::metrics::Metrics;
@@ -152,6 +153,8 @@ async fn serve(
         objects,
         catalogue,
         jobs,
+        known,
+        audit,
     } = parts;
     let _ = admin_parts.keyring.set(Arc::clone(&keyring));
     private::replace(
@@ -166,7 +169,7 @@ async fn serve(
         open: Some(metrics.aws_connections.clone()),
         ..limits(config.aws.connections_max)
     };
-    let jobs_stopped = stopped.clone();
+    let (jobs_stopped, marks_stopped) = (stopped.clone(), stopped.clone());
     let aws = tokio::spawn(listener::serve(
         listeners.aws,
         aws_limits,
@@ -187,6 +190,12 @@ async fn serve(
         jobs_stopped,
         Arc::clone(&metrics),
         Arc::clone(&readiness),
+    ));
+    let keeper = tokio::spawn(known::keep(
+        Arc::clone(&known),
+        audit.clone(),
+        Arc::clone(&metrics),
+        marks_stopped,
     ));
     // Said only now: a start that is refused says why, and nothing else.
     if memory == LockedMemory::Unlocked {
@@ -231,6 +240,11 @@ async fn serve(
     }
     sweeper.abort();
     reviewer.abort();
+    let _ = keeper.await;
+    if let Err(error) = known.keep(&audit, true).await {
+        tracing::error!(%error, "the marks between the parts are not up to date");
+    }
+    drop((known, audit));
     objects.close().await;
     drop(catalogue);
     let _ = admin_stop.send(true);

@@ -92,6 +92,13 @@ impl Directory {
         Ok(this)
     }
 
+    /// The names in a store's directory, whether it is there or not.
+    pub(super) fn at(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+        }
+    }
+
     pub(super) fn lock_file(&self) -> PathBuf {
         self.root.join("LOCK")
     }

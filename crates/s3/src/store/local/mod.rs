@@ -32,6 +32,7 @@ mod reader;
 mod schema;
 mod sealed;
 mod sink;
+pub mod stamp;
 mod writer;
 
 use std::path::PathBuf;

@@ -12,9 +12,9 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::store::StoreError;
 
 /// `PRAGMA application_id`: "SGOS", so that `file` and we know whose this is.
-const APPLICATION_ID: i32 = 0x5347_4f53;
+pub(super) const APPLICATION_ID: i32 = 0x5347_4f53;
 /// `PRAGMA user_version`; counts up with every change of the schema.
-const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 /// Connections kept for reading; more are opened when needed and closed again.
 const IDLE_READERS_MAX: usize = 32;
 /// Statements a connection keeps prepared; more than there are.
@@ -164,11 +164,11 @@ mod tests {
         drop(open_for_writing(&path).unwrap());
         Connection::open(&path)
             .unwrap()
-            .pragma_update(None, "user_version", 3)
+            .pragma_update(None, "user_version", 4)
             .unwrap();
         assert!(matches!(
             open_for_writing(&path),
-            Err(StoreError::NewerFormat { found: 3, known: 2 })
+            Err(StoreError::NewerFormat { found: 4, known: 3 })
         ));
     }
 

@@ -1,9 +1,14 @@
--- The object index, version 2. FORMAT.md explains every column.
+-- The object index, version 3. FORMAT.md explains every column.
 CREATE TABLE meta (
     name  TEXT PRIMARY KEY,
     value INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 INSERT INTO meta VALUES ('sequence', 0), ('clean', 1);
+
+CREATE TABLE stamp (
+    id    INTEGER PRIMARY KEY CHECK (id = 0),
+    bytes BLOB NOT NULL
+) STRICT;
 
 CREATE TABLE bucket (
     id     TEXT PRIMARY KEY,

@@ -5,6 +5,7 @@
 //! then tells every requester how it went. While it syncs, the next batch queues up.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -120,6 +121,7 @@ enum Message {
 #[derive(Clone)]
 pub(super) struct Writer {
     queue: mpsc::Sender<Message>,
+    submitted: Arc<AtomicU64>,
 }
 
 impl Writer {
@@ -130,6 +132,7 @@ impl Writer {
         &self,
         change: impl FnOnce(&mut Batch<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.submitted.fetch_add(1, Ordering::Relaxed);
         let (reply, answer) = oneshot::channel();
         let pending = Pending {
             change: Some(change),
@@ -141,6 +144,11 @@ impl Writer {
             .await
             .map_err(|_| StoreError::Closed)?;
         answer.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// How many changes were handed over.
+    pub(super) fn submitted(&self) -> u64 {
+        self.submitted.load(Ordering::Relaxed)
     }
 
     /// Asks the thread to finish what is queued and end.
@@ -166,7 +174,11 @@ pub(super) fn start(machine: Machine) -> std::io::Result<(Writer, std::thread::J
     let thread = std::thread::Builder::new()
         .name("s3-index".into())
         .spawn(move || machine.run(changes))?;
-    Ok((Writer { queue }, thread))
+    let writer = Writer {
+        queue,
+        submitted: Arc::default(),
+    };
+    Ok((writer, thread))
 }
 
 impl Machine {
