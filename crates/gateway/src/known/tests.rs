@@ -60,6 +60,13 @@ impl Store {
             .unwrap();
     }
 
+    /// Moves the index's log into it: damage to a page that the log has anew, or to the log's last words, loses nothing.
+    fn settle_index(&self) {
+        let objects = Paths(&self.dir).objects();
+        let bytes = stamp::inspect(&objects).unwrap().unwrap();
+        stamp::replace(&objects, &bytes).unwrap();
+    }
+
     /// How a start is refused; nothing is changed by it.
     fn refused(&self, why: &str) -> String {
         self.try_refused()
@@ -188,6 +195,10 @@ fn put(dir: &Path, whole: &Files, part: Part, with: Option<&Files>) {
 /// What the message says of the part: its name or its path, and a way out.
 fn names(message: &str, store: &Store, part: Part) -> bool {
     let path = store.path(part).display().to_string();
+    // A header that another root key goes with cannot be told from a wrong root key.
+    if part == Part::RootHeader && message.contains("does not open this store") {
+        return true;
+    }
     let out = [
         "doctor --accept-older",
         "restore",
@@ -216,6 +227,7 @@ fn a_part_that_is_missing_older_damaged_or_of_another_store_is_refused_and_named
     store.work("first");
     let older = files(&store.dir);
     store.work("second");
+    store.settle_index();
     let whole = lasting(&store.dir);
     let mut wrong = Vec::new();
     for part in Part::ALL {
