@@ -13,7 +13,7 @@ use crate::{
     log::{
         Record,
         folder::{LOG_NAME, LogFolder},
-        frame::{self, FileHeader, FramePlace, PAGE_LEN, PAYLOAD_LEN_MAX, Payload},
+        frame::{self, FRAME_ALIGN, FileHeader, FramePlace, PAGE_LEN, PAYLOAD_LEN_MAX, Payload},
     },
     protection::Unencrypted,
 };
@@ -33,7 +33,7 @@ pub fn log(data: &[u8]) {
         epoch: 1,
         checkpoint_end: 0,
     };
-    let _ = frame::decode(&key, data);
+    let _ = frame::decode(&key, 0, data);
     open(data);
     let page = header.encode(&key);
     open(&[&page[..], data].concat());
@@ -43,13 +43,14 @@ pub fn log(data: &[u8]) {
     if records.len() > PAYLOAD_LEN_MAX {
         return;
     }
+    let records = &records[..records.len() - records.len() % FRAME_ALIGN];
     let payload = Payload {
         bytes: records.to_vec(),
         count: u32::from(*count),
     };
     let place = FramePlace {
         sequence: 1,
-        batch_start: PAGE_LEN as u64,
+        durable: PAGE_LEN as u64,
         previous: header.seed(&key),
     };
     let mut file = page.to_vec();
@@ -128,7 +129,7 @@ mod tests {
             descriptor(some);
             let kinds: Vec<u8> = (0..80)
                 .map(|n| match n % 4 {
-                    0 => (rng.number() % 7) as u8,
+                    0 => (rng.number() % 9) as u8,
                     _ => (rng.number() % 3) as u8 * (rng.number() % 2) as u8,
                 })
                 .collect();

@@ -100,10 +100,6 @@ impl Sectors {
         self.0 >> sector & 1 == 1
     }
 
-    pub(crate) fn contains_all(self, other: Self) -> bool {
-        other.0 & !self.0 == 0
-    }
-
     pub(crate) fn is_empty(self) -> bool {
         self.0 == 0
     }
@@ -114,6 +110,10 @@ impl Sectors {
 
     pub(crate) fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
+    }
+
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 
     pub(crate) fn overlaps(self, other: Self) -> bool {
@@ -129,6 +129,11 @@ impl Sectors {
             self.0 >> from
         };
         rest.trailing_zeros().min(end - from)
+    }
+
+    /// The first sector in it; 128 if there is none.
+    pub(crate) fn first(self) -> u32 {
+        self.0.trailing_zeros()
     }
 
     /// One past the last sector in it; 0 if there is none.
@@ -147,7 +152,7 @@ mod tests {
             for count in 1..=CHUNK_SECTORS - first {
                 let range = Sectors::range(first, count);
                 assert_eq!(range.0.count_ones(), count);
-                assert_eq!(range.0.trailing_zeros(), first);
+                assert_eq!(range.first(), first);
                 assert_eq!(range.end(), first + count);
             }
         }

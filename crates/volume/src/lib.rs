@@ -6,9 +6,10 @@
 //! What it promises:
 //! - What is written to the store is sealed with AES-256-XTS under keys derived from the volume's own data key. A store
 //!   takes sealed sectors and nothing else; a volume without encryption is another type.
+//! - A process that is killed loses nothing that it answered, flushed or not.
 //! - [`AttachedVolume::flush`] makes durable everything that was answered before it, on any thread. Of what was
 //!   not flushed, each aligned 512 bytes (4096 on a disk that writes so many whole) hold their old or their new content
-//!   after a crash, never anything else.
+//!   after a power cut, never anything else.
 //! - A failed sync is final: the volume fails and says so to every later request.
 //! - A full disk is an error of the write that met it; the volume goes on.
 //! - Damage to the map before the last durable point refuses to open and says where; a torn tail is dropped.

@@ -5,17 +5,13 @@
 //! masks of a chunk that is partly written are kept aside, in shards.
 //!
 //! Who reads or changes a chunk holds its range lock (`ranges`); the words are atomic so that this needs no further
-//! lock, not for concurrency. Changed chunks are marked in a bitmap a leaf, so that even a trim of the whole volume
-//! leaves a bounded mark for the next flush.
+//! lock, not for concurrency.
 
 use std::{
     collections::HashMap,
     sync::{
         OnceLock,
-        atomic::{
-            AtomicBool, AtomicU64,
-            Ordering::{AcqRel, Relaxed},
-        },
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -92,17 +88,12 @@ struct Masks {
 
 struct Leaf {
     words: [AtomicU64; LEAF_CHUNKS as usize],
-    changed: [AtomicU64; LEAF_CHUNKS as usize / 64],
-    /// Whether the leaf is in the list of changed leaves.
-    listed: AtomicBool,
 }
 
 impl Leaf {
     fn new() -> Box<Self> {
         Box::new(Self {
             words: std::array::from_fn(|_| AtomicU64::new(0)),
-            changed: std::array::from_fn(|_| AtomicU64::new(0)),
-            listed: AtomicBool::new(false),
         })
     }
 }
@@ -111,7 +102,6 @@ impl Leaf {
 pub(crate) struct Map {
     leaves: Box<[OnceLock<Box<Leaf>>]>,
     masks: Box<[Mutex<HashMap<u32, Masks>>]>,
-    changed_leaves: Mutex<Vec<u32>>,
     chunks: u32,
 }
 
@@ -123,7 +113,6 @@ impl Map {
                 .map(|_| OnceLock::new())
                 .collect(),
             masks: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            changed_leaves: Mutex::default(),
             chunks,
         }
     }
@@ -174,7 +163,7 @@ impl Map {
         (word.kind() != KIND_NONE).then(|| word.slot())
     }
 
-    /// Sets what the layer has of a chunk (an empty entry: nothing), without marking it. Hold the chunk's range lock
+    /// Sets what the layer has of a chunk (an empty entry: nothing). Hold the chunk's range lock
     /// for writing.
     pub(crate) fn set(&self, chunk: Chunk, entry: Option<Entry>) {
         let leaf = match &entry {
@@ -211,47 +200,6 @@ impl Map {
             self.masks(chunk).lock().remove(&chunk.0);
         }
         word.store(new.0, Relaxed);
-    }
-
-    /// Marks a chunk for the next flush. Call it after [`set`](Self::set), under the same range lock.
-    pub(crate) fn mark(&self, chunk: Chunk) {
-        let leaf = self
-            .leaf(chunk)
-            .expect("a chunk that was changed has a leaf");
-        let at = chunk.0 % LEAF_CHUNKS;
-        leaf.changed[(at / 64) as usize].fetch_or(1 << (at % 64), Relaxed);
-        if !leaf.listed.swap(true, AcqRel) {
-            self.changed_leaves.lock().push(chunk.0 / LEAF_CHUNKS);
-        }
-    }
-
-    /// Whether any chunk is marked.
-    #[cfg(test)]
-    pub(crate) fn is_changed(&self) -> bool {
-        !self.changed_leaves.lock().is_empty()
-    }
-
-    /// Takes the marks off and calls `each` with every chunk that had one, in order within a leaf. `each` reads the
-    /// chunk under its range lock, so it sees the change that made the mark, or a later one (which marks again).
-    pub(crate) fn take_changed(&self, mut each: impl FnMut(Chunk)) {
-        let mut leaves = std::mem::take(&mut *self.changed_leaves.lock());
-        leaves.sort_unstable();
-        for index in leaves {
-            let Some(leaf) = self.leaves[index as usize].get() else {
-                continue;
-            };
-            // First this, then the bits: a bit set in between lists the leaf again. Acquires what the marker that
-            // found the leaf listed has released.
-            leaf.listed.swap(false, AcqRel);
-            for (at, bits) in (0u32..).zip(&leaf.changed) {
-                let mut bits = bits.swap(0, Relaxed);
-                while bits != 0 {
-                    let bit = bits.trailing_zeros();
-                    bits &= bits - 1;
-                    each(Chunk(index * LEAF_CHUNKS + at * 64 + bit));
-                }
-            }
-        }
     }
 
     /// The first chunk from `from` on, below `end`, that may have something. Takes no lock; whole leaves are skipped.
@@ -307,26 +255,6 @@ mod tests {
         map.set(Chunk(9_999), None);
         assert_eq!(map.get(Chunk(9_999)), None);
         assert!(map.masks.iter().all(|shard| shard.lock().is_empty()));
-    }
-
-    #[test]
-    fn marks_are_taken_once_and_in_order() {
-        let map = Map::new(20_000);
-        for chunk in [12_000, 5, 4095, 4096, 5] {
-            map.set(
-                Chunk(chunk),
-                Some(entry(chunk, Sectors::ALL, Sectors::NONE)),
-            );
-            map.mark(Chunk(chunk));
-        }
-        assert!(map.is_changed());
-        let mut seen = Vec::new();
-        map.take_changed(|chunk| seen.push(chunk.0));
-        assert_eq!(seen, [5, 4095, 4096, 12_000]);
-        assert!(!map.is_changed());
-        map.take_changed(|_| panic!("nothing is marked"));
-        map.mark(Chunk(5));
-        assert!(map.is_changed());
     }
 
     #[test]

@@ -66,6 +66,13 @@ impl<P: Protection> SlotFile<P> {
         self.file.sync_data()
     }
 
+    /// Sees to it that the next sync makes the file's length durable, even if an earlier sync has failed to.
+    pub(crate) fn renew_len(&self) -> io::Result<()> {
+        let len = self.file.len()?;
+        self.file.set_len(len + 1)?;
+        self.file.set_len(len)
+    }
+
     /// Takes space, by offset and length in the file.
     pub(crate) fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
         self.file.allocate(offset, len)

@@ -14,6 +14,7 @@ pub(super) struct Chores {
 struct Work {
     punch: Vec<SlotRun>,
     checkpoint: bool,
+    flush: bool,
     stop: bool,
 }
 
@@ -35,8 +36,16 @@ impl Chores {
 
     /// The log has grown.
     pub(super) fn checkpoint(&self) {
-        self.work.lock().checkpoint = true;
-        self.wake.notify_one();
+        if !std::mem::replace(&mut self.work.lock().checkpoint, true) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Much was written that was not flushed.
+    pub(super) fn flush(&self) {
+        if !std::mem::replace(&mut self.work.lock().flush, true) {
+            self.wake.notify_one();
+        }
     }
 
     pub(super) fn stop(&self) {
@@ -47,17 +56,18 @@ impl Chores {
     /// Waits until there is something to do; false if there will be nothing more.
     pub(super) fn wait(&self) -> bool {
         let mut work = self.work.lock();
-        while work.punch.is_empty() && !work.checkpoint && !work.stop {
+        while work.punch.is_empty() && !work.checkpoint && !work.flush && !work.stop {
             self.wake.wait(&mut work);
         }
         !work.stop
     }
 
-    /// Slots to punch, and whether the log is to be written anew.
-    pub(super) fn take(&self) -> (Vec<SlotRun>, bool) {
+    /// Slots to punch, whether to flush, and whether the log is to be written anew.
+    pub(super) fn take(&self) -> (Vec<SlotRun>, bool, bool) {
         let mut work = self.work.lock();
         (
             std::mem::take(&mut work.punch),
+            std::mem::take(&mut work.flush),
             std::mem::take(&mut work.checkpoint),
         )
     }

@@ -1,4 +1,5 @@
-//! What can wait: giving freed slots' space back, writing a new log when the old one has grown.
+//! What can wait: giving freed slots' space back, flushing what nobody has flushed for long, writing a new log when the old
+//! one has grown.
 //!
 //! A thread of its own does it for an attached volume; tests do it when they like. What is left undone at the end, or by
 //! a crash, is found when the volume is opened: slots that the map does not name are free, and are punched again.
@@ -27,9 +28,12 @@ impl<P: Protection> Engine<P> {
 
     /// Does what there is to do.
     pub(crate) fn tidy(&self) {
-        let (runs, checkpoint) = self.housekeeping.take();
+        let (runs, flush, checkpoint) = self.housekeeping.take();
         for run in runs {
             self.punch(run);
+        }
+        if flush && let Err(error) = self.flush() {
+            tracing::warn!(volume = %self.shape.volume, %error, "what was written could not be flushed in the background");
         }
         if checkpoint && let Err(error) = self.checkpoint() {
             tracing::warn!(volume = %self.shape.volume, %error, "the metadata log could not be written anew");

@@ -4,15 +4,24 @@
 //! |---|---|
 //! | `open` | making a volume's files, reading them back |
 //! | `read`, `write`, `zero`, `extents` | the requests |
+//! | `journal` | the log: changes are written to it before they are answered |
+//! | `unsettled` | which sectors the slot file was not synced since |
+//! | `recovery` | what the log says after a crash, compared with the slots |
 //! | `commit`, `rounds` | flush: what is durable when, and who runs it |
+//! | `checkpoint` | a new log, written beside the old one |
 //! | `housekeeping`, `chores` | punching freed slots, writing a new log, in the background |
 //!
-//! Order on disk: sealed data goes to its slot; at a flush the slot file is synced, then the changes of the map are
-//! appended to the log, then the log is synced, then the flush is answered. So the map on disk never names a sector that
-//! is not there, and a slot that a change frees is used again only when that change is durable.
+//! Order, so that a killed process loses nothing that was answered: sealed data goes to its slot, the record that names it
+//! to the log, and then the request is answered. Neither is synced; the record has checksums of the data, so that after a
+//! power cut, which may have kept the one and lost the other, what is not there is not named. Sectors that were in their
+//! slot already are overwritten without a record, unless a record of theirs would still be compared (`unsettled`).
+//!
+//! Order, so that a flush keeps what it promises: the slot file is synced, then a mark is appended that says so, then the
+//! log is synced, then the flush is answered. A slot that a change frees is used again only when that change is durable.
 //!
 //! Who may do what: any number of threads call the requests. Each takes the range locks of the chunks it touches. One
-//! thread at a time runs a round of [`commit`]; it takes range locks one by one, for reading.
+//! thread at a time runs a round of [`commit`], which takes none; another may write a checkpoint meanwhile, which takes them
+//! one by one, for reading. Order of locks: ranges, the log's file, the log's queue; slots by themselves.
 
 use std::{
     io,
@@ -28,7 +37,7 @@ use parking_lot::Mutex;
 use crate::{
     VolumeError, VolumeId,
     geometry::{Generation, LayerId, SECTOR_LEN, Slot},
-    log::{folder::LogFolder, writer::LogFile},
+    log::folder::LogFolder,
     map::Map,
     protection::Protection,
     ranges::Ranges,
@@ -36,15 +45,21 @@ use crate::{
     slots::Slots,
 };
 
+mod checkpoint;
 mod chores;
 mod commit;
 mod extents;
 mod housekeeping;
+mod journal;
 mod open;
 mod read;
+mod recovery;
 mod rounds;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_kill;
+mod unsettled;
 mod write;
 mod zero;
 
@@ -84,9 +99,14 @@ pub(crate) struct Engine<P: Protection> {
     /// Whether the slot file was written since it was last synced. Set after the write, so that it is never clear while
     /// a finished write is not covered.
     unsynced: AtomicBool,
-    log: Mutex<LogFile>,
+    unsettled: unsettled::Unsettled,
+    journal: journal::Journal,
     log_folder: LogFolder,
     commit: rounds::Rounds,
+    /// Held while a checkpoint is written.
+    checkpointing: Mutex<()>,
+    /// Held while a round runs, and while another log is put in the place of this one.
+    switching: Mutex<()>,
     housekeeping: chores::Chores,
     failed: OnceLock<VolumeError>,
     on_failed: Box<dyn Fn() + Send + Sync>,
@@ -133,6 +153,32 @@ impl<P: Protection> Engine<P> {
             .map_err(|error| VolumeError::from_io("taking space in the slot file", error))
     }
 
+    /// Sets aside space in the log for a change, before anything has changed.
+    fn claim(&self, len: usize, need: journal::Need) -> Result<journal::Claim<'_>, VolumeError> {
+        self.journal
+            .claim(len, need)
+            .map_err(|error| VolumeError::from_io("preparing the metadata log", error))
+    }
+
+    /// Sees to it that a change and all before it are in the log, so that they outlive this process.
+    fn log(&self, ticket: journal::Ticket) -> Result<(), VolumeError> {
+        match self.journal.write(self.protection.log_key(), ticket) {
+            Err(error) => Err(self.fail("appending to the metadata log", &error)),
+            Ok(None) => Ok(()),
+            Ok(Some(file)) => {
+                let (checkpoint, flush) = (file.wants_checkpoint(), file.wants_flush());
+                drop(file);
+                if checkpoint {
+                    self.housekeeping.checkpoint();
+                }
+                if flush {
+                    self.housekeeping.flush();
+                }
+                Ok(())
+            }
+        }
+    }
+
     fn written(&self) {
         self.unsynced
             .store(true, std::sync::atomic::Ordering::Release);
@@ -140,6 +186,34 @@ impl<P: Protection> Engine<P> {
 
     fn take_unsynced(&self) -> bool {
         self.unsynced.swap(false, AcqRel)
+    }
+}
+
+/// Fails the engine if what is done under it panics: nobody knows how far that came.
+struct FailOnPanic<'a, P: Protection> {
+    engine: &'a Engine<P>,
+    done: bool,
+}
+
+impl<P: Protection> Engine<P> {
+    /// Does what leaves the engine useless if it is left in the middle.
+    fn whole<T>(&self, what: impl FnOnce() -> T) -> T {
+        let mut guard = FailOnPanic {
+            engine: self,
+            done: false,
+        };
+        let outcome = what();
+        guard.done = true;
+        outcome
+    }
+}
+
+impl<P: Protection> Drop for FailOnPanic<'_, P> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.engine
+                .fail("a flush or a checkpoint", &io::Error::other("panicked"));
+        }
     }
 }
 

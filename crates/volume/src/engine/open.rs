@@ -2,20 +2,25 @@
 
 use std::path::Path;
 
+use parking_lot::Mutex;
+
 use super::{
-    BASE_GENERATION, BASE_LAYER, Engine, Media, Shape, chores::Chores, commit, rounds::Rounds,
+    Engine, Media, Shape, checkpoint,
+    chores::Chores,
+    journal::Journal,
+    recovery::{Compared, Recovery},
+    rounds::Rounds,
+    unsettled::Unsettled,
 };
 use crate::{
     VolumeError,
-    geometry::{
-        CHUNK_LEN, CHUNKS_MAX, Chunk, Generation, LayerId, SECTOR_LEN, Sectors, Slot, SlotRun,
-    },
+    geometry::{CHUNK_LEN, CHUNKS_MAX, Chunk, SECTOR_LEN, Slot, SlotRun},
     log::{
-        Batch, Record,
+        Batch,
         folder::LOG_NAME,
-        frame::{FileHeader, PAGE_LEN},
+        frame::FileHeader,
         replay::{ReplayError, replay},
-        writer::LogFile,
+        writer::{LogFile, RESERVE_LEN},
     },
     map::{Entry, Map},
     protection::Protection,
@@ -34,8 +39,10 @@ pub(crate) fn create<P: Protection>(
     let write = || {
         let mut log = LogFile::create(media.log.create_next()?, key, header::<P>(shape));
         let mut batch = Batch::default();
-        batch.push(commit::first_record());
-        log.append(key, PAGE_LEN as u64, &batch.finish())?;
+        batch.push(checkpoint::first_record());
+        log.append(key, &batch.finish())?;
+        // From the beginning, so that a volume which fills the disk can be flushed and trimmed.
+        log.prepare(0, RESERVE_LEN)?;
         log.finish(key)?;
         media.log.publish_next()
     };
@@ -53,8 +60,9 @@ fn header<P: Protection>(shape: Shape) -> FileHeader {
 }
 
 impl<P: Protection> Engine<P> {
-    /// Reads the map back. What a crash left behind the last durable point is dropped; if anything was there, a new log
-    /// is written first, so that it cannot come back.
+    /// Reads the map back. Changes behind the last mark are kept as far as the slots have what they speak of; if anything
+    /// had to be dropped, or stands torn behind the end, a new log is written first, so that it cannot come back. What was
+    /// found is durable before the volume is used.
     pub(crate) fn open(media: Media, shape: Shape, protection: P) -> Result<Self, VolumeError> {
         let damaged = |at, why| VolumeError::Damaged {
             file: Path::new(LOG_NAME).to_owned(),
@@ -67,19 +75,18 @@ impl<P: Protection> Engine<P> {
             .ok()
             .filter(|chunks| *chunks <= CHUNKS_MAX && shape.size.is_multiple_of(CHUNK_LEN))
             .ok_or_else(|| damaged(0, "the size of the volume is out of bounds"))?;
-        let map = Map::new(chunks);
-        let mut layers = 0;
+        let mut recovery = Recovery::new(Map::new(chunks));
         let replayed = replay(
             media.log.open_current().map_err(reading)?,
             protection.log_key(),
             &header::<P>(shape),
-            |record| apply(&map, &mut layers, record),
+            |sequence, record| recovery.apply(sequence, record),
         )
         .map_err(|error| match error {
             ReplayError::Io(error) => reading(error),
             ReplayError::Damaged { at, why } => damaged(at, why),
         })?;
-        if layers == 0 {
+        if !recovery.has_layer() {
             return Err(damaged(0, "the log has no layer"));
         }
 
@@ -87,8 +94,11 @@ impl<P: Protection> Engine<P> {
         let len = store
             .len()
             .map_err(|error| VolumeError::from_io("reading the slot file", error))?;
+        let (map, compared) = recovery
+            .finish(&store, len)
+            .map_err(|error| VolumeError::from_io("checking what was not flushed", error))?;
         let (end, free) = free_slots(&map, len).map_err(|why| damaged(replayed.log.end(), why))?;
-        let checkpoint_len = replayed.log.header().checkpoint_end;
+        let checkpoint_at = checkpoint::checkpoint_at(replayed.log.header().checkpoint_end);
         let engine = Self {
             shape,
             protection,
@@ -98,9 +108,12 @@ impl<P: Protection> Engine<P> {
             ranges: Ranges::new(),
             // A process that died may have left answered writes in the page cache; the first flush covers them too.
             unsynced: true.into(),
-            log: replayed.log.into(),
+            unsettled: Unsettled::new(),
+            journal: Journal::new(replayed.log, checkpoint_at),
             log_folder: media.log,
-            commit: Rounds::new(checkpoint_len),
+            commit: Rounds::new(),
+            checkpointing: Mutex::new(()),
+            switching: Mutex::new(()),
             housekeeping: Chores::new(),
             failed: std::sync::OnceLock::new(),
             on_failed: media.on_failed,
@@ -108,101 +121,21 @@ impl<P: Protection> Engine<P> {
         engine.housekeeping.punch(free);
         if replayed.torn {
             tracing::info!(volume = %shape.volume, "a torn tail of the metadata log was dropped");
+        }
+        if compared != Compared::Nothing {
+            engine
+                .store
+                .renew_len()
+                .map_err(|error| VolumeError::from_io("growing the slot file", error))?;
+        }
+        if replayed.torn || compared == Compared::Less {
             engine.checkpoint()?;
+        } else if compared == Compared::All {
+            // What was found must not get lost any more, and from here on nothing is compared.
+            engine.flush()?;
         }
         Ok(engine)
     }
-}
-
-/// Does to the map what a record says, if that can be.
-fn apply(map: &Map, layers: &mut u32, record: Record) -> Result<(), &'static str> {
-    if (*layers == 0) != matches!(record, Record::Layer { .. }) {
-        return Err("one layer was expected, before everything else");
-    }
-    let check = |layer: LayerId, chunk: Chunk, count: u32| {
-        let end = chunk.0.checked_add(count);
-        if layer != BASE_LAYER {
-            Err("a record of an unknown layer")
-        } else if count == 0 || end.is_none_or(|end| end > map.chunks()) {
-            Err("a record of chunks behind the end of the volume")
-        } else {
-            Ok(())
-        }
-    };
-    let check_slots = |slot: Slot, count: u32, generation: Generation| {
-        if generation != BASE_GENERATION {
-            Err("a record of an unknown key generation")
-        } else if slot.0.checked_add(count).is_none() {
-            Err("a record of slots that cannot be")
-        } else {
-            Ok(())
-        }
-    };
-    match record {
-        Record::Layer {
-            layer,
-            below,
-            generation,
-        } => {
-            if (layer, below, generation) != (BASE_LAYER, None, BASE_GENERATION) {
-                return Err("a layer that this program does not know");
-            }
-            *layers += 1;
-        }
-        Record::Full {
-            layer,
-            chunk,
-            count,
-            slot,
-            generation,
-        }
-        | Record::Zero {
-            layer,
-            chunk,
-            count,
-            slot,
-            generation,
-        } => {
-            check(layer, chunk, count)?;
-            check_slots(slot, count, generation)?;
-            let (valid, zero) = match record {
-                Record::Full { .. } => (Sectors::ALL, Sectors::NONE),
-                _ => (Sectors::NONE, Sectors::ALL),
-            };
-            for n in 0..count {
-                let entry = Entry {
-                    slot: Slot(slot.0 + n),
-                    generation,
-                    valid,
-                    zero,
-                };
-                map.set(Chunk(chunk.0 + n), Some(entry));
-            }
-        }
-        Record::Partial {
-            layer,
-            chunk,
-            entry,
-        } => {
-            check(layer, chunk, 1)?;
-            check_slots(entry.slot, 1, entry.generation)?;
-            map.set(chunk, Some(entry));
-        }
-        Record::Unmap {
-            layer,
-            chunk,
-            count,
-        } => {
-            check(layer, chunk, count)?;
-            let end = Chunk(chunk.0 + count);
-            let mut at = chunk;
-            while let Some(mapped) = map.next_mapped(at, end) {
-                map.set(mapped, None);
-                at = mapped.next();
-            }
-        }
-    }
-    Ok(())
 }
 
 /// How many slots the file has, and which of them no chunk is in. No two chunks may be in one slot, and what is said to

@@ -1,15 +1,28 @@
 //! Writing: whole sectors are sealed in the caller's buffer and go to their slots in runs as long as these lie together;
 //! part of a sector is read, changed, sealed and written, under the range lock.
 //!
-//! A sector becomes valid in the map after it was written, and the map's change is logged after the slot file was
-//! synced. A slot that was not in the map before belongs to this request alone until then.
+//! A sector that was in no slot is written, then its record is put in the log with checksums of what was written, then the
+//! sector becomes valid in the map; before the answer the log is written out. If the process dies in between, the sector
+//! holds what it held. A slot that was not in the map before belongs to this request alone until then.
+//!
+//! A sector that is in its slot is overwritten there, with no record once it is settled (`unsettled`). Until then the record
+//! comes first: from when it is written both contents count as right after a crash, and the sector may be in the middle
+//! between them.
+
+use std::ops::Range;
 
 use zeroize::Zeroizing;
 
-use super::{Engine, read::split, sector_of};
+use super::{
+    BASE_LAYER, Engine,
+    journal::{Claim, Need, Ticket},
+    read::split,
+    sector_of,
+};
 use crate::{
     VolumeError,
     geometry::{CHUNK_SECTORS, Chunk, Generation, SECTOR_LEN, Sectors, Slot, within_sector},
+    log::{record::written_len_max, sums::SectorSums},
     map::Entry,
     protection::Protection,
     ranges::{WINDOW_CHUNKS, windows},
@@ -28,6 +41,67 @@ struct Piece {
     fresh: bool,
     first: u32,
     count: u32,
+    /// Of these, those that are in no slot.
+    new: Sectors,
+    /// And those that are in the slot, but not settled.
+    again: Sectors,
+}
+
+/// Pieces that lie together, sealed.
+struct Run<'a> {
+    pieces: &'a [Option<Piece>],
+    first: Piece,
+    bytes: &'a [u8],
+}
+
+impl Run<'_> {
+    /// Its sectors, counted from the first one, with whether they are new and whether they are in the slot unsettled.
+    fn sectors(&self) -> impl Iterator<Item = (u32, bool, bool)> {
+        let pieces = self.pieces.iter().flatten();
+        let sectors = pieces.flat_map(|piece| {
+            (piece.first..piece.first + piece.count)
+                .map(|sector| (piece.new.contains(sector), piece.again.contains(sector)))
+        });
+        (0..).zip(sectors).map(|(n, (new, again))| (n, new, again))
+    }
+
+    /// From the first to the last new sector. What lies between is written by then, so that one record can say all.
+    fn new_sectors(&self) -> Option<Range<u32>> {
+        let (mut range, mut at) = (None, 0);
+        for piece in self.pieces.iter().flatten() {
+            if !piece.new.is_empty() {
+                let start = at + piece.new.first() - piece.first;
+                let end = at + piece.new.end() - piece.first;
+                range = Some(range.map_or(start, |range: Range<u32>| range.start)..end);
+            }
+            at += piece.count;
+        }
+        range
+    }
+
+    /// The unsettled sectors, in ranges without any new ones: a record that comes before the data must not speak of these,
+    /// since a mark might follow that says that the data is there.
+    fn unsettled_sectors(&self) -> impl Iterator<Item = Range<u32>> {
+        let mut ranges: Vec<Range<u32>> = Vec::new();
+        if self
+            .pieces
+            .iter()
+            .flatten()
+            .all(|piece| piece.again.is_empty())
+        {
+            return ranges.into_iter();
+        }
+        let mut open = false;
+        for (n, new, again) in self.sectors() {
+            match ranges.last_mut() {
+                Some(last) if again && open => last.end = n + 1,
+                _ if again => ranges.push(n..n + 1),
+                _ => {}
+            }
+            open = !new && (open || again);
+        }
+        ranges.into_iter()
+    }
 }
 
 /// The pieces of one window, without an allocation.
@@ -81,6 +155,47 @@ impl<P: Protection> Engine<P> {
     /// Whole sectors of one window, under its locks.
     fn write_sectors(&self, offset: u64, buf: &mut [u8]) -> Result<(), VolumeError> {
         let pieces = self.place(offset, buf.len())?;
+        let claim = match self.claim_for(&pieces, buf.len() / SECTOR_LEN) {
+            Ok(claim) => claim,
+            Err(error) => {
+                self.give_back(pieces.iter());
+                return Err(error);
+            }
+        };
+        let mut last = None;
+        let outcome = self.write_pieces(&pieces, offset, buf, &mut last);
+        drop(claim);
+        // What was written before something failed is in the map.
+        match last {
+            Some(ticket) => self.log(ticket).and(outcome),
+            None => outcome,
+        }
+    }
+
+    /// Sets aside space in the log for what the pieces need.
+    fn claim_for(&self, pieces: &Pieces, sectors: usize) -> Result<Option<Claim<'_>>, VolumeError> {
+        let any = |of: fn(&Piece) -> Sectors| pieces.iter().any(|piece| !of(piece).is_empty());
+        let (new, again) = (any(|piece| piece.new), any(|piece| piece.again));
+        if !new && !again {
+            return Ok(None);
+        }
+        let need = if new { Need::Space } else { Need::NoSpace };
+        // Of those in the slot there may be many runs, cut by those that are in none.
+        let len = match (new, again) {
+            (true, true) => written_len_max(2 * sectors, pieces.len + sectors),
+            _ => written_len_max(sectors, pieces.len),
+        };
+        self.claim(len, need).map(Some)
+    }
+
+    /// Writes the pieces in runs. `last` is the last change that was put in the log.
+    fn write_pieces(
+        &self,
+        pieces: &Pieces,
+        offset: u64,
+        buf: &mut [u8],
+        last: &mut Option<Ticket>,
+    ) -> Result<(), VolumeError> {
         let mut rest = buf;
         let mut at = offset;
         let mut todo = &pieces.pieces[..pieces.len];
@@ -106,20 +221,53 @@ impl<P: Protection> Engine<P> {
                 sector: first.first,
             };
             let sealed = self.protection.seal(first.generation, sector_of(at), run);
-            let outcome = self.store.write(first.chunk, place, &sealed);
-            self.written();
+            let run = Run {
+                pieces: now,
+                first,
+                bytes: P::bytes(&sealed),
+            };
+            let again = run.unsettled_sectors();
+            let before = match again.map(|range| self.put_written(&run, range)).last() {
+                Some(ticket) => self.log(ticket),
+                None => Ok(()),
+            };
+            let outcome = before.and_then(|()| {
+                let outcome = self.store.write(first.chunk, place, &sealed);
+                self.written();
+                outcome.map_err(|error| VolumeError::from_io("writing the slot file", error))
+            });
             if let Err(error) = outcome {
                 self.give_back(todo.iter().flatten());
-                return Err(VolumeError::from_io("writing the slot file", error));
+                return Err(error);
             }
-            for piece in now.iter().flatten() {
-                self.now_valid(piece);
+            if let Some(range) = run.new_sectors() {
+                let ticket = self.put_written(&run, range);
+                *last = Some(ticket);
+                for piece in now.iter().flatten() {
+                    self.now_valid(piece, ticket.epoch);
+                }
             }
             at += u64::from(sectors) * SECTOR_LEN as u64;
             rest = behind;
             todo = later;
         }
         Ok(())
+    }
+
+    /// Puts a record in the log of some sectors of a run, counted from its first one.
+    fn put_written(&self, run: &Run<'_>, Range { start, end }: Range<u32>) -> Ticket {
+        let bytes = &run.bytes[start as usize * SECTOR_LEN..end as usize * SECTOR_LEN];
+        let sums = bytes.chunks(SECTOR_LEN).map(SectorSums::of).collect();
+        let first = run.first.first + start;
+        let chunks = first / CHUNK_SECTORS;
+        let place = Place {
+            slot: Slot(run.first.slot.0 + chunks),
+            sector: first % CHUNK_SECTORS,
+        };
+        let chunk = Chunk(run.first.chunk.0 + chunks);
+        let generation = run.first.generation;
+        self.journal
+            .put(|batch| batch.push_written(BASE_LAYER, chunk, generation, place, sums))
     }
 
     /// Part of one sector, under its lock.
@@ -146,7 +294,12 @@ impl<P: Protection> Engine<P> {
             let first = chunk.sector_at(sector * SECTOR_LEN as u64);
             let left = u32::try_from(end - sector).expect("a window's");
             let count = left.min(CHUNK_SECTORS - first);
-            let (slot, generation, fresh) = match self.map.get(chunk) {
+            let sectors = Sectors::range(first, count);
+            let entry = self.map.get(chunk);
+            let valid = entry.map_or(Sectors::NONE, |entry| entry.valid);
+            let new = sectors.without(valid);
+            let again = sectors.without(new).and(self.unsettled.of(chunk));
+            let (slot, generation, fresh) = match entry {
                 Some(entry) => (entry.slot, entry.generation, false),
                 None => {
                     let near = before.or_else(|| self.map.slot_before(chunk));
@@ -166,6 +319,8 @@ impl<P: Protection> Engine<P> {
                 fresh,
                 first,
                 count,
+                new,
+                again,
             });
             before = Some(slot);
             sector += u64::from(count);
@@ -179,24 +334,25 @@ impl<P: Protection> Engine<P> {
         }
     }
 
-    /// The sectors of a piece are in its slot.
-    fn now_valid(&self, piece: &Piece) {
-        let sectors = Sectors::range(piece.first, piece.count);
+    /// The sectors of a piece are in its slot, and a record of that epoch says so.
+    fn now_valid(&self, piece: &Piece, epoch: u64) {
+        if piece.new.is_empty() {
+            return;
+        }
         let entry = match self.map.get(piece.chunk) {
-            Some(entry) if entry.valid.contains_all(sectors) => return,
             Some(entry) => Entry {
-                valid: entry.valid.with(sectors),
-                zero: entry.zero.without(sectors),
+                valid: entry.valid.with(piece.new),
+                zero: entry.zero.without(piece.new),
                 ..entry
             },
             None => Entry {
                 slot: piece.slot,
                 generation: piece.generation,
-                valid: sectors,
+                valid: piece.new,
                 zero: Sectors::NONE,
             },
         };
         self.map.set(piece.chunk, Some(entry));
-        self.map.mark(piece.chunk);
+        self.unsettled.add(piece.chunk, piece.new, epoch);
     }
 }

@@ -1,16 +1,23 @@
 //! Trimming and zeroing: changes of the map, with no data written but for parts of sectors at the ends.
 //!
-//! Whole leaves of the map that hold nothing are skipped, so the work is bounded by what is mapped (2 TiB, written whole:
-//! 4 Mi map entries, under half a second), and what the next flush logs is bounded by runs. The space of a freed slot goes
-//! back in the background, when the change that freed it is durable.
+//! Whole leaves of the map that hold nothing are skipped, so the work is bounded by what is mapped, and what is logged by
+//! runs. A change is put in the log under the lock of its chunk, and the log is written out at the end. The space of a freed
+//! slot goes back in the background, when the change that freed it is durable.
 
-use super::{BASE_GENERATION, Engine};
+use super::{
+    BASE_GENERATION, BASE_LAYER, Engine,
+    journal::{Need, Ticket},
+};
 use crate::{
     VolumeError,
     geometry::{CHUNK_LEN, CHUNK_SECTORS, Chunk, SECTOR_LEN, Sectors, Slot},
+    log::{Record, frame::FRAME_OVERHEAD, record::RECORD_LEN_MAX},
     map::Entry,
     protection::Protection,
 };
+
+/// Most bytes in the log of one change.
+const CHANGE_LEN_MAX: usize = RECORD_LEN_MAX + 2 * FRAME_OVERHEAD;
 
 impl<P: Protection> Engine<P> {
     /// The range reads as zeroes and its space is given back, as far as whole chunks can be.
@@ -69,6 +76,23 @@ impl<P: Protection> Engine<P> {
 
     /// Whole sectors, from byte to byte.
     fn zero_sectors(&self, start: u64, end: u64, keep: bool) -> Result<(), VolumeError> {
+        let mut last = None;
+        let outcome = self.zero_chunks(start, end, keep, &mut last);
+        // What was zeroed before something failed is zeroed.
+        match last {
+            Some(ticket) => self.log(ticket).and(outcome),
+            None => outcome,
+        }
+    }
+
+    /// `last` is the last change that was put in the log.
+    fn zero_chunks(
+        &self,
+        start: u64,
+        end: u64,
+        keep: bool,
+        last: &mut Option<Ticket>,
+    ) -> Result<(), VolumeError> {
         let mut at = start;
         let mut near = None;
         while at < end {
@@ -84,10 +108,14 @@ impl<P: Protection> Engine<P> {
             let first = chunk.sector_at(at);
             let count = chunk.sector_at(piece_end - 1) + 1 - first;
             let sectors = Sectors::range(first, count);
-            if keep {
-                near = Some(self.zero_keeping(chunk, sectors, near)?);
+            let ticket = if keep {
+                self.zero_keeping(chunk, sectors, &mut near)?
             } else {
-                self.zero_freeing(chunk, sectors);
+                self.zero_freeing(chunk, sectors)?
+            };
+            *last = ticket.or(*last);
+            if let Some(ticket) = ticket.filter(|ticket| ticket.long) {
+                self.log(ticket)?;
             }
             at = piece_end;
         }
@@ -95,10 +123,10 @@ impl<P: Protection> Engine<P> {
     }
 
     /// Some sectors of a chunk become zero; if nothing is left of it, its slot is retired.
-    fn zero_freeing(&self, chunk: Chunk, sectors: Sectors) {
+    fn zero_freeing(&self, chunk: Chunk, sectors: Sectors) -> Result<Option<Ticket>, VolumeError> {
         let _held = self.ranges.write(chunk, chunk);
         let Some(entry) = self.map.get(chunk) else {
-            return;
+            return Ok(None);
         };
         let left = Entry {
             valid: entry.valid.without(sectors),
@@ -106,28 +134,34 @@ impl<P: Protection> Engine<P> {
             ..entry
         };
         if left == entry {
-            return;
+            return Ok(None);
         }
-        if left.is_empty() {
-            self.map.set(chunk, None);
-            self.map.mark(chunk);
+        let claim = self.claim(CHANGE_LEN_MAX, Need::NoSpace)?;
+        let left = Some(left).filter(|left| !left.is_empty());
+        let ticket = self.put_entry(chunk, left);
+        drop(claim);
+        if left.is_none() {
+            // After the record was queued: a flush lets go of the slots that are retired before it writes the queue.
             self.slots.retire(entry.slot);
-        } else {
-            self.map.set(chunk, Some(left));
-            self.map.mark(chunk);
         }
+        Ok(Some(ticket))
     }
 
-    /// Some sectors of a chunk become zero; it gets a slot if it has none. Gives that slot.
+    /// Some sectors of a chunk become zero; it gets a slot if it has none, behind `near`, which that slot then is.
     fn zero_keeping(
         &self,
         chunk: Chunk,
         sectors: Sectors,
-        near: Option<Slot>,
-    ) -> Result<Slot, VolumeError> {
+        near: &mut Option<Slot>,
+    ) -> Result<Option<Ticket>, VolumeError> {
         debug_assert!(sectors.end() <= CHUNK_SECTORS);
         let _held = self.ranges.write(chunk, chunk);
         let before = self.map.get(chunk);
+        let need = match before {
+            Some(_) => Need::NoSpace,
+            None => Need::Space,
+        };
+        let claim = self.claim(CHANGE_LEN_MAX, need)?;
         let entry = match before {
             Some(entry) => Entry {
                 valid: entry.valid.without(sectors),
@@ -141,10 +175,21 @@ impl<P: Protection> Engine<P> {
                 zero: sectors,
             },
         };
-        if before != Some(entry) {
-            self.map.set(chunk, Some(entry));
-            self.map.mark(chunk);
+        *near = Some(entry.slot);
+        if before == Some(entry) {
+            return Ok(None);
         }
-        Ok(entry.slot)
+        let ticket = self.put_entry(chunk, Some(entry));
+        drop(claim);
+        Ok(Some(ticket))
+    }
+
+    /// Changes what the map has of a chunk, under its lock, with a record.
+    fn put_entry(&self, chunk: Chunk, entry: Option<Entry>) -> Ticket {
+        let ticket = self
+            .journal
+            .put(|batch| batch.push(Record::of(BASE_LAYER, chunk, entry)));
+        self.map.set(chunk, entry);
+        ticket
     }
 }

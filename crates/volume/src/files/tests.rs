@@ -1,12 +1,13 @@
 //! A volume's files on the simulated disk: every crash point and every failing call of every sequence of a few
-//! requests, and random lives. What was flushed is there; of what was not, each 512 bytes are what they were at the last
-//! flush or at any time since; a failed sync stops the volume.
+//! requests, and random lives. When the process dies, everything that was answered is there. When the power fails, what was
+//! flushed is there; of what was not, each 512 bytes are what they were at the last flush or at any time since. A failed
+//! sync stops the volume, and is for what was not flushed what a power cut is.
 //!
 //! SEALGATE_LONG (`tests/run --long`) makes twenty times as many lives. See [`host::disk::sim::campaign`] for how one is
 //! replayed.
 #![allow(clippy::cast_possible_truncation)]
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{cell::Cell, collections::BTreeMap, time::SystemTime};
 
 use crypto::{secret::SecretVec, volume_key::VolumeDataKey};
 use host::{
@@ -76,7 +77,7 @@ type Unit = [u8; UNIT as usize];
 struct May {
     /// Now. More than one where a request has failed in the middle.
     now: Vec<Unit>,
-    /// After a crash, those of now among them.
+    /// After a power cut, those of now among them.
     later: Vec<Unit>,
 }
 
@@ -108,7 +109,12 @@ struct Store {
     engine: Option<Engine<Sealed>>,
 }
 
-struct Files(Descriptor, Vault);
+struct Files {
+    descriptor: Descriptor,
+    vault: Vault,
+    /// The volume had failed when it was opened, since the power was last cut.
+    failed: Cell<bool>,
+}
 
 impl Files {
     fn new() -> Self {
@@ -123,16 +129,25 @@ impl Files {
             created: SystemTime::UNIX_EPOCH,
             request: None,
         };
-        Self(descriptor, vault(1))
+        Self {
+            descriptor,
+            vault: vault(1),
+            failed: Cell::new(false),
+        }
     }
 
     fn protection(&self) -> Sealed {
         let data_key = VolumeDataKey::from_secret(SecretVec::from_slice(&[5; 64])).unwrap();
-        Sealed::new(self.0.id, data_key, BASE_GENERATION)
+        Sealed::new(self.descriptor.id, data_key, BASE_GENERATION)
     }
 
     fn engine(&self, disk: &Arc<dyn Disk>) -> Result<Engine<Sealed>, VolumeError> {
-        open(disk, Path::new(VOLUMES), &self.0, self.protection())
+        open(
+            disk,
+            Path::new(VOLUMES),
+            &self.descriptor,
+            self.protection(),
+        )
     }
 }
 
@@ -176,18 +191,18 @@ impl Subject for Files {
         let disk: Arc<dyn Disk> = Arc::new(disk.clone());
         let volumes = Path::new(VOLUMES);
         host::private::create_dirs(&*disk, volumes).unwrap();
-        let (vault, seals) = (&self.1, self.1.seals());
+        let (vault, seals) = (&self.vault, self.vault.seals());
         let (scope, protection) = (scope(), self.protection());
         prepare(
             &disk,
             volumes,
-            &self.0,
+            &self.descriptor,
             &protection,
             &scope,
             (vault, &seals),
         )
         .unwrap();
-        place(&*disk, volumes, self.0.id).unwrap();
+        place(&*disk, volumes, self.descriptor.id).unwrap();
         let zero = May {
             now: vec![[0; UNIT as usize]],
             later: vec![[0; UNIT as usize]],
@@ -200,6 +215,10 @@ impl Subject for Files {
 
     fn open(&self, disk: &SimDisk) -> Result<Store, String> {
         let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+        let dir = Path::new(VOLUMES).join(self.descriptor.id.to_string());
+        if let Ok(Some(_)) = disk.kind(&dir.join(FAILED_NAME)) {
+            self.failed.set(true);
+        }
         let engine = self.engine(&disk).map_err(|error| error.to_string())?;
         Ok(Store {
             disk,
@@ -277,6 +296,7 @@ impl Subject for Files {
                 let may = model.get_mut(&at).expect("what is watched is modelled");
                 let allowed = match found {
                     Found::Running => &may.now,
+                    Found::After(Crash::Process) if !self.failed.get() => &may.now,
                     Found::After(_) => &may.later,
                 };
                 if !allowed.contains(&unit) {
@@ -292,25 +312,59 @@ impl Subject for Files {
                 }
             }
         }
+        if found == Found::After(Crash::Power) {
+            self.failed.set(false);
+        }
         Ok(())
     }
 }
 
-#[test]
-fn every_crash_and_failure_of_every_three_requests_keeps_what_was_flushed() {
-    let report = campaign::exhaustive(&Files::new(), 3, 1);
+/// Every sequence of three requests, in shares that run at the same time.
+fn every_crash_and_failure(share: u64) {
+    let report = campaign::exhaustive_share(&Files::new(), 3, 1, share, 4);
     println!("{report:?}");
     assert!(report.stops > 2 * report.runs, "{report:?}");
     assert!(report.failures > 2 * report.runs, "{report:?}");
 }
 
 #[test]
-fn random_lives_of_crashes_and_failures_keep_what_was_flushed() {
+fn every_crash_and_failure_of_every_three_requests_keeps_what_was_promised_1() {
+    every_crash_and_failure(0);
+}
+
+#[test]
+fn every_crash_and_failure_of_every_three_requests_keeps_what_was_promised_2() {
+    every_crash_and_failure(1);
+}
+
+#[test]
+fn every_crash_and_failure_of_every_three_requests_keeps_what_was_promised_3() {
+    every_crash_and_failure(2);
+}
+
+#[test]
+fn every_crash_and_failure_of_every_three_requests_keeps_what_was_promised_4() {
+    every_crash_and_failure(3);
+}
+
+/// Half of the random lives.
+fn random_lives(half: u64) {
     let long = std::env::var_os("SEALGATE_LONG").is_some();
-    let report = campaign::random(&Files::new(), if long { 100_000 } else { 5000 }, 1);
+    let lives = if long { 50_000 } else { 2500 };
+    let report = campaign::random(&Files::new(), lives, 1 + half * lives);
     println!("{report:?}");
     assert!(
         report.stops + report.failures > report.runs / 2,
         "{report:?}"
     );
+}
+
+#[test]
+fn random_lives_of_crashes_and_failures_keep_what_was_promised_1() {
+    random_lives(0);
+}
+
+#[test]
+fn random_lives_of_crashes_and_failures_keep_what_was_promised_2() {
+    random_lives(1);
 }

@@ -1,7 +1,7 @@
 //! The file header and the frames of the metadata log: `FORMAT.md`, "Metadata log".
 //!
-//! Pure: bytes in, bytes out. A frame begins on a page of 4096 bytes, so that appending never touches a page that is
-//! durable already, and its header lies within the first block of 512 bytes, which a crash leaves zero or right.
+//! Pure: bytes in, bytes out. Frames follow one another without gaps, each a multiple of 8 bytes long. Appending rewrites
+//! the 512-byte block in which the last frame ends; a crash leaves that block old or new, and both hold the earlier frames.
 
 use crypto::{hash::Crc32c, mac::MacKey};
 
@@ -15,14 +15,16 @@ const TAG_LEN: usize = 32;
 /// HMAC-SHA256.
 pub(crate) type Tag = [u8; TAG_LEN];
 
-/// Frames begin on multiples of this.
+/// Length of the file header's page.
 pub(crate) const PAGE_LEN: usize = 4096;
-/// What a crash leaves zero or right.
+/// Frames begin on multiples of this, and are as long as some of them.
+pub(crate) const FRAME_ALIGN: usize = 8;
+/// What a crash leaves old or new as a whole.
 pub(crate) const BLOCK_LEN: usize = 512;
 /// Length of the file header, checksum and MAC included. The rest of its page is zero.
 const FILE_HEADER_LEN: usize = 100;
 const FILE_MAGIC: [u8; 8] = *b"SGVOLMAP";
-const FORMAT_VERSION: u16 = 1;
+const FORMAT_VERSION: u16 = 2;
 /// Flag of the file header: the volume is sealed, and the MAC is secret.
 const FLAG_SEALED: u16 = 1;
 
@@ -32,8 +34,10 @@ const SECTOR_LEN_32: u32 = SECTOR_LEN as u32;
 
 const FRAME_MAGIC: [u8; 4] = *b"SGMF";
 const FRAME_HEADER_LEN: usize = 64;
-/// Checksum and MAC behind the payload.
-const FRAME_TRAILER_LEN: usize = 4 + TAG_LEN;
+/// Four zeroes, checksum and MAC behind the payload.
+const FRAME_TRAILER_LEN: usize = 8 + TAG_LEN;
+/// Of a frame, what is not its payload.
+pub(crate) const FRAME_OVERHEAD: usize = FRAME_HEADER_LEN + FRAME_TRAILER_LEN;
 /// Longest frame. Bounds what is read before it is known to be right.
 pub(crate) const FRAME_LEN_MAX: usize = 64 << 10;
 /// Longest payload of a frame.
@@ -84,7 +88,7 @@ impl FileHeader {
         put(&(SECTOR_LEN_32 * CHUNK_SECTORS).to_le_bytes());
         put(&SECTOR_LEN_32.to_le_bytes());
         put(&self.checkpoint_end.to_le_bytes());
-        debug_assert_eq!(at, FILE_HEADER_LEN - FRAME_TRAILER_LEN);
+        debug_assert_eq!(at, FILE_HEADER_LEN - 4 - TAG_LEN);
         let checksum = crc32c(&page[..64]);
         page[64..68].copy_from_slice(&checksum.to_le_bytes());
         let tag = key.mac(&[&page[..68]]);
@@ -132,26 +136,25 @@ impl FileHeader {
 pub(crate) struct FramePlace {
     /// Counts the frames of a file, from 1.
     pub(crate) sequence: u64,
-    /// Where in the file the batch begins that the frame belongs to. Everything before was durable when the frame was
-    /// written.
-    pub(crate) batch_start: u64,
+    /// Up to here the file was durable when the frame was written.
+    pub(crate) durable: u64,
     /// The MAC of the frame before, or the file's seed.
     pub(crate) previous: Tag,
 }
 
-/// The records of one frame.
-#[derive(Default)]
+/// The records of one frame. Their length is a multiple of [`FRAME_ALIGN`], as each record's is.
+#[derive(Debug, Default)]
 pub(crate) struct Payload {
     pub(crate) bytes: Vec<u8>,
     pub(crate) count: u32,
 }
 
-/// Length of a payload's frame in the file, padding included.
+/// Length of a payload's frame in the file.
 pub(crate) fn len_of(payload: &Payload) -> usize {
-    (FRAME_HEADER_LEN + payload.bytes.len() + FRAME_TRAILER_LEN).next_multiple_of(PAGE_LEN)
+    FRAME_OVERHEAD + payload.bytes.len()
 }
 
-/// Appends a frame to `out`, padded to whole pages with zeroes, and gives its MAC.
+/// Appends a frame to `out` and gives its MAC.
 pub(crate) fn encode(
     key: &MacKey,
     place: &FramePlace,
@@ -159,23 +162,25 @@ pub(crate) fn encode(
     out: &mut Vec<u8>,
 ) -> Tag {
     let start = out.len();
-    let len = FRAME_HEADER_LEN + payload.bytes.len() + FRAME_TRAILER_LEN;
+    let len = len_of(payload);
     assert!(len <= FRAME_LEN_MAX, "batches are cut into frames");
+    assert!(len.is_multiple_of(FRAME_ALIGN), "records are padded");
     out.extend_from_slice(&FRAME_MAGIC);
     out.extend_from_slice(&u32::try_from(len).expect("at most 64 KiB").to_le_bytes());
     out.extend_from_slice(&place.sequence.to_le_bytes());
-    out.extend_from_slice(&place.batch_start.to_le_bytes());
+    out.extend_from_slice(&place.durable.to_le_bytes());
     out.extend_from_slice(&payload.count.to_le_bytes());
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(&place.previous);
     let header_checksum = crc32c(&out[start..start + FRAME_HEADER_LEN]);
     out[start + 28..start + 32].copy_from_slice(&header_checksum.to_le_bytes());
     out.extend_from_slice(&payload.bytes);
+    out.extend_from_slice(&[0; 4]);
     let checksum = crc32c(&out[start..]);
     out.extend_from_slice(&checksum.to_le_bytes());
     let tag = key.mac(&[&out[start..]]);
+    // Last, so that a frame whose end was not written ends with zeroes and one that was never does.
     out.extend_from_slice(&tag);
-    out.resize(start + len.next_multiple_of(PAGE_LEN), 0);
     tag
 }
 
@@ -186,7 +191,7 @@ pub(crate) struct Frame<'a> {
     pub(crate) tag: Tag,
     pub(crate) count: u32,
     pub(crate) payload: &'a [u8],
-    /// In the file, padding included.
+    /// In the file.
     pub(crate) len: u64,
 }
 
@@ -199,26 +204,27 @@ pub(crate) enum NoFrame {
     Damaged(&'static str),
 }
 
-/// Reads the frame that begins with `bytes` (as much as there is of the file, up to [`FRAME_LEN_MAX`]; what is behind
-/// the end counts as zero).
-pub(crate) fn decode<'a>(key: &MacKey, bytes: &'a [u8]) -> Result<Frame<'a>, NoFrame> {
-    let first_block = &bytes[..bytes.len().min(BLOCK_LEN)];
-    if is_zero(first_block) {
+/// Reads the frame that begins with `bytes`, which begin at `at` in the file and are as much as there is of it, up to
+/// [`FRAME_LEN_MAX`]. A frame that reaches past the end of the file was not written: the file had its length before.
+pub(crate) fn decode<'a>(key: &MacKey, at: u64, bytes: &'a [u8]) -> Result<Frame<'a>, NoFrame> {
+    if is_zero(first_block(at, bytes)) {
         return Err(NoFrame::Unwritten);
     }
-    if bytes.len() < FRAME_HEADER_LEN {
-        return Err(NoFrame::Damaged("a frame's header is cut short"));
-    }
-    let mut header: [u8; FRAME_HEADER_LEN] = array(bytes, 0);
+    let Some(header) = bytes.first_chunk::<FRAME_HEADER_LEN>() else {
+        return Err(NoFrame::Unwritten);
+    };
+    let mut header = *header;
     let header_checksum = number_32(&header, 28);
     header[28..32].fill(0);
     if header[..4] != FRAME_MAGIC || crc32c(&header) != header_checksum {
-        return Err(NoFrame::Damaged(
-            "a frame's header does not match its checksum",
-        ));
+        return Err(if has_hole(at, &bytes[..FRAME_HEADER_LEN]) {
+            NoFrame::Unwritten
+        } else {
+            NoFrame::Damaged("a frame's header does not match its checksum")
+        });
     }
     let len = number_32(&header, 4) as usize;
-    if !(FRAME_HEADER_LEN + FRAME_TRAILER_LEN..=FRAME_LEN_MAX).contains(&len) {
+    if !(FRAME_OVERHEAD..=FRAME_LEN_MAX).contains(&len) || !len.is_multiple_of(FRAME_ALIGN) {
         return Err(NoFrame::Damaged("a frame's length is out of bounds"));
     }
     let Some(frame) = bytes.get(..len) else {
@@ -226,29 +232,71 @@ pub(crate) fn decode<'a>(key: &MacKey, bytes: &'a [u8]) -> Result<Frame<'a>, NoF
     };
     let (body, tag) = frame.split_at(len - TAG_LEN);
     let (covered, checksum) = body.split_at(body.len() - 4);
-    if crc32c(covered) != number_32(checksum, 0) {
-        let hole = frame.chunks(BLOCK_LEN).any(is_zero);
-        return Err(if hole {
+    let wrong = |why| {
+        Err(if has_hole(at, frame) {
             NoFrame::Unwritten
         } else {
-            NoFrame::Damaged("a frame does not match its checksum")
-        });
+            NoFrame::Damaged(why)
+        })
+    };
+    if crc32c(covered) != number_32(checksum, 0) {
+        return wrong("a frame does not match its checksum");
     }
+    let (payload, zeroes) = covered[FRAME_HEADER_LEN..].split_at(len - FRAME_OVERHEAD);
     let tag = array(tag, 0);
     if key.verify(&[body], &tag).is_err() {
-        return Err(NoFrame::Damaged("a frame is not authentic"));
+        return wrong("a frame is not authentic");
+    }
+    if zeroes != [0; 4] {
+        return Err(NoFrame::Damaged("a frame's padding is not zero"));
     }
     Ok(Frame {
         place: FramePlace {
             sequence: number_64(&header, 8),
-            batch_start: number_64(&header, 16),
+            durable: number_64(&header, 16),
             previous: array(&header, 32),
         },
         tag,
         count: number_32(&header, 24),
-        payload: &covered[FRAME_HEADER_LEN..],
-        len: len.next_multiple_of(PAGE_LEN) as u64,
+        payload,
+        len: len as u64,
     })
+}
+
+/// The bytes up to the end of the block that `at` is in.
+fn first_block(at: u64, bytes: &[u8]) -> &[u8] {
+    let within = usize::try_from(at % BLOCK_LEN as u64).expect("below BLOCK_LEN");
+    &bytes[..bytes.len().min(BLOCK_LEN - within)]
+}
+
+/// Whether a part of a frame, or of its header, was not written: its bytes in one block are all zero, or the last 8 of it
+/// are. What was written whole has neither: a frame begins with its magic number and ends with its MAC, a header ends with
+/// a MAC, and no record has so many zeroes.
+fn has_hole(at: u64, part: &[u8]) -> bool {
+    if part.len() < FRAME_ALIGN {
+        return false;
+    }
+    if is_zero(&part[part.len() - FRAME_ALIGN..]) {
+        return true;
+    }
+    let (mut at, mut rest) = (at, part);
+    while !rest.is_empty() {
+        let block = first_block(at, rest);
+        if is_zero(block) {
+            return true;
+        }
+        at += block.len() as u64;
+        rest = &rest[block.len()..];
+    }
+    false
+}
+
+/// Where in `bytes` a frame may begin, beginning itself on a multiple of [`FRAME_ALIGN`]: for looking behind the end.
+pub(crate) fn starts(bytes: &[u8]) -> impl Iterator<Item = usize> {
+    let starts = bytes.chunks_exact(FRAME_ALIGN).enumerate();
+    starts
+        .filter(|(_, chunk)| chunk.starts_with(&FRAME_MAGIC))
+        .map(|(n, _)| n * FRAME_ALIGN)
 }
 
 /// Whether nothing was written there. At most a page.
@@ -275,6 +323,9 @@ mod tests {
     use super::*;
     use crate::log::{Batch, record::tests::one_of_each};
 
+    /// Where the frames are, in the middle of a block.
+    const AT: u64 = 8192 + 400;
+
     fn key() -> MacKey {
         MacKey::public("test")
     }
@@ -296,7 +347,7 @@ mod tests {
         }
         let place = FramePlace {
             sequence: 3,
-            batch_start: 8192,
+            durable: 8192,
             previous: [9; TAG_LEN],
         };
         let mut out = Vec::new();
@@ -318,15 +369,16 @@ mod tests {
     #[test]
     fn a_frame_reads_back_and_every_changed_bit_is_damage() {
         let bytes = frame();
-        let read = decode(&key(), &bytes).unwrap();
-        assert_eq!((read.place.sequence, read.place.batch_start), (3, 8192));
-        assert_eq!((read.count, read.len), (5, 4096));
-        let end = FRAME_HEADER_LEN + read.payload.len() + FRAME_TRAILER_LEN;
-        for bit in 0..end * 8 {
+        let read = decode(&key(), AT, &bytes).unwrap();
+        assert_eq!((read.place.sequence, read.place.durable), (3, 8192));
+        let count = one_of_each().len();
+        assert_eq!(read.count as usize, count);
+        assert_eq!(read.len, bytes.len() as u64);
+        for bit in 0..bytes.len() * 8 {
             let mut bytes = bytes.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
             assert!(
-                matches!(decode(&key(), &bytes), Err(NoFrame::Damaged(_))),
+                matches!(decode(&key(), AT, &bytes), Err(NoFrame::Damaged(_))),
                 "bit {bit}"
             );
         }
@@ -344,21 +396,30 @@ mod tests {
         }
         let place = FramePlace {
             sequence: 1,
-            batch_start: 4096,
+            durable: 4096,
             previous: [0; TAG_LEN],
         };
         let mut bytes = Vec::new();
         encode(&key(), &place, &batch.finish()[0], &mut bytes);
-        let blocks = (500 * 16 + FRAME_HEADER_LEN + FRAME_TRAILER_LEN).div_ceil(BLOCK_LEN);
-        for block in 0..blocks {
+        let len = bytes.len();
+        // By block of the disk.
+        let mut start = 0;
+        while start < len {
+            let end = start + first_block(AT + start as u64, &bytes[start..]).len();
             let mut torn = bytes.clone();
-            let end = ((block + 1) * BLOCK_LEN).min(torn.len());
-            torn[block * BLOCK_LEN..end].fill(0);
-            assert_eq!(decode(&key(), &torn).unwrap_err(), NoFrame::Unwritten);
+            torn[start..end].fill(0);
+            assert_eq!(decode(&key(), AT, &torn).unwrap_err(), NoFrame::Unwritten);
+            start = end;
         }
-        assert_eq!(
-            decode(&key(), &bytes[..BLOCK_LEN]).unwrap_err(),
-            NoFrame::Unwritten
-        );
+        // By a write that was cut short, wherever.
+        for cut in (0..len).step_by(8) {
+            let mut torn = bytes.clone();
+            torn[cut..].fill(0);
+            assert_eq!(decode(&key(), AT, &torn).unwrap_err(), NoFrame::Unwritten);
+        }
+        for cut in 0..len {
+            let torn = &bytes[..cut];
+            assert_eq!(decode(&key(), AT, torn).unwrap_err(), NoFrame::Unwritten);
+        }
     }
 }

@@ -1,24 +1,32 @@
 //! Records of the metadata log, and batches of them.
 //!
-//! A record says what a layer has of a chunk, or of a run of chunks. It stands for itself: replaying records in order,
-//! up to any of them, gives a map whose sectors were all durable when it was written.
+//! Most records say all that a layer has of a chunk, or of a run of chunks. A *written* record says which sectors were
+//! added, with checksums of what is in the slots: it is written before these are synced. A *mark* says up to where the
+//! slots were synced since; what stands before it needs no checking.
 //!
-//! Numbers are little endian. No record begins with a zero byte, and none is longer than 56 bytes, so a frame never
-//! has 512 zero bytes in a row: such a block was never written.
+//! Numbers are little endian. Each record is a multiple of 8 bytes long and begins with a byte that is not zero.
 
 use crate::{
-    geometry::{Chunk, Generation, LayerId, Sectors, Slot},
-    log::frame::{PAYLOAD_LEN_MAX, Payload},
+    geometry::{CHUNK_SECTORS, Chunk, Generation, LayerId, Sectors, Slot},
+    log::{
+        frame::{FRAME_OVERHEAD, PAYLOAD_LEN_MAX, Payload},
+        sums::{SUMS_LEN, SectorSums},
+    },
     map::Entry,
+    slot_file::Place,
 };
 
 /// The number that stands for "no layer below".
 const NONE: u32 = u32::MAX;
-/// Longest record, in bytes.
-pub(super) const RECORD_LEN_MAX: usize = 56;
+/// Longest record but a written one, in bytes.
+pub(crate) const RECORD_LEN_MAX: usize = 56;
+/// Length of a written record without its checksums.
+const WRITTEN_LEN: usize = 32;
+/// Most sectors of a written record: two of them fit a frame.
+const WRITTEN_SECTORS_MAX: usize = (PAYLOAD_LEN_MAX / 2 - WRITTEN_LEN) / SUMS_LEN;
 
 /// A change of the map.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Record {
     /// A layer begins. First in every file; one a file, for now.
     Layer {
@@ -56,6 +64,19 @@ pub(crate) enum Record {
         chunk: Chunk,
         count: u32,
     },
+    /// Sectors that are in their slots, from one of a chunk on and through neighbouring chunks in neighbouring slots. What
+    /// else a chunk has stays, unless it was in another slot.
+    Written {
+        layer: LayerId,
+        chunk: Chunk,
+        generation: Generation,
+        /// Of the first sector.
+        place: Place,
+        /// Of each sector, as it was written.
+        sums: Vec<SectorSums>,
+    },
+    /// The slots were synced after all frames with lower sequences were written.
+    Mark { sequence: u64 },
 }
 
 const KIND_LAYER: u8 = 1;
@@ -63,6 +84,8 @@ const KIND_FULL: u8 = 2;
 const KIND_ZERO: u8 = 3;
 const KIND_PARTIAL: u8 = 4;
 const KIND_UNMAP: u8 = 5;
+const KIND_WRITTEN: u8 = 6;
+const KIND_MARK: u8 = 7;
 
 impl Record {
     /// What a layer has of one chunk.
@@ -156,6 +179,16 @@ impl Record {
         }
     }
 
+    /// Length in bytes.
+    fn len(&self) -> usize {
+        match self {
+            Self::Layer { .. } | Self::Unmap { .. } | Self::Mark { .. } => 16,
+            Self::Full { .. } | Self::Zero { .. } => 24,
+            Self::Partial { .. } => RECORD_LEN_MAX,
+            Self::Written { sums, .. } => WRITTEN_LEN + sums.len() * SUMS_LEN,
+        }
+    }
+
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         let head = |out: &mut Vec<u8>, kind: u8, numbers: &[u32]| {
             out.extend_from_slice(&[kind, 0, 0, 0]);
@@ -163,8 +196,8 @@ impl Record {
                 out.extend_from_slice(&number.to_le_bytes());
             }
         };
-        match *self {
-            Self::Layer {
+        match self {
+            &Self::Layer {
                 layer,
                 below,
                 generation,
@@ -173,7 +206,7 @@ impl Record {
                 KIND_LAYER,
                 &[layer.0, below.map_or(NONE, |below| below.0), generation.0],
             ),
-            Self::Full {
+            &Self::Full {
                 layer,
                 chunk,
                 count,
@@ -184,7 +217,7 @@ impl Record {
                 KIND_FULL,
                 &[layer.0, chunk.0, count, slot.0, generation.0],
             ),
-            Self::Zero {
+            &Self::Zero {
                 layer,
                 chunk,
                 count,
@@ -195,7 +228,7 @@ impl Record {
                 KIND_ZERO,
                 &[layer.0, chunk.0, count, slot.0, generation.0],
             ),
-            Self::Partial {
+            &Self::Partial {
                 layer,
                 chunk,
                 entry,
@@ -208,11 +241,30 @@ impl Record {
                 out.extend_from_slice(&entry.valid.0.to_le_bytes());
                 out.extend_from_slice(&entry.zero.0.to_le_bytes());
             }
-            Self::Unmap {
+            &Self::Unmap {
                 layer,
                 chunk,
                 count,
             } => head(out, KIND_UNMAP, &[layer.0, chunk.0, count]),
+            Self::Written {
+                layer,
+                chunk,
+                generation,
+                place,
+                sums,
+            } => {
+                let count = u32::try_from(sums.len()).expect("bounded by the frame");
+                let slot = place.slot.0;
+                let numbers = [layer.0, chunk.0, place.sector, count, slot, generation.0, 0];
+                head(out, KIND_WRITTEN, &numbers);
+                for sums in sums {
+                    sums.encode(out);
+                }
+            }
+            Self::Mark { sequence } => {
+                head(out, KIND_MARK, &[0]);
+                out.extend_from_slice(&sequence.to_le_bytes());
+            }
         }
     }
 
@@ -283,6 +335,33 @@ impl Record {
                 chunk: Chunk(reader.number()?),
                 count: reader.number()?,
             },
+            KIND_WRITTEN => {
+                let chunk = Chunk(reader.number()?);
+                let sector = reader.number()?;
+                let count = reader.number()? as usize;
+                let slot = Slot(reader.number()?);
+                let generation = Generation(reader.number()?);
+                if reader.number()? != 0 {
+                    return Err("a record's padding is not zero");
+                }
+                if sector >= CHUNK_SECTORS || !(1..=WRITTEN_SECTORS_MAX).contains(&count) {
+                    return Err("a record of sectors that cannot be");
+                }
+                let mut sums = Vec::with_capacity(count);
+                for _ in 0..count {
+                    sums.push(SectorSums::decode(&reader.take()?));
+                }
+                Self::Written {
+                    layer,
+                    chunk,
+                    generation,
+                    place: Place { slot, sector },
+                    sums,
+                }
+            }
+            KIND_MARK if layer == LayerId(0) => Self::Mark {
+                sequence: u64::from_le_bytes(reader.take()?),
+            },
             _ => return Err("a record is of an unknown kind"),
         };
         *bytes = reader.0;
@@ -307,10 +386,12 @@ impl Reader<'_> {
     }
 }
 
-/// Records that become durable together, gathered into payloads of frames. Runs of chunks join into one record.
+/// Records that are written together, gathered into payloads of frames. Runs of chunks join into one record.
 #[derive(Default)]
 pub(crate) struct Batch {
     full: Vec<Payload>,
+    /// Bytes of the frames of `full`.
+    full_len: usize,
     open: Payload,
     last: Option<Record>,
 }
@@ -327,16 +408,64 @@ impl Batch {
         }
     }
 
+    /// Appends what was written of sectors that lie together, from `place` on.
+    pub(crate) fn push_written(
+        &mut self,
+        layer: LayerId,
+        chunk: Chunk,
+        generation: Generation,
+        place: Place,
+        sums: Vec<SectorSums>,
+    ) {
+        if sums.len() <= WRITTEN_SECTORS_MAX {
+            self.push(Record::Written {
+                layer,
+                chunk,
+                generation,
+                place,
+                sums,
+            });
+            return;
+        }
+        let mut sector = place.sector;
+        for sums in sums.chunks(WRITTEN_SECTORS_MAX) {
+            let chunks = sector / CHUNK_SECTORS;
+            self.push(Record::Written {
+                layer,
+                chunk: Chunk(chunk.0 + chunks),
+                generation,
+                place: Place {
+                    slot: Slot(place.slot.0 + chunks),
+                    sector: sector % CHUNK_SECTORS,
+                },
+                sums: sums.to_vec(),
+            });
+            sector += u32::try_from(sums.len()).expect("a window's");
+        }
+    }
+
     fn put(&mut self, record: &Record) {
-        if self.open.bytes.len() + RECORD_LEN_MAX > PAYLOAD_LEN_MAX {
+        if self.open.bytes.len() + record.len() > PAYLOAD_LEN_MAX {
+            self.full_len += FRAME_OVERHEAD + self.open.bytes.len();
             self.full.push(std::mem::take(&mut self.open));
         }
         record.encode(&mut self.open.bytes);
         self.open.count += 1;
     }
 
+    /// Most bytes that its frames will have.
+    pub(crate) fn len(&self) -> usize {
+        let last = match &self.last {
+            Some(last) => last.len(),
+            None if self.open.count == 0 => return self.full_len,
+            None => 0,
+        };
+        self.full_len + 2 * FRAME_OVERHEAD + self.open.bytes.len() + last
+    }
+
     /// The payloads that are full by now, so that a long batch need not be held whole.
     pub(crate) fn take_full(&mut self) -> Vec<Payload> {
+        self.full_len = 0;
         std::mem::take(&mut self.full)
     }
 
@@ -350,6 +479,12 @@ impl Batch {
         }
         self.full
     }
+}
+
+/// Most bytes of the frames of written records of that many sectors in that many runs.
+pub(crate) fn written_len_max(sectors: usize, runs: usize) -> usize {
+    let records = runs + sectors / WRITTEN_SECTORS_MAX;
+    sectors * SUMS_LEN + records * (WRITTEN_LEN + FRAME_OVERHEAD) + 2 * FRAME_OVERHEAD
 }
 
 #[cfg(test)]
@@ -395,6 +530,17 @@ pub(super) mod tests {
                 chunk: Chunk(100),
                 count: 50,
             },
+            Record::Written {
+                layer: LAYER,
+                chunk: Chunk(10),
+                generation,
+                place: Place {
+                    slot: Slot(6),
+                    sector: 127,
+                },
+                sums: vec![SectorSums::of(&[1; 4096]), SectorSums::of(&[2; 4096])],
+            },
+            Record::Mark { sequence: 1 },
         ]
     }
 
@@ -457,6 +603,42 @@ pub(super) mod tests {
         assert!(payloads.len() > 1);
         assert!(payloads.iter().all(|p| p.bytes.len() <= PAYLOAD_LEN_MAX));
         assert_eq!(decode_all(&payloads).len(), 10_000);
+    }
+
+    #[test]
+    fn a_long_written_run_is_cut_into_records_and_no_batch_is_longer_than_it_says() {
+        let sums: Vec<_> = (0..2048_u32)
+            .map(|n| SectorSums::of(&n.to_le_bytes().repeat(1024)))
+            .collect();
+        for count in [1, 500, 511, 1023, 2048] {
+            let mut batch = Batch::default();
+            let place = Place {
+                slot: Slot(50),
+                sector: 100,
+            };
+            let some = sums[..count].to_vec();
+            batch.push_written(LAYER, Chunk(7), Generation(1), place, some);
+            let most = batch.len();
+            assert!(most <= written_len_max(count, 1));
+            let payloads = batch.finish();
+            let len: usize = payloads.iter().map(super::super::frame::len_of).sum();
+            assert!(len <= most);
+            let mut at = 100;
+            let mut back = Vec::new();
+            for record in decode_all(&payloads) {
+                let Record::Written {
+                    chunk, place, sums, ..
+                } = record
+                else {
+                    panic!("{record:?}");
+                };
+                assert_eq!(chunk.0 - 7, place.slot.0 - 50);
+                assert_eq!((chunk.0 - 7) * CHUNK_SECTORS + place.sector, at);
+                at += u32::try_from(sums.len()).unwrap();
+                back.extend(sums);
+            }
+            assert_eq!(back, sums[..count]);
+        }
     }
 
     #[test]

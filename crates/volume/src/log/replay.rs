@@ -6,13 +6,15 @@ use crypto::mac::MacKey;
 use host::File;
 
 use crate::log::{
-    frame::{self, FRAME_LEN_MAX, FileHeader, NoFrame, PAGE_LEN},
+    frame::{self, FRAME_ALIGN, FRAME_LEN_MAX, FileHeader, Frame, NoFrame, PAGE_LEN},
     record::Record,
-    writer::LogFile,
+    writer::{LogFile, Position},
 };
 
 /// Read at a time.
 const WINDOW_LEN: usize = 1 << 20;
+/// Frames copied with one write.
+const COPY_FRAMES: usize = 64;
 
 /// Why a log is not opened.
 #[derive(Debug)]
@@ -42,12 +44,13 @@ pub(crate) struct Replayed {
     pub(crate) torn: bool,
 }
 
-/// Reads a log and calls `each` with every record in order. `each` says what is wrong with a record, if anything.
+/// Reads a log and calls `each` with the sequence of its frame and every record, in order. `each` says what is wrong with a
+/// record, if anything.
 pub(crate) fn replay(
     file: Arc<dyn File>,
     key: &MacKey,
     expected: &FileHeader,
-    mut each: impl FnMut(Record) -> Result<(), &'static str>,
+    mut each: impl FnMut(u64, Record) -> Result<(), &'static str>,
 ) -> Result<Replayed, ReplayError> {
     let damaged = |at, why| ReplayError::Damaged { at, why };
     let len = file.len()?;
@@ -66,9 +69,9 @@ pub(crate) fn replay(
 
     let mut window = Window::new(&*file, len);
     let mut at = PAGE_LEN as u64;
-    let mut sequence = 1;
+    let (mut sequence, mut settled) = (1, 1);
     loop {
-        let frame = match frame::decode(key, window.at(at)?) {
+        let frame = match frame::decode(key, at, window.at(at)?) {
             Ok(frame) => frame,
             Err(NoFrame::Damaged(why)) => return Err(damaged(at, why)),
             Err(NoFrame::Unwritten) if at < header.checkpoint_end => {
@@ -78,18 +81,20 @@ pub(crate) fn replay(
         };
         if frame.place.sequence != sequence
             || frame.place.previous != previous
-            || frame.place.batch_start > at
+            || frame.place.durable > at
         {
             return Err(damaged(at, "a frame does not follow the one before"));
         }
-        let mut payload = frame.payload;
-        for _ in 0..frame.count {
-            let record = Record::decode(&mut payload).map_err(|why| damaged(at, why))?;
-            each(record).map_err(|why| damaged(at, why))?;
-        }
-        if !payload.is_empty() {
-            return Err(damaged(at, "a frame has more than its records"));
-        }
+        each_record(&frame, |record| {
+            if let Record::Mark { sequence: mark } = record {
+                if mark > sequence {
+                    return Err("a mark of what comes later");
+                }
+                settled = mark + u64::from(mark == sequence);
+            }
+            each(sequence, record)
+        })
+        .map_err(|why| damaged(at, why))?;
         (previous, sequence) = (frame.tag, sequence + 1);
         at += frame.len;
     }
@@ -99,28 +104,102 @@ pub(crate) fn replay(
     // flush. Slots that it frees are about to be used again, so it must be on disk.
     file.sync_data()?;
     Ok(Replayed {
-        log: LogFile::resume(file, header, sequence, previous, at, len),
+        log: LogFile::resume(
+            file,
+            header,
+            Position {
+                sequence,
+                offset: at,
+            },
+            previous,
+            settled,
+            len,
+        ),
         torn,
     })
 }
 
-/// Looks at what stands behind the last frame, where a frame was expected at `end`. A later frame whose batch began
-/// behind `end` was written when `end` was durable, so that what stood there is lost: damage.
+/// Calls `each` with a frame's records, in order.
+fn each_record(
+    frame: &Frame<'_>,
+    mut each: impl FnMut(Record) -> Result<(), &'static str>,
+) -> Result<(), &'static str> {
+    let mut payload = frame.payload;
+    for _ in 0..frame.count {
+        each(Record::decode(&mut payload)?)?;
+    }
+    match payload.is_empty() {
+        true => Ok(()),
+        false => Err("a frame has more than its records"),
+    }
+}
+
+/// Copies frames of one file to the end of another, with new sequences; marks are left out. Gives the sequence that the
+/// first frame got that had `settled` or a higher one, or would have got.
+pub(crate) fn copy(
+    key: &MacKey,
+    from: (&dyn File, Position, Position),
+    to: &mut LogFile,
+    settled: u64,
+) -> io::Result<u64> {
+    let (file, start, end) = from;
+    let mut window = Window::new(file, end.offset);
+    let mut payloads = Vec::new();
+    let mut at = start;
+    let mut mark = None;
+    while at.offset < end.offset {
+        let changed = || io::Error::new(io::ErrorKind::InvalidData, "the log has changed on disk");
+        let frame = frame::decode(key, at.offset, window.at(at.offset)?).map_err(|_| changed())?;
+        let next = to.position().sequence + payloads.len() as u64;
+        if at.sequence >= settled && mark.is_none() {
+            mark = Some(next);
+        }
+        let mut is_mark = false;
+        each_record(&frame, |record| {
+            is_mark |= matches!(record, Record::Mark { .. });
+            Ok(())
+        })
+        .map_err(|_| changed())?;
+        if !is_mark {
+            payloads.push(frame::Payload {
+                bytes: frame.payload.to_vec(),
+                count: frame.count,
+            });
+        }
+        at = Position {
+            sequence: at.sequence + 1,
+            offset: at.offset + frame.len,
+        };
+        if payloads.len() == COPY_FRAMES {
+            to.append(key, &payloads)?;
+            payloads.clear();
+        }
+    }
+    to.append(key, &payloads)?;
+    Ok(mark.unwrap_or(to.position().sequence))
+}
+
+/// Looks at what stands behind the last frame, where a frame was expected at `end`. A later frame that was written when
+/// more than that was durable shows that what stood there is lost: damage. Other frames may stand there: of what was not
+/// synced, a crash keeps any part.
 fn tail(window: &mut Window<'_>, key: &MacKey, end: u64) -> Result<bool, ReplayError> {
     let mut torn = false;
     let mut at = end;
     while at < window.len {
         let bytes = window.at(at)?;
-        let page = &bytes[..bytes.len().min(PAGE_LEN)];
-        if !frame::is_zero(page) {
+        let part = &bytes[..bytes.len().min(PAGE_LEN)];
+        if !frame::is_zero(part) {
             torn = true;
-            if let Ok(frame) = frame::decode(key, bytes)
-                && frame.place.batch_start > end
-            {
-                return Err(ReplayError::Damaged {
-                    at: end,
-                    why: "a frame that was durable is gone",
-                });
+            let starts: Vec<_> = frame::starts(part).map(|start| at + start as u64).collect();
+            for start in starts {
+                if let Ok(frame) = frame::decode(key, start, window.at(start)?)
+                    && frame.place.durable > end
+                {
+                    return Err(ReplayError::Damaged {
+                        at: end,
+                        why: "a frame that was durable is gone",
+                    });
+                }
             }
         }
         at += PAGE_LEN as u64;
@@ -146,26 +225,24 @@ impl<'a> Window<'a> {
         }
     }
 
-    /// What stands at `at`, as long as a frame can be or up to the end of the file; less than a page is filled up with
-    /// zeroes, which is what is behind the end.
+    /// What stands at `at`, as long as a frame can be or up to the end of the file.
     fn at(&mut self, at: u64) -> io::Result<&[u8]> {
+        debug_assert!(at.is_multiple_of(FRAME_ALIGN as u64));
         let left = usize::try_from(self.len.saturating_sub(at)).unwrap_or(usize::MAX);
         let need = left.min(FRAME_LEN_MAX);
         let has = self.start + self.buf.len() as u64;
         if at < self.start || at + need as u64 > has {
-            self.buf.resize(left.min(WINDOW_LEN), 0);
+            self.buf = vec![0; left.min(WINDOW_LEN)];
             self.file.read_at(at, &mut self.buf)?;
-            self.buf
-                .resize(self.buf.len().next_multiple_of(PAGE_LEN), 0);
             self.start = at;
         }
         let from = usize::try_from(at - self.start).expect("within the window");
-        let to = (from + need.next_multiple_of(PAGE_LEN)).min(self.buf.len());
-        Ok(&self.buf[from..to])
+        Ok(&self.buf[from..from + need])
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation)]
 mod tests {
     use super::*;
     use crate::{
@@ -201,31 +278,36 @@ mod tests {
         Path::new("/").join(LOG_NAME)
     }
 
-    /// A checkpoint of all kinds of records, and two flushes of one.
-    fn written(disk: &SimDisk) {
+    /// A checkpoint of all kinds of records, and two flushes of one. Gives where the frames begin, and the end.
+    fn written(disk: &SimDisk) -> Vec<u64> {
         let dir = folder(disk);
         let mut log = LogFile::create(dir.create_next().unwrap(), &key(), header());
         let payloads = |records: &[Record]| {
             let mut batch = Batch::default();
-            records.iter().for_each(|record| batch.push(*record));
+            records.iter().for_each(|record| batch.push(record.clone()));
             batch.finish()
         };
         let all = one_of_each();
-        log.append(&key(), PAGE_LEN as u64, &payloads(&all))
-            .unwrap();
+        let mut starts = vec![log.end()];
+        log.append(&key(), &payloads(&all)).unwrap();
+        log.prepare(0, 0).unwrap();
         log.finish(&key()).unwrap();
         dir.publish_next().unwrap();
         for record in &all[1..3] {
-            log.append(&key(), log.end(), &payloads(&[*record]))
+            starts.push(log.end());
+            log.append(&key(), &payloads(std::slice::from_ref(record)))
                 .unwrap();
-            log.sync().unwrap();
+            log.file().sync_data().unwrap();
+            log.synced(log.end());
         }
+        starts.push(log.end());
+        starts
     }
 
     fn read(disk: &SimDisk) -> Result<(Vec<Record>, bool), ReplayError> {
         let mut records = Vec::new();
         let file = folder(disk).open_current().unwrap();
-        let replayed = replay(file, &key(), &header(), |record| {
+        let replayed = replay(file, &key(), &header(), |_, record| {
             records.push(record);
             Ok(())
         })?;
@@ -239,43 +321,68 @@ mod tests {
         written(&disk);
         golden("map.log", &disk.bytes(path()));
         let all = one_of_each();
-        let expected: Vec<_> = all.iter().chain(&all[1..3]).copied().collect();
+        let expected: Vec<_> = all.iter().chain(&all[1..3]).cloned().collect();
         assert_eq!(read(&disk).unwrap(), (expected, false));
     }
 
     #[test]
     fn frames_out_of_order_or_of_another_file_are_refused() {
-        for (from, to) in [(2, 3), (3, 2), (1, 2)] {
+        for (from, to) in [(1, 2), (2, 1), (0, 1)] {
             let disk = SimDisk::new(1);
-            written(&disk);
+            let starts = written(&disk);
             let bytes = disk.bytes(path());
-            for at in 0..PAGE_LEN {
-                disk.damage(path(), (to * PAGE_LEN + at) as u64, |_| {
-                    bytes[from * PAGE_LEN + at]
-                });
+            for (n, at) in (starts[from]..starts[from + 1]).enumerate() {
+                disk.damage(path(), starts[to] + n as u64, |_| bytes[at as usize]);
             }
             let refused = read(&disk).unwrap_err();
             assert!(
-                matches!(refused, ReplayError::Damaged { at, .. } if at == (to * PAGE_LEN) as u64),
+                matches!(refused, ReplayError::Damaged { at, .. } if at == starts[to]),
                 "{refused:?}"
             );
         }
     }
 
     #[test]
+    fn copied_frames_say_the_same_in_another_file() {
+        let disk = SimDisk::new(1);
+        let starts = written(&disk);
+        let from = folder(&disk).open_current().unwrap();
+        let position = |n: usize| Position {
+            sequence: n as u64 + 1,
+            offset: starts[n],
+        };
+        for (settled, mark) in [(1, 1), (2, 1), (3, 2), (4, 3)] {
+            let next = folder(&disk).create_next().unwrap();
+            let mut log = LogFile::create(next, &key(), header());
+            let part = (&*from, position(1), position(3));
+            assert_eq!(copy(&key(), part, &mut log, settled).unwrap(), mark);
+            log.finish(&key()).unwrap();
+            let mut records = Vec::new();
+            replay(log.file(), &key(), &header(), |_, record| {
+                records.push(record);
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!(records, one_of_each()[1..3]);
+        }
+    }
+
+    #[test]
     fn a_cut_file_loses_its_tail_and_never_its_checkpoint() {
         let whole = SimDisk::new(1);
-        written(&whole);
-        let len = whole.bytes(path()).len();
-        for keep in (0..=len).step_by(512) {
+        let starts = written(&whole);
+        let len = starts[3] as usize;
+        for keep in (0..=len).step_by(64) {
             let disk = SimDisk::new(1);
             written(&disk);
             for at in keep..len {
                 disk.damage(path(), at as u64, |_| 0);
             }
             match read(&disk) {
-                Ok((records, _)) => assert!(keep >= PAGE_LEN + 512 && records.len() >= 5),
-                Err(_) => assert!(keep < 2 * PAGE_LEN, "cut at {keep}"),
+                Ok((records, _)) => {
+                    assert!(keep as u64 >= starts[1] && records.len() >= one_of_each().len());
+                }
+                Err(_) => assert!((keep as u64) < starts[1], "cut at {keep}"),
             }
         }
     }
