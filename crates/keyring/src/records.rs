@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Records read at a time.
-const PAGE: usize = 500;
+const PAGE: usize = 1000;
 /// How often tables that others change meanwhile are read anew, until they agree with one another.
 const READS_MAX: u32 = 8;
 
@@ -93,20 +93,31 @@ impl Records {
         Ok(snapshot)
     }
 
-    /// Gives `take` each of our records of a table, in the order of their ids.
+    /// Gives `take` each of our records of a table, in the order of their ids. The next page is read while it takes one.
     async fn each(
         &self,
         table: Table,
         mut take: impl FnMut(Record) -> Result<(), KeyringError> + Send,
     ) -> Result<(), KeyringError> {
         let scope = Some(self.vault.scope());
-        let mut after = None;
+        let mut page = self.catalogue.page(table, scope, None, PAGE).await?;
         loop {
-            let page = self.catalogue.page(table, scope, after.as_ref(), PAGE);
-            let page = page.await?;
-            page.records.into_iter().try_for_each(&mut take)?;
-            match page.next {
-                Some(next) => after = Some(next),
+            let records = std::mem::take(&mut page.records);
+            let following = async {
+                match &page.next {
+                    Some(after) => {
+                        let page = self.catalogue.page(table, scope, Some(after), PAGE);
+                        page.await.map(Some)
+                    }
+                    None => Ok(None),
+                }
+            };
+            let taken = async { records.into_iter().try_for_each(&mut take) };
+            // In this order: the page is asked for before there is no moment to ask.
+            let (following, taken) = tokio::join!(biased; following, taken);
+            taken?;
+            match following? {
+                Some(next) => page = next,
                 None => return Ok(()),
             }
         }
