@@ -20,6 +20,6 @@ pub mod lock;
 pub mod private;
 
 pub use clock::{Clock, SystemClock};
-pub use disk::{Disk, Entry, EntryKind, File, Mode, OsDisk};
+pub use disk::{DIRECT_ALIGN, Disk, Entry, EntryKind, File, Mode, OsDisk};
 pub use entropy::{Entropy, SystemEntropy};
 pub use lock::Lock;

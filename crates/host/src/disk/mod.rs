@@ -23,6 +23,9 @@ pub mod sim;
 
 pub use os::OsDisk;
 
+/// What [`Disk::create_direct`] asks of a write; covers every sector size in use.
+pub const DIRECT_ALIGN: usize = 4096;
+
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -60,6 +63,13 @@ pub struct Entry {
 pub trait File: Send + Sync + fmt::Debug + 'static {
     /// Fills `buf` from `offset`; reaching past the end is `UnexpectedEof`.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
+
+    /// Fills `buf` from `offset` if all of it is in memory, without ever waiting for the disk; `false`, with anything in
+    /// `buf`, if it is not or where the system cannot tell.
+    fn read_cached(&self, offset: u64, buf: &mut [u8]) -> io::Result<bool> {
+        let _ = (offset, buf);
+        Ok(false)
+    }
 
     /// Writes all of `bytes`, or fails having written any part of them.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
@@ -105,6 +115,19 @@ pub trait File: Send + Sync + fmt::Debug + 'static {
 pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// Opens a file. The name of a new one is durable once its folder is synced.
     fn open(&self, path: &Path, mode: Mode) -> io::Result<Arc<dyn File>>;
+
+    /// Makes a file as [`Mode::New`] does, whose writes go past the page cache: their offset, length and address in memory
+    /// must be multiples of [`DIRECT_ALIGN`]. An error where the file system has no such thing.
+    fn create_direct(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let _ = path;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Bytes that may still be written below a folder; as many as there are numbers where the disk does not count.
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let _ = dir;
+        Ok(u64::MAX)
+    }
 
     /// Puts `from` in `to`'s place, which may be there. Durable once both folders are synced.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;

@@ -9,6 +9,7 @@ use std::{
 };
 
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
+use rustix::io::{Errno, ReadWriteFlags};
 
 use super::{Disk, Entry, EntryKind, File, Mode};
 
@@ -40,6 +41,19 @@ impl Disk for OsDisk {
             }
         }
         Ok(Arc::new(OsFile(options.open(path)?)))
+    }
+
+    fn create_direct(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let flags = OFlags::NOFOLLOW | OFlags::DIRECT;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true);
+        options.mode(0o600).custom_flags(flags.bits().cast_signed());
+        Ok(Arc::new(OsFile(options.open(path)?)))
+    }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let found = rustix::fs::statvfs(dir)?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -100,6 +114,17 @@ fn kind_of(kind: fs::FileType) -> EntryKind {
 impl File for OsFile {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         self.0.read_exact_at(buf, offset)
+    }
+
+    fn read_cached(&self, offset: u64, buf: &mut [u8]) -> io::Result<bool> {
+        let len = buf.len();
+        let mut into = [io::IoSliceMut::new(buf)];
+        match rustix::io::preadv2(&self.0, &mut into, offset, ReadWriteFlags::NOWAIT) {
+            Ok(read) => Ok(read == len),
+            // Not in memory; or a file system or kernel that has no such call.
+            Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -188,6 +213,20 @@ mod tests {
         assert_eq!(second.lock().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(first);
         second.lock().unwrap();
+    }
+
+    #[test]
+    fn what_was_just_written_is_read_from_memory_where_the_system_can_tell() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = OsDisk.open(&dir.path().join("f"), Mode::New).unwrap();
+        file.write_at(0, &[7; 5000]).unwrap();
+        let mut buf = [0; 5000];
+        if file.read_cached(0, &mut buf).unwrap() {
+            assert_eq!(buf, [7; 5000]);
+        }
+        // Past the end there is nothing in memory either.
+        assert!(!file.read_cached(4000, &mut buf).unwrap());
+        assert!(OsDisk.free_bytes(dir.path()).unwrap() > 0);
     }
 
     #[test]

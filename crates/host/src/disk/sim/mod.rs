@@ -31,7 +31,7 @@ use std::{
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::{Disk, Entry, EntryKind, File, Mode};
+use super::{DIRECT_ALIGN, Disk, Entry, EntryKind, File, Mode};
 use crate::entropy::SeededEntropy;
 
 pub mod campaign;
@@ -95,6 +95,8 @@ struct SimFile {
     handle: u64,
     epoch: u64,
     writable: bool,
+    /// Writes must be aligned.
+    direct: bool,
 }
 
 impl SimDisk {
@@ -356,8 +358,8 @@ fn name_of<'a>(state: &State, path: &'a Path) -> io::Result<(Id, &'a std::ffi::O
     found.ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
-impl Disk for SimDisk {
-    fn open(&self, path: &Path, mode: Mode) -> io::Result<Arc<dyn File>> {
+impl SimDisk {
+    fn open_file(&self, path: &Path, mode: Mode) -> io::Result<SimFile> {
         let (mut state, failure) = self.call(Call::Open, path)?;
         let mut opened = None;
         state.end(failure, |state| {
@@ -390,13 +392,32 @@ impl Disk for SimDisk {
         if let Some(file) = state.files.get_mut(&id) {
             file.handles += 1;
         }
-        Ok(Arc::new(SimFile {
+        Ok(SimFile {
             disk: self.clone(),
             id,
             handle: state.next_handle,
             epoch: state.epoch,
             writable: mode != Mode::Read,
-        }))
+            direct: false,
+        })
+    }
+}
+
+impl Disk for SimDisk {
+    fn open(&self, path: &Path, mode: Mode) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(self.open_file(path, mode)?))
+    }
+
+    fn create_direct(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let mut file = self.open_file(path, Mode::New)?;
+        file.direct = true;
+        Ok(Arc::new(file))
+    }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let (mut state, failure) = self.call(Call::FreeBytes, dir)?;
+        state.end(failure, |_| Ok(()))?;
+        Ok(state.capacity.saturating_sub(state.used()))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -600,6 +621,14 @@ impl File for SimFile {
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let end = end_of(offset, bytes.len() as u64)?;
+        let aligned = |at: usize| at.is_multiple_of(DIRECT_ALIGN);
+        if self.direct
+            && !(offset.is_multiple_of(DIRECT_ALIGN as u64)
+                && aligned(bytes.len())
+                && aligned(bytes.as_ptr().addr()))
+        {
+            return Err(rustix::io::Errno::INVAL.into());
+        }
         let (mut guard, failure) = self.call(Call::Write)?;
         let state = &mut *guard;
         let free = state.capacity.saturating_sub(state.used());

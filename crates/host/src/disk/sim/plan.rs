@@ -12,6 +12,7 @@ pub enum Call {
     Remove,
     CreateDir,
     RemoveDir,
+    FreeBytes,
     List,
     Kind,
     SyncDir,

@@ -575,3 +575,22 @@ fn a_disk_that_writes_pages_whole_tears_none() {
         );
     }
 }
+
+#[test]
+fn a_direct_file_takes_aligned_writes_alone() {
+    let disk = SimDisk::new(1);
+    let file = disk.create_direct(Path::new("/f")).unwrap();
+    let memory = vec![7; 3 * DIRECT_ALIGN];
+    let start = memory.as_ptr().align_offset(DIRECT_ALIGN);
+    let block = &memory[start..start + DIRECT_ALIGN];
+    file.write_at(DIRECT_ALIGN as u64, block).unwrap();
+    for (offset, bytes) in [
+        (0, &memory[start + 512..start + 512 + DIRECT_ALIGN]),
+        (0, &block[..512]),
+        (512, block),
+    ] {
+        assert!(file.write_at(offset, bytes).is_err());
+    }
+    disk.set_free(8192);
+    assert_eq!(disk.free_bytes(Path::new("/")).unwrap(), 8192);
+}
