@@ -5,13 +5,14 @@
 //! synced (and does not look whether that failed) and when a file is deleted durably, and never the folder of the
 //! database itself. A full disk is told from another failure in a write alone.
 //!
-//! It has no shared memory and no locks: open the database from one connection, with `locking_mode = EXCLUSIVE` set
-//! before anything else is done.
+//! Connections to one database share locks and the index of its write-ahead log as those of one process do, in memory
+//! that is gone with the last of them. Locks are not waited for.
 //!
 //! Why not a crate: `sqlite-plugin` needs libclang to build its bindings; `sqlite-vfs` is not kept any more. The calls
 //! are those of <https://www.sqlite.org/c3ref/vfs.html> and <https://www.sqlite.org/c3ref/io_methods.html>.
 #![deny(unsafe_code)]
 
+mod memory;
 mod vfs;
 
 pub use vfs::{Registered, register};

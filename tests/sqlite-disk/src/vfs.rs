@@ -17,6 +17,8 @@ use std::{
 use host::{Disk, Entropy, File, Mode, private::folder_of};
 use rusqlite::ffi;
 
+use crate::memory::{Handle, Memories};
+
 /// Longest path, in bytes.
 const PATH_LEN_MAX: c_int = 512;
 /// What is written whole or not at all, in bytes.
@@ -37,6 +39,7 @@ unsafe impl Sync for Registered {}
 struct Ground {
     disk: Arc<dyn Disk>,
     entropy: Arc<dyn Entropy>,
+    memories: Memories,
     /// SQLite keeps the pointer.
     name: CString,
 }
@@ -55,6 +58,8 @@ struct FileState {
     /// The folder is to be synced with the first sync: a journal whose name is lost is a lost journal.
     sync_folder: bool,
     delete_on_close: bool,
+    /// What it shares with other connections to the file; a database's alone has it.
+    shared: Option<Handle>,
 }
 
 /// Makes `disk` known to SQLite under `name`; SQLite's own random numbers (the salts of a write-ahead log) come from
@@ -77,6 +82,7 @@ pub fn register(name: &str, disk: Arc<dyn Disk>, entropy: Arc<dyn Entropy>) -> R
     let ground = Box::into_raw(Box::new(Ground {
         disk,
         entropy,
+        memories: Memories::default(),
         name: name.clone(),
     }));
     let vfs = Box::into_raw(Box::new(ffi::sqlite3_vfs {
@@ -129,7 +135,7 @@ impl Drop for Registered {
 }
 
 static METHODS: ffi::sqlite3_io_methods = ffi::sqlite3_io_methods {
-    iVersion: 1,
+    iVersion: 2,
     xClose: Some(close),
     xRead: Some(read),
     xWrite: Some(write),
@@ -137,15 +143,15 @@ static METHODS: ffi::sqlite3_io_methods = ffi::sqlite3_io_methods {
     xSync: Some(sync),
     xFileSize: Some(file_size),
     xLock: Some(lock),
-    xUnlock: Some(lock),
+    xUnlock: Some(unlock),
     xCheckReservedLock: Some(check_reserved_lock),
     xFileControl: Some(file_control),
     xSectorSize: Some(sector_size),
     xDeviceCharacteristics: Some(device_characteristics),
-    xShmMap: None,
-    xShmLock: None,
-    xShmBarrier: None,
-    xShmUnmap: None,
+    xShmMap: Some(shm_map),
+    xShmLock: Some(shm_lock),
+    xShmBarrier: Some(shm_barrier),
+    xShmUnmap: Some(shm_unmap),
     xFetch: None,
     xUnfetch: None,
 };
@@ -228,9 +234,10 @@ unsafe extern "C" fn open(
         let state = FileState {
             file: opened,
             disk: Arc::clone(&ground.disk),
-            path,
             sync_folder: created && flags & journal != 0,
             delete_on_close: flags & ffi::SQLITE_OPEN_DELETEONCLOSE != 0,
+            shared: (flags & ffi::SQLITE_OPEN_MAIN_DB != 0).then(|| ground.memories.join(&path)),
+            path,
         };
         (*file.cast::<OpenFile>()).state = Box::into_raw(Box::new(state));
         (*file).pMethods = &raw const METHODS;
@@ -336,13 +343,82 @@ unsafe extern "C" fn file_size(
     }
 }
 
-unsafe extern "C" fn lock(_: *mut ffi::sqlite3_file, _: c_int) -> c_int {
+unsafe extern "C" fn lock(file: *mut ffi::sqlite3_file, level: c_int) -> c_int {
+    // SAFETY: an open file.
+    let shared = unsafe { state(file) }.shared.as_mut();
+    if shared.is_none_or(|handle| handle.lock(level)) {
+        ffi::SQLITE_OK
+    } else {
+        ffi::SQLITE_BUSY
+    }
+}
+
+unsafe extern "C" fn unlock(file: *mut ffi::sqlite3_file, level: c_int) -> c_int {
+    // SAFETY: an open file.
+    if let Some(handle) = &mut unsafe { state(file) }.shared {
+        handle.unlock(level);
+    }
     ffi::SQLITE_OK
 }
 
-unsafe extern "C" fn check_reserved_lock(_: *mut ffi::sqlite3_file, held: *mut c_int) -> c_int {
-    // SAFETY: a place for the answer.
-    unsafe { *held = 0 };
+unsafe extern "C" fn check_reserved_lock(file: *mut ffi::sqlite3_file, held: *mut c_int) -> c_int {
+    // SAFETY: an open file, and a place for the answer.
+    unsafe {
+        let reserved = state(file).shared.as_ref().is_some_and(Handle::is_reserved);
+        *held = c_int::from(reserved);
+    }
+    ffi::SQLITE_OK
+}
+
+unsafe extern "C" fn shm_map(
+    file: *mut ffi::sqlite3_file,
+    region: c_int,
+    len: c_int,
+    extend: c_int,
+    mapped: *mut *mut c_void,
+) -> c_int {
+    // SAFETY: an open database, and a place for the answer. The memory lives until the last connection is closed,
+    // and SQLite shares it between threads as it would share a mapping between processes.
+    unsafe {
+        let Some(handle) = &mut state(file).shared else {
+            return ffi::SQLITE_IOERR_SHMMAP;
+        };
+        *mapped = handle
+            .map(length(region), length(len), extend != 0)
+            .cast::<c_void>();
+    }
+    ffi::SQLITE_OK
+}
+
+unsafe extern "C" fn shm_lock(
+    file: *mut ffi::sqlite3_file,
+    first: c_int,
+    count: c_int,
+    flags: c_int,
+) -> c_int {
+    // SAFETY: an open database.
+    let Some(handle) = &mut unsafe { state(file) }.shared else {
+        return ffi::SQLITE_IOERR_SHMLOCK;
+    };
+    let slots = length(first)..length(first) + length(count);
+    let exclusive = flags & ffi::SQLITE_SHM_EXCLUSIVE != 0;
+    if flags & ffi::SQLITE_SHM_UNLOCK != 0 {
+        handle.shm_unlock(slots);
+    } else if !handle.shm_lock(slots, exclusive) {
+        return ffi::SQLITE_BUSY;
+    }
+    ffi::SQLITE_OK
+}
+
+unsafe extern "C" fn shm_barrier(_: *mut ffi::sqlite3_file) {
+    std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+}
+
+unsafe extern "C" fn shm_unmap(file: *mut ffi::sqlite3_file, _: c_int) -> c_int {
+    // SAFETY: an open database.
+    if let Some(handle) = &mut unsafe { state(file) }.shared {
+        handle.unmap();
+    }
     ffi::SQLITE_OK
 }
 
