@@ -13,6 +13,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod batch;
+pub mod database;
 mod error;
 #[cfg(any(test, feature = "test-util"))]
 mod faulty;

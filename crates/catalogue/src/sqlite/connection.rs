@@ -1,85 +1,50 @@
-//! Connections: how they are made, whose file it is, and what SQLite's errors mean.
+//! A connection of a catalogue: whose file it is, and what must hold in it.
 
-use std::{path::Path, time::Duration};
-
-use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
+use rusqlite::Connection;
 
 use super::options::Options;
-use crate::{CatalogueError, StoreId};
+use crate::{
+    CatalogueError, StoreId,
+    database::{self, Form, Renewal, failed},
+};
 
 /// `PRAGMA application_id`: `SGCT`, a Sealgate catalogue.
-pub(super) const APPLICATION_ID: i64 = 0x5347_4354;
+const APPLICATION_ID: i64 = 0x5347_4354;
 /// `PRAGMA user_version`: the format this program writes, and the only one it reads.
-pub(super) const FORMAT: i64 = 1;
+const FORMAT: i64 = 1;
 
-/// Connects to a file that is there. Changes nothing. With `exclusive`, the first look takes a lock that lets no
-/// other connection be, or is refused as busy.
-pub(super) fn connect(
-    options: &Options,
-    path: &Path,
-    exclusive: bool,
-    patience: Duration,
-) -> Result<Connection, CatalogueError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = match &options.vfs {
-        Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs.as_str()),
-        None => Connection::open_with_flags(path, flags),
-    };
-    let connection = connection.map_err(failed)?;
-    configure(&connection, exclusive, patience).map_err(failed)?;
-    Ok(connection)
-}
+const SCHEMA: &str = include_str!("schema.sql");
 
-fn configure(connection: &Connection, exclusive: bool, patience: Duration) -> rusqlite::Result<()> {
-    connection.busy_timeout(patience)?;
-    connection.set_prepared_statement_cache_capacity(32);
-    // A checkpoint at close would sync the file where no one sees it fail.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-    // A damaged file must not run code of its own.
-    connection.pragma_update(None, "trusted_schema", false)?;
-    connection.pragma_update(None, "cell_size_check", true)?;
-    connection.pragma_update(None, "temp_store", "MEMORY")?;
-    if exclusive {
-        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-    }
-    Ok(())
-}
+/// A catalogue. It is rewritten whole after every stop that was not in order: it is small.
+pub(super) const FORM: Form = Form {
+    application_id: APPLICATION_ID,
+    format: FORMAT,
+    check,
+    secure_delete: true,
+    renewal: Renewal::Whole,
+};
 
-/// Makes a connection one that commits: durable when it says so, erased bytes overwritten.
-pub(super) fn prepare_to_write(connection: &Connection) -> Result<(), CatalogueError> {
-    switch_to_log(connection)?;
-    let set = || {
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.pragma_update(None, "secure_delete", true)?;
-        // A checkpoint after a commit would sync the file where no one sees it fail: the writer makes them.
-        connection.pragma_update(None, "wal_autocheckpoint", 0)
-    };
-    set().map_err(failed)
-}
-
-/// Makes the file one with a write-ahead log, if it is none yet. That changes the file, in a transaction with a sync.
-pub(super) fn switch_to_log(connection: &Connection) -> Result<(), CatalogueError> {
-    let switch = || {
-        let mut statement = connection.prepare("PRAGMA journal_mode = WAL")?;
-        let mut rows = statement.query([])?;
-        let mode: Option<String> = rows.next()?.map(|row| row.get(0)).transpose()?;
-        // The row comes before the commit: only the end of the statement says whether that succeeded. Without a look
-        // at it, SQLite would have rolled back, and gone on with a rollback journal.
-        while rows.next()?.is_some() {}
-        Ok(mode)
-    };
-    match switch().map_err(failed)?.as_deref() {
-        Some("wal") => Ok(()),
-        other => Err(CatalogueError::Unavailable(format!(
-            "SQLite can keep no write-ahead log here (its journal is {other:?})"
-        ))),
-    }
+/// A connection that may write, to a catalogue that was identified and, where it must be, renewed or made. The caller
+/// has the lock for opening.
+pub(super) fn for_writing(options: &Options) -> Result<Connection, CatalogueError> {
+    let fill = options.create.map(|id| {
+        move |connection: &Connection| {
+            connection.execute_batch(SCHEMA)?;
+            connection.execute(
+                "INSERT INTO meta (one, store_id, sequence, trimmed, kept) VALUES (1, ?1, 0, 0, 0)",
+                [id.0],
+            )?;
+            Ok(())
+        }
+    });
+    let fill = fill.as_ref().map(|fill| fill as &dyn Fn(&_) -> _);
+    database::open(&options.site(), &FORM, fill)
 }
 
 /// A connection that reads, to a catalogue that was opened.
 pub(super) fn for_reading(options: &Options) -> Result<Connection, CatalogueError> {
-    let connection = connect(options, &options.path, false, options.patience)?;
+    let site = options.site();
+    let connection = database::connect(&site, &site.path, false, site.patience)?;
     connection
         .pragma_update(None, "query_only", true)
         .map_err(failed)?;
@@ -88,29 +53,8 @@ pub(super) fn for_reading(options: &Options) -> Result<Connection, CatalogueErro
     Ok(connection)
 }
 
-/// Says whether the file is a catalogue of this format, undamaged as far as SQLite can see. Changes nothing.
-pub(super) fn identify(connection: &Connection) -> Result<(), CatalogueError> {
-    let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get(0));
-    let application: i64 = number("application_id").map_err(failed)?;
-    let format: i64 = number("user_version").map_err(failed)?;
-    let pages: i64 = number("page_count").map_err(failed)?;
-    match (application, format) {
-        (APPLICATION_ID, FORMAT) => {}
-        (APPLICATION_ID, found) if found > FORMAT => {
-            return Err(CatalogueError::Newer {
-                found,
-                known: FORMAT,
-            });
-        }
-        _ if pages == 0 => return Err(CatalogueError::Damaged("the file is empty".to_owned())),
-        _ => return Err(CatalogueError::Foreign),
-    }
-    let verdict: String = connection
-        .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
-        .map_err(failed)?;
-    if verdict != "ok" {
-        return Err(CatalogueError::Damaged(verdict));
-    }
+/// Says whether the changes are those of the sequence.
+fn check(connection: &Connection) -> Result<(), CatalogueError> {
     store_id(connection)?;
     let sound: bool = connection
         .query_row(
@@ -135,33 +79,4 @@ pub(super) fn identify(connection: &Connection) -> Result<(), CatalogueError> {
 pub(super) fn store_id(connection: &Connection) -> Result<StoreId, CatalogueError> {
     let id = connection.query_row("SELECT store_id FROM meta", [], |row| row.get(0));
     id.map(StoreId).map_err(failed)
-}
-
-/// What an error of SQLite means where nothing was changed.
-pub(super) fn failed(error: rusqlite::Error) -> CatalogueError {
-    let text = error.to_string();
-    match error {
-        rusqlite::Error::SqliteFailure(error, _) => match error.code {
-            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
-                CatalogueError::Unavailable(format!("another process holds it up: {text}"))
-            }
-            ErrorCode::DiskFull => CatalogueError::Full,
-            ErrorCode::NotADatabase => CatalogueError::Foreign,
-            // A table that is missing is no error of our SQL.
-            ErrorCode::DatabaseCorrupt | ErrorCode::Unknown | ErrorCode::ConstraintViolation => {
-                CatalogueError::Damaged(text)
-            }
-            _ => CatalogueError::Unavailable(text),
-        },
-        // A row that is missing, or a value of another type than the schema says.
-        _ => CatalogueError::Damaged(text),
-    }
-}
-
-/// What an error of a file means where nothing was changed.
-pub(super) fn io(error: std::io::Error) -> CatalogueError {
-    match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => CatalogueError::Full,
-        _ => CatalogueError::Unavailable(error.to_string()),
-    }
 }

@@ -8,18 +8,13 @@
 //! **A failed sync is final.** The handle stops and leaves a mark beside the file. SQLite's own checkpoints, whose
 //! failures it does not report, are off: the writer makes them and looks at the outcome. A catalogue that was not
 //! closed in order is rewritten to a fresh file, and that synced, before anything is answered from it
-//! (`renewal.rs`); so what a crash or a failed sync left only in the page cache is never taken for durable.
-//!
-//! Assumed of SQLite's file system beyond what [`host::disk`] says: a write does not damage bytes beside it
-//! (`SQLITE_IOCAP_POWERSAFE_OVERWRITE`, the default). Without it SQLite writes frames past a commit's last one, and a
-//! disk that is full there would have refused a commit that a crash may then bring back.
+//! ([`database`]); so what a crash or a failed sync left only in the page cache is never taken for durable.
 
 mod connection;
-mod creation;
 mod options;
 mod reader;
-mod renewal;
 mod shared;
+mod turn;
 mod writer;
 
 use std::{sync::Arc, thread::JoinHandle, time::Duration};
@@ -31,7 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     Batch, Catalogue, CatalogueError, Changes, Key, Page, Record, Scope, Sequence, StoreId, Table,
-    limits,
+    database, limits,
 };
 pub use options::Options;
 use shared::Shared;
@@ -69,9 +64,8 @@ impl SqliteCatalogue {
                 "fewer changes kept than a batch may make",
             ));
         }
-        // One handle opens at a time: renewing replaces the file under whoever is about to open it.
-        let lock = creation::lock(&options)?;
-        let connection = renewal::open(&options)?;
+        let lock = turn::lock(&options)?;
+        let connection = connection::for_writing(&options)?;
         let store_id = connection::store_id(&connection)?;
         let sequence = reader::sequence(&connection)?;
         let mut connections = Vec::new();
@@ -142,7 +136,7 @@ fn start(
     body: impl FnOnce() + Send + 'static,
 ) -> Result<JoinHandle<()>, CatalogueError> {
     let builder = std::thread::Builder::new().name(name.to_owned());
-    builder.spawn(body).map_err(connection::io)
+    builder.spawn(body).map_err(database::io)
 }
 
 /// A reading thread: one of them waits for a task, the others for their turn to wait.
@@ -277,9 +271,9 @@ mod tests {
             assert!(matches!(error, CatalogueError::Stopped(_)), "{error}");
         }
         drop(handle);
-        assert!(options.beside(options::FAILED).exists());
+        assert!(database::is_marked(&options.site()));
         let handle = SqliteCatalogue::open(options.clone()).unwrap();
         assert_eq!(handle.sequence().await.unwrap(), Sequence(0));
-        assert!(!options.beside(options::FAILED).exists());
+        assert!(!database::is_marked(&options.site()));
     }
 }

@@ -1,17 +1,10 @@
-//! How a catalogue is opened, and the names of its files.
+//! How a catalogue is opened.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use host::{Disk, OsDisk, private};
+use host::{Disk, OsDisk};
 
-use crate::{StoreId, limits};
-
-/// Behind the database's name: the mark that a handle leaves when a sync has failed.
-pub(super) const FAILED: &str = ".failed";
+use crate::{StoreId, database::Site, limits};
 
 /// How to open a catalogue.
 #[derive(Debug, Clone)]
@@ -49,14 +42,14 @@ impl Options {
         }
     }
 
-    /// The path with `suffix` after its name.
-    pub(super) fn beside(&self, suffix: &str) -> PathBuf {
-        let mut name = self.path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    }
-
-    pub(super) fn folder(&self) -> &Path {
-        private::folder_of(&self.path)
+    /// Where the file is.
+    pub(super) fn site(&self) -> Site {
+        Site {
+            path: self.path.clone(),
+            patience: self.patience,
+            vfs: self.vfs.clone(),
+            exclusive: self.exclusive,
+            disk: Arc::clone(&self.disk),
+        }
     }
 }

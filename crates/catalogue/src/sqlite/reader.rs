@@ -2,9 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::connection::failed;
 use crate::{
-    CatalogueError, Changed, Changes, Key, Page, Record, Scope, Sequence, Table,
+    CatalogueError, Changed, Changes, Key, Page, Record, Scope, Sequence, Table, database::failed,
     limits::PAGE_LEN_MAX,
 };
 

@@ -2,11 +2,10 @@
 
 use std::sync::OnceLock;
 
-use host::private;
 use tokio::sync::watch;
 
-use super::options::{FAILED, Options};
-use crate::{CatalogueError, Sequence, StoreId};
+use super::options::Options;
+use crate::{CatalogueError, Sequence, StoreId, database};
 
 /// What the threads and the handle share.
 #[derive(Debug)]
@@ -41,9 +40,7 @@ impl Shared {
         if self.stopped.set(why.clone()).is_err() {
             return;
         }
-        // At best: the disk has just failed. Without the mark, the log that was left behind tells.
-        let mark = self.options.beside(FAILED);
-        let _ = private::replace(&*self.options.disk, &mark, why.as_bytes());
+        database::mark_failed(&self.options.site(), &why);
         // Waiters look again, and find it stopped.
         self.sequence.send_modify(|_| {});
     }

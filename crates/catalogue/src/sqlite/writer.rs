@@ -8,12 +8,11 @@ use std::sync::Arc;
 use rusqlite::{Connection, ErrorCode, params};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{
-    connection::{FORMAT, failed},
-    renewal::has_log,
-    shared::Shared,
+use super::{connection::FORM, shared::Shared};
+use crate::{
+    Batch, CatalogueError, Expect, Key, Sequence, Table, Write,
+    database::{self, Checkpoint, failed},
 };
-use crate::{Batch, CatalogueError, Expect, Key, Sequence, Table, Write};
 
 /// Batches in one transaction at most; bounds the answer time of the first.
 const GROUP_LEN: usize = 64;
@@ -330,7 +329,8 @@ impl Machine {
     /// Moves the log into the file. A failure other than a full disk or a busy file stops the handle: a sync may have
     /// failed.
     fn checkpoint(&mut self, how: &str) -> Result<Checkpoint, CatalogueError> {
-        match self.move_log(how) {
+        let site = self.shared.options.site();
+        match database::checkpoint(&self.connection, &site, &FORM, how) {
             Ok(done) => {
                 self.written = 0;
                 if how == "PASSIVE" && done.pages > LOG_PAGES_MAX {
@@ -349,43 +349,9 @@ impl Machine {
         }
     }
 
-    fn move_log(&self, how: &str) -> rusqlite::Result<Checkpoint> {
-        let pragma = |how| {
-            let sql = format!("PRAGMA wal_checkpoint({how})");
-            self.connection.query_row(&sql, [], |row| {
-                Ok(Checkpoint {
-                    blocked: row.get(0)?,
-                    pages: row.get(1)?,
-                })
-            })
-        };
-        if how == "TRUNCATE" {
-            let done = pragma("RESTART")?;
-            if done.blocked {
-                return Ok(done);
-            }
-            // SQLite does not sync the truncation, and a power cut may leave the log at any length that it had. The
-            // first commits of a log, found without the later ones, would be taken for newer than the file: the log
-            // starts over first, with a commit that changes nothing (a row that stays as it is would make none). Whether
-            // SQLite counts pages in the log does not tell: it counts none where starting over has failed half way.
-            if has_log(&self.shared.options).unwrap_or(true) {
-                self.connection
-                    .pragma_update(None, "user_version", FORMAT)?;
-            }
-        }
-        pragma(how)
-    }
-
     fn run_sql(&self, sql: &str) -> rusqlite::Result<()> {
         self.connection.prepare_cached(sql)?.execute([]).map(drop)
     }
-}
-
-struct Checkpoint {
-    /// A reader or a writer kept it from coming to the end.
-    blocked: bool,
-    /// Pages of the log.
-    pages: i64,
 }
 
 /// The one row of `meta` that changes.
@@ -436,7 +402,7 @@ mod tests {
     use super::*;
     use crate::{
         Scope, StoreId,
-        sqlite::{options::Options, reader, renewal},
+        sqlite::{connection, options::Options, reader},
     };
 
     const TABLE: Table = Table::new("t");
@@ -444,7 +410,7 @@ mod tests {
     fn machine(dir: &std::path::Path) -> Machine {
         let mut options = Options::new(dir.join("catalogue.db"));
         options.create = Some(StoreId([1; 16]));
-        let connection = renewal::open(&options).unwrap();
+        let connection = connection::for_writing(&options).unwrap();
         let shared = Shared::new(options, StoreId([1; 16]), Sequence(0));
         Machine::new(connection, Arc::new(shared))
     }

@@ -1,0 +1,65 @@
+//! The log: whether there is one, and how it is moved into the file, with a look at the outcome.
+
+use host::Mode;
+use rusqlite::Connection;
+
+use super::{
+    connection::io,
+    site::{Form, Site},
+};
+use crate::CatalogueError;
+
+/// Behind the database's name.
+pub(super) const LOG: &str = "-wal";
+
+/// How far a checkpoint came.
+#[derive(Debug, Clone, Copy)]
+pub struct Checkpoint {
+    /// A reader or a writer kept it from coming to the end.
+    pub blocked: bool,
+    /// Pages of the log.
+    pub pages: i64,
+}
+
+/// Moves the log into the file, `how` as SQLite has it: `PASSIVE`, `RESTART`, `TRUNCATE`. After a failure other than a full
+/// disk or a busy file a sync may have failed: the caller stops.
+pub fn checkpoint(
+    connection: &Connection,
+    site: &Site,
+    form: &Form,
+    how: &str,
+) -> rusqlite::Result<Checkpoint> {
+    let pragma = |how| {
+        let sql = format!("PRAGMA wal_checkpoint({how})");
+        connection.query_row(&sql, [], |row| {
+            Ok(Checkpoint {
+                blocked: row.get(0)?,
+                pages: row.get(1)?,
+            })
+        })
+    };
+    if how == "TRUNCATE" {
+        let done = pragma("RESTART")?;
+        if done.blocked {
+            return Ok(done);
+        }
+        // SQLite does not sync the truncation, and a power cut may leave the log at any length that it had. The
+        // first commits of a log, found without the later ones, would be taken for newer than the file: the log
+        // starts over first, with a commit that changes nothing (a row that stays as it is would make none). Whether
+        // SQLite counts pages in the log does not tell: it counts none where starting over has failed half way.
+        if has_log(site).unwrap_or(true) {
+            connection.pragma_update(None, "user_version", form.format)?;
+        }
+    }
+    pragma(how)
+}
+
+/// Whether the log has anything. SQLite locks the database and its shared memory, not the log, so that opening the log
+/// here drops no lock.
+pub(super) fn has_log(site: &Site) -> Result<bool, CatalogueError> {
+    match site.disk.open(&site.beside(LOG), Mode::Read) {
+        Ok(log) => Ok(!log.is_empty().map_err(io)?),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(io(error)),
+    }
+}
