@@ -154,6 +154,9 @@ async fn recorded(
         material: None,
         encryption_context: None,
         destination_encryption_context: None,
+        bucket: None,
+        object: None,
+        resource: None,
         request_id: &request_id,
         source: None,
     };

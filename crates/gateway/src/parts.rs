@@ -115,6 +115,8 @@ impl Parts {
             .set(i64::try_from(quarantined).unwrap_or(i64::MAX));
         let options = s3::store::local::Options::new(paths.objects(), Arc::clone(&random));
         let objects = Arc::new(LocalStore::open(options).context("objects")?);
+        let quarantined = i64::try_from(objects.quarantined()).unwrap_or(i64::MAX);
+        metrics.objects_quarantined.set(quarantined);
         let s3 = s3::Gateway::open(s3::Options {
             store: Arc::clone(&objects) as Arc<dyn ObjectStore>,
             keyring: Arc::clone(&keyring),
@@ -162,7 +164,7 @@ impl Parts {
             store_key: store_key.clone(),
             rotate,
             region: region.clone(),
-            audit,
+            audit: audit.clone(),
         };
         let nbd = nbd_server(
             config,

@@ -183,6 +183,12 @@ async fn serve(
         let server = nbd.clone();
         nbd_loops.spawn(async move { server.serve_tcp(listener).await });
     }
+    let objects_stopped = objects.stopped();
+    let objects_readiness = Arc::clone(&readiness);
+    let watcher = tokio::spawn(async move {
+        objects_stopped.await;
+        objects_readiness.part_stopped("objects");
+    });
     let sweeper = tokio::spawn(sweep_keys(keyring));
     let reviewer = tokio::spawn(review_attachments(volumes));
     let worker = tokio::spawn(background::work(
@@ -239,6 +245,7 @@ async fn serve(
         _ = interrupt.recv() => tracing::warn!("second signal: not waiting for requests in flight"),
     }
     sweeper.abort();
+    watcher.abort();
     reviewer.abort();
     let _ = keeper.await;
     if let Err(error) = known.keep(&audit, true).await {

@@ -314,7 +314,7 @@ fn store_answer(error: &StoreError) -> (&'static str, StatusCode, &'static str) 
             StatusCode::BAD_REQUEST,
             "Your key is too long",
         ),
-        StoreError::NoSpace | StoreError::Closed => UNAVAILABLE,
+        StoreError::NoSpace | StoreError::Closed | StoreError::Stopped(_) => UNAVAILABLE,
         _ => INTERNAL,
     }
 }

@@ -4,7 +4,7 @@ use host::Mode;
 use rusqlite::Connection;
 
 use super::{
-    connection::io,
+    connection::{failed, io},
     site::{Form, Site},
 };
 use crate::CatalogueError;
@@ -52,6 +52,34 @@ pub fn checkpoint(
         }
     }
     pragma(how)
+}
+
+/// Cuts off the log what a commit left there that a full disk has refused and that was rolled back. Its last write may
+/// have come far enough for a recovery to take it for whole, what it lacks being there from an earlier time. Until this
+/// has returned `Ok` the commit is not refused but unknown. Nobody else may commit meanwhile.
+pub fn forget_refused(connection: &Connection, site: &Site) -> Result<(), CatalogueError> {
+    // Frames of the log that count; SQLite moves none.
+    let sql = "PRAGMA wal_checkpoint(NOOP)";
+    let frames = connection.query_row(sql, [], |row| row.get::<_, i64>(1));
+    let frames = u64::try_from(frames.map_err(failed)?).map_err(|_| {
+        CatalogueError::Unavailable("SQLite does not say how long its log is".to_owned())
+    })?;
+    let page_len = connection.pragma_query_value(None, "page_size", |row| row.get::<_, u32>(0));
+    let page_len = u64::from(page_len.map_err(failed)?);
+    // https://sqlite.org/fileformat.html, section 4.1: a header, then frames of a header and a page.
+    let end = 32 + frames * (24 + page_len);
+    let cut = || {
+        let log = site.disk.open(&site.beside(LOG), Mode::Write)?;
+        if log.len()? > end {
+            log.set_len(end)?;
+            log.sync_data()?;
+        }
+        Ok(())
+    };
+    match cut() {
+        Err(error) if std::io::Error::kind(&error) == std::io::ErrorKind::NotFound => Ok(()),
+        done => done.map_err(io),
+    }
 }
 
 /// Whether the log has anything. SQLite locks the database and its shared memory, not the log, so that opening the log

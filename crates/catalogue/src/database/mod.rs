@@ -18,7 +18,7 @@ mod creation;
 mod renewal;
 mod site;
 
-pub use checkpoint::{Checkpoint, checkpoint};
+pub use checkpoint::{Checkpoint, checkpoint, forget_refused};
 pub use connection::{connect, failed, io};
 pub use renewal::open;
 pub use site::{Form, Renewal, Site, is_marked, mark_failed};
@@ -75,6 +75,26 @@ mod tests {
         renewal::finish(&site).unwrap();
         drop(open(&site, &FORM, None).unwrap());
         assert!(!site.beside(renewal::RENEWED).exists());
+    }
+
+    #[test]
+    fn frames_of_a_commit_that_was_refused_do_not_come_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let site = site(dir.path());
+        killed(&site);
+        let connection = open(&site, &FORM, None).unwrap();
+        connection
+            .execute_batch("INSERT INTO t VALUES (3)")
+            .unwrap();
+        let log = site.beside("-wal");
+        let good = std::fs::read(&log).unwrap();
+        // As if a commit had been refused at the end of its last write.
+        std::fs::write(&log, [&good[..], &good[32..]].concat()).unwrap();
+        forget_refused(&connection, &site).unwrap();
+        assert!(std::fs::read(&log).unwrap() == good);
+        assert_eq!(rows(&connection), 3);
+        forget_refused(&connection, &site).unwrap();
+        assert!(std::fs::read(&log).unwrap() == good);
     }
 
     /// A file as a killed process leaves it: one row is in it, another in the log alone.

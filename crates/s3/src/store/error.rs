@@ -62,10 +62,16 @@ pub enum StoreError {
     /// Another process has the store open.
     #[error("the object store is held by another process")]
     Held,
-    /// The store is closing or failed earlier in a way that it does not recover from by itself
-    /// (a failed sync of the index): restart.
+    /// The store is closing. Nothing was changed.
     #[error("the object store is closed")]
     Closed,
+    /// Whether the change was made is not known, and will not be before the store is opened anew.
+    #[error("whether the change was made is not known: {0}")]
+    Unknown(String),
+    /// An earlier failure (a failed sync of the index) left the store in a state that is not known. Nothing was changed;
+    /// restart.
+    #[error("the object store has stopped: {0}")]
+    Stopped(String),
     /// The disk or the operating system failed.
     #[error("object store: {what}")]
     Io {
@@ -97,7 +103,12 @@ impl StoreError {
     pub fn is_transient(&self) -> bool {
         matches!(
             self,
-            Self::NoSpace | Self::Closed | Self::Io { .. } | Self::Index { .. }
+            Self::NoSpace
+                | Self::Closed
+                | Self::Unknown(_)
+                | Self::Stopped(_)
+                | Self::Io { .. }
+                | Self::Index { .. }
         )
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Every call of the trait, its sinks and its readers passes here first. What it may do is what the
 //! trait allows a store to do: fail *before* anything happened, or (for changes) do it and answer
-//! [`StoreError::Closed`], after which nobody knows; and take its time. Equal seeds and equal orders of
+//! [`StoreError::Unknown`], after which nobody knows; and take its time. Equal seeds and equal orders of
 //! calls give equal faults.
 
 use std::io;
@@ -25,7 +25,7 @@ use super::{
 pub struct Faults {
     /// Calls that fail with an I/O error or a full disk and do nothing.
     pub fail_per_mille: u16,
-    /// Changes that happen and are answered with [`StoreError::Closed`].
+    /// Changes that happen and are answered with [`StoreError::Unknown`].
     pub lose_answer_per_mille: u16,
     /// Calls that are delayed.
     pub delay_per_mille: u16,
@@ -81,7 +81,7 @@ impl Fate {
     fn answer<T>(self, result: Result<T, StoreError>) -> Result<T, StoreError> {
         match self {
             Self::Go => result,
-            Self::LoseAnswer => Err(StoreError::Closed),
+            Self::LoseAnswer => Err(StoreError::Unknown("the answer was lost".to_owned())),
         }
     }
 }

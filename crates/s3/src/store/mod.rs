@@ -18,7 +18,7 @@
 //!   there stays. A sink that is dropped leaves nothing behind.
 //! - **Durable**: when a call that changes something returns `Ok`, the change outlives a crash or a
 //!   power cut, as far as the disk keeps its promises. When it returns an error other than
-//!   [`StoreError::Closed`], the change did not happen.
+//!   [`StoreError::Unknown`], the change did not happen.
 //! - **Pinned reads**: an opened [`SealedReader`] reads the object it was opened for, also after
 //!   that has been replaced or deleted. The space is given back when the last reader goes.
 //! - **Any key**: UTF-8 of 1 to [`KEY_LEN_MAX`] bytes, taken as bytes: `a`, `a/`, `a/b`, `A` and `..`

@@ -41,15 +41,11 @@ fn open(dir: &Path) -> LocalStore {
     LocalStore::open(local_options(dir)).unwrap()
 }
 
-/// Every file below `data` and `temp`.
+/// Every file below `data`.
 fn files(dir: &Path) -> Vec<PathBuf> {
     let mut all = Vec::new();
-    let mut folders: Vec<_> = vec![dir.join("temp")];
-    folders.extend(
-        fs::read_dir(dir.join("data"))
-            .unwrap()
-            .map(|fan| fan.unwrap().path()),
-    );
+    let fans = fs::read_dir(dir.join("data")).unwrap();
+    let folders: Vec<_> = fans.map(|fan| fan.unwrap().path()).collect();
     for folder in folders {
         all.extend(
             fs::read_dir(folder)
@@ -133,8 +129,22 @@ async fn what_was_acknowledged_survives_a_crash_and_nothing_else_does() {
     assert!(get(&again, "b", "parts").await.unwrap() == large);
 }
 
+/// The ids that there is an intent for.
+fn intents(dir: &Path) -> Vec<String> {
+    let index = rusqlite::Connection::open(dir.join("index.db")).unwrap();
+    let mut statement = index.prepare("SELECT hex(file) FROM intent").unwrap();
+    let ids = statement
+        .query_map([], |row| row.get::<_, String>(0))
+        .unwrap();
+    ids.map(|id| id.unwrap().to_lowercase()).collect()
+}
+
+fn data_file(dir: &Path, id: &str) -> PathBuf {
+    dir.join("data").join(&id[..2]).join(id)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn orphans_and_leftovers_are_swept_after_a_crash() {
+async fn what_an_intent_names_is_removed_after_a_crash_and_what_nothing_names_is_put_aside() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     store.create_bucket("b").await.unwrap();
@@ -143,24 +153,96 @@ async fn orphans_and_leftovers_are_swept_after_a_crash() {
     let crashed = image(dir.path());
     let kept = files(crashed.path());
     assert_eq!(kept.len(), 1);
-    // Published but never committed; half a temporary file; a rename that left a twin behind.
-    let data = crashed.path().join("data");
-    fs::copy(&kept[0], data.join("ab").join("ab".repeat(16))).unwrap();
-    fs::write(data.join("00").join("00".repeat(16)), b"").unwrap();
-    fs::write(
-        crashed.path().join("temp").join("cd".repeat(16)),
-        &[1; 70_000][..],
-    )
-    .unwrap();
+    // Written but never committed; only just made.
+    let intents = intents(crashed.path());
+    fs::copy(&kept[0], data_file(crashed.path(), &intents[0])).unwrap();
+    fs::write(data_file(crashed.path(), &intents[1]), b"").unwrap();
+    // Of a newer index than this one.
+    let unnamed = "ab".repeat(16);
+    fs::copy(&kept[0], data_file(crashed.path(), &unnamed)).unwrap();
     // Not ours: left alone.
-    let foreign = data.join("00").join("notes.txt");
+    let foreign = crashed.path().join("data").join("00").join("notes.txt");
     fs::write(&foreign, b"mine").unwrap();
     let again = open(crashed.path());
+    assert_eq!(again.quarantined(), 1);
     assert!(get(&again, "b", "k").await.unwrap() == plain);
     let mut left = files(crashed.path());
     left.retain(|file| *file != foreign);
     assert_eq!(left, kept);
     assert!(foreign.exists());
+    let aside = crashed.path().join("quarantine").join(&unnamed);
+    assert!(fs::read(aside).unwrap() == fs::read(&kept[0]).unwrap());
+    // It stays there and is counted; another of its name does not replace it.
+    drop(again);
+    let crashed = image(crashed.path());
+    fs::write(data_file(crashed.path(), &unnamed), b"another").unwrap();
+    mark_open(crashed.path());
+    let again = open(crashed.path());
+    assert_eq!(again.quarantined(), 2);
+    assert!(
+        files(crashed.path())
+            .iter()
+            .all(|file| !file.ends_with(&unnamed))
+    );
+}
+
+/// Makes the index look as that of a store that was not closed.
+fn mark_open(dir: &Path) {
+    let index = rusqlite::Connection::open(dir.join("index.db")).unwrap();
+    index
+        .execute("UPDATE meta SET value = 0 WHERE name = 'clean'", [])
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn data_files_without_their_index_are_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.create_bucket("b").await.unwrap();
+    put(&store, "b", "k", &bytes(1, 200_000)).await;
+    store.close().await;
+    drop(store);
+    let before = files(dir.path());
+    let index = dir.path().join("index.db");
+    let aside = dir.path().join("aside.db");
+    fs::rename(&index, &aside).unwrap();
+    for beside in ["index.db-wal", "index.db-shm"] {
+        let _ = fs::remove_file(dir.path().join(beside));
+    }
+    let refused = LocalStore::open(local_options(dir.path())).map(drop);
+    assert!(
+        matches!(&refused, Err(StoreError::Corrupt(why)) if why.contains("index.db is gone")),
+        "{refused:?}"
+    );
+    assert_eq!(files(dir.path()), before);
+    assert!(!index.exists());
+    fs::rename(&aside, &index).unwrap();
+    let again = open(dir.path());
+    assert_eq!(get(&again, "b", "k").await.unwrap().len(), 200_000);
+}
+
+/// An index put back from a copy: what was put since is not lost, though the index does not know it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_index_loses_no_data_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.create_bucket("b").await.unwrap();
+    put(&store, "b", "old", &bytes(1, 200_000)).await;
+    let older = image(dir.path());
+    // More than were drawn ahead.
+    for n in 0..200 {
+        put(&store, "b", &format!("new {n}"), &bytes(n, 70_000)).await;
+    }
+    store.close().await;
+    drop(store);
+    for name in ["index.db", "index.db-wal"] {
+        fs::copy(older.path().join(name), dir.path().join(name)).unwrap();
+    }
+    let ahead = intents(dir.path()).len();
+    let again = open(dir.path());
+    assert_eq!(keys(&again).await, ["old"]);
+    // But for those whose names were drawn and whose intents that index had.
+    assert!(again.quarantined() as usize >= 200 - ahead);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -294,13 +376,8 @@ async fn damage_is_told_apart_from_absence() {
     let damage = async |change: &dyn Fn(&Path)| {
         put(&store, "b", "k", &bytes(1, 200_000)).await;
         // The replaced file goes in the background.
-        let file = loop {
-            let files = files(dir.path());
-            if files.len() == 1 {
-                break files[0].clone();
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-        };
+        store.settle().await;
+        let file = files(dir.path()).pop().unwrap();
         change(&file);
         let (_, reader) = store.open("b", "k").await.unwrap();
         reader.read(0, 0, 4).await.map(drop)
@@ -404,7 +481,9 @@ async fn no_file_holds_a_needle_of_plaintext() {
     }
     assert!(seen > plain.len());
     let mode = std::os::unix::fs::PermissionsExt::mode(
-        &fs::metadata(dir.path().join("temp")).unwrap().permissions(),
+        &fs::metadata(dir.path().join("quarantine"))
+            .unwrap()
+            .permissions(),
     );
     assert_eq!(mode & 0o777, 0o700);
 }

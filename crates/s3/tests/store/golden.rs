@@ -1,4 +1,4 @@
-//! Format 2, as it was first written: a data file byte for byte, and a whole store that must open.
+//! Format 3, as it was first written: a data file byte for byte, and a whole store that must open.
 //!
 //! `FORMAT.md` says what is in them. They were made by `write_the_golden_store` (with `SEALGATE_WRITE_GOLDEN`
 //! set, where there is none) and are never made anew: a change of format gets a golden store of its own beside this one.
@@ -15,7 +15,7 @@ use s3::store::{Condition, ListQuery, ObjectStore, PartSeen, UploadEntry, Upload
 use crate::sealing::{bytes, commit, date, get, put, put_part, put_with, seal};
 
 fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/store/golden/format-2")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/store/golden/format-3")
 }
 
 fn data_files(dir: &Path) -> Vec<PathBuf> {

@@ -4,6 +4,7 @@
 mod concurrency;
 mod conformance;
 mod crash;
+mod disk;
 mod golden;
 mod model;
 mod sealing;

@@ -1,19 +1,22 @@
 //! Where things are on disk: the store's directory and the form of a data file. See `FORMAT.md`.
 
 use std::fmt;
-use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crypto::chunk::{CHUNK_LEN, TAG_LEN};
 use crypto::random::Random;
-use host::{Disk as _, OsDisk};
+use host::{DIRECT_ALIGN, Disk, OsDisk, private};
 
 use crate::store::StoreError;
 
 /// What direct I/O needs of offsets, lengths and addresses; covers every sector size in use.
 pub(super) const ALIGN: usize = 4096;
+const _: () = assert!(
+    ALIGN.is_multiple_of(DIRECT_ALIGN),
+    "data files suit direct I/O"
+);
 /// The fixed end of every data file.
 pub(super) const FOOTER_LEN: usize = 64;
 const MAGIC: &[u8; 8] = b"SGSEALED";
@@ -28,6 +31,18 @@ impl FileId {
         let mut id = [0; 16];
         random.fill(&mut id);
         Self(id)
+    }
+
+    /// A new one of a folder.
+    pub(super) fn in_folder(folder: u8, random: &dyn Random) -> Self {
+        let mut id = Self::new(random);
+        id.0[0] = folder;
+        id
+    }
+
+    /// The number of the folder that it is in.
+    pub(super) fn folder(self) -> u8 {
+        self.0[0]
     }
 
     pub(super) fn from_index(bytes: &[u8]) -> Result<Self, StoreError> {
@@ -64,39 +79,47 @@ impl fmt::Display for FileId {
 /// The directory of a store.
 #[derive(Debug)]
 pub(super) struct Directory {
+    disk: Arc<dyn Disk>,
     root: PathBuf,
 }
 
 impl Directory {
-    /// Creates what is missing, durably: afterwards no write makes a folder.
-    pub(super) fn create(root: &Path) -> io::Result<Self> {
+    /// Creates what is missing, durably: afterwards no write makes a folder. `folders` is the last one for data files.
+    pub(super) fn create(disk: Arc<dyn Disk>, root: &Path, folders: u8) -> io::Result<Self> {
         let this = Self {
+            disk,
             root: root.to_owned(),
         };
-        let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(0o700);
+        let disk = &*this.disk;
         // The index is made after all of them are durable.
-        let complete = this.index().exists() && this.temp().is_dir() && this.folder(0xff).is_dir();
+        let complete = this.has_index()? && disk.kind(&this.folder(folders))?.is_some();
         if !complete {
-            builder.create(root)?;
-            builder.create(this.temp())?;
-            for fan in 0..=0xff {
-                builder.create(this.folder(fan))?;
+            private::create_dirs(disk, root)?;
+            make_folder(disk, &this.quarantine())?;
+            make_folder(disk, &root.join("data"))?;
+            for folder in 0..=folders {
+                make_folder(disk, &this.folder(folder))?;
             }
-            OsDisk.sync_dir(&root.join("data"))?;
-            OsDisk.sync_dir(root)?;
-            if let Some(parent) = root.parent().filter(|p| !p.as_os_str().is_empty()) {
-                OsDisk.sync_dir(parent)?;
-            }
+            disk.sync_dir(&root.join("data"))?;
+            disk.sync_dir(root)?;
         }
         Ok(this)
     }
 
-    /// The names in a store's directory, whether it is there or not.
+    /// The names in a store's directory on the machine's own disk, whether it is there or not.
     pub(super) fn at(root: &Path) -> Self {
         Self {
+            disk: Arc::new(OsDisk),
             root: root.to_owned(),
         }
+    }
+
+    pub(super) fn disk(&self) -> &dyn Disk {
+        &*self.disk
+    }
+
+    pub(super) fn shared_disk(&self) -> Arc<dyn Disk> {
+        Arc::clone(&self.disk)
     }
 
     pub(super) fn lock_file(&self) -> PathBuf {
@@ -107,38 +130,56 @@ impl Directory {
         self.root.join("index.db")
     }
 
-    /// Files being written; all of them are waste at start.
-    pub(super) fn temp(&self) -> PathBuf {
-        self.root.join("temp")
+    pub(super) fn has_index(&self) -> io::Result<bool> {
+        Ok(self.disk.kind(&self.index())?.is_some())
     }
 
-    pub(super) fn temp_file(&self, id: FileId) -> PathBuf {
-        self.root.join("temp").join(id.to_string())
+    /// A file to try things with; waste at start.
+    pub(super) fn probe(&self) -> PathBuf {
+        self.root.join("probe")
     }
 
-    /// The folder of all files whose id begins with `fan`.
-    pub(super) fn folder(&self, fan: u8) -> PathBuf {
-        self.root.join("data").join(format!("{fan:02x}"))
+    /// Data files that nothing names.
+    pub(super) fn quarantine(&self) -> PathBuf {
+        self.root.join("quarantine")
     }
 
-    pub(super) fn folder_of(&self, id: FileId) -> PathBuf {
-        self.folder(id.0[0])
+    /// The folder of all files whose id begins with `number`.
+    pub(super) fn folder(&self, number: u8) -> PathBuf {
+        self.root.join("data").join(format!("{number:02x}"))
+    }
+
+    /// The folders for data files that are there.
+    pub(super) fn folders(&self) -> io::Result<Vec<u8>> {
+        let names = self.disk.list(&self.root.join("data"))?.into_iter();
+        let numbers = names.filter_map(|entry| {
+            let mut number = [0];
+            hex::decode_to_slice(entry.name.to_str()?, &mut number).ok()?;
+            Some(number[0])
+        });
+        Ok(numbers.collect())
     }
 
     pub(super) fn data_file(&self, id: FileId) -> PathBuf {
-        self.folder_of(id).join(id.to_string())
+        self.folder(id.folder()).join(id.to_string())
     }
 
     /// Bytes an ordinary user may still write.
     pub(super) fn free_bytes(&self) -> io::Result<u64> {
-        let fs = rustix::fs::statvfs(&self.root)?;
-        Ok(fs.f_bavail.saturating_mul(fs.f_frsize))
+        self.disk.free_bytes(&self.root)
+    }
+}
+
+fn make_folder(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    match disk.create_dir(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
     }
 }
 
 /// Removes a file that may be gone already.
-pub(super) fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
+pub(super) fn remove(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    match disk.remove(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }

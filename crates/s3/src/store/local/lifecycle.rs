@@ -1,23 +1,24 @@
 //! Who still needs which data files: closing, pins of readers, and removal of what nobody needs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
 
 use super::layout::{Directory, FileId, remove};
 use crate::store::StoreError;
 
-/// Whether the store is open, and how many files are on their way in or out.
-///
-/// A store closes *clean* if no file is; then the next start need not look for orphans.
+/// Whether the store is open, and how many files are on their way in.
 #[derive(Debug, Default)]
 pub(super) struct Life {
     closed: AtomicBool,
     unsettled: AtomicUsize,
+    /// Why the index has stopped.
+    stopped: OnceLock<String>,
+    stops: Notify,
 }
 
 impl Life {
@@ -26,24 +27,46 @@ impl Life {
         self.closed.store(true, Ordering::SeqCst);
     }
 
-    pub(super) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::SeqCst)
+    /// Lets nothing more be answered from the index.
+    pub(super) fn stop(&self, why: String) {
+        let _ = self.stopped.set(why);
+        self.close();
+        self.stops.notify_waiters();
+    }
+
+    /// Waits until the index stops.
+    pub(super) async fn stopped(&self) {
+        // Before the look, so that no stop falls between the two.
+        let mut stops = std::pin::pin!(self.stops.notified());
+        stops.as_mut().enable();
+        if self.serving().is_ok() {
+            stops.await;
+        }
+    }
+
+    /// Refuses if the index has stopped.
+    pub(super) fn serving(&self) -> Result<(), StoreError> {
+        match self.stopped.get() {
+            Some(why) => Err(StoreError::Stopped(why.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses if the index has stopped or the store is closed.
+    pub(super) fn taking(&self) -> Result<(), StoreError> {
+        self.serving()?;
+        match self.closed.load(Ordering::SeqCst) {
+            true => Err(StoreError::Closed),
+            false => Ok(()),
+        }
     }
 
     /// Begins to bring a file in; refused when closed. Counted first and checked then, so that
     /// either this sees the close or the closer sees the count.
     pub(super) fn begin(self: &Arc<Self>) -> Result<Unsettled, StoreError> {
-        let guard = self.count();
-        if self.is_closed() {
-            Err(StoreError::Closed)
-        } else {
-            Ok(guard)
-        }
-    }
-
-    fn count(self: &Arc<Self>) -> Unsettled {
         self.unsettled.fetch_add(1, Ordering::SeqCst);
-        Unsettled(self.clone())
+        let guard = Unsettled(self.clone());
+        self.taking().map(|()| guard)
     }
 
     /// Waits a moment for files on their way; says whether all of them have arrived.
@@ -61,7 +84,7 @@ impl Life {
     }
 }
 
-/// A file on its way in or out.
+/// A file on its way in.
 #[derive(Debug)]
 pub(super) struct Unsettled(Arc<Life>);
 
@@ -78,42 +101,116 @@ pub(super) struct Doomed {
     pub(super) files: Vec<FileId>,
 }
 
+#[derive(Debug)]
+enum Waste {
+    Files(Vec<FileId>),
+    /// Says when all that came before is gone.
+    Flush(oneshot::Sender<()>),
+}
+
+/// Takes files that are to be removed, on a thread of its own. Each has an intent: what a crash or a failure leaves is
+/// removed at the next start.
+#[derive(Debug, Clone)]
+pub(super) struct Bin {
+    waste: mpsc::Sender<Waste>,
+    gone: Arc<Mutex<Vec<FileId>>>,
+}
+
+impl Bin {
+    /// Starts the thread; it ends with the last bin. Every `kept` files it syncs their folders and says that they are
+    /// [`gone`](Self::take_gone).
+    pub(super) fn start(directory: Arc<Directory>, kept: usize) -> std::io::Result<Self> {
+        let (waste, emptied) = mpsc::channel();
+        let gone = Arc::new(Mutex::default());
+        let bin = Self {
+            waste,
+            gone: Arc::clone(&gone),
+        };
+        let thread = std::thread::Builder::new().name("s3-reclaim".into());
+        thread.spawn(move || {
+            let mut removed = Vec::new();
+            for waste in emptied {
+                match waste {
+                    Waste::Files(files) => {
+                        removed.extend(files.into_iter().filter(|file| unlink(&directory, *file)));
+                        if removed.len() >= kept {
+                            let removed = std::mem::take(&mut removed);
+                            if sync_folders(&directory, &removed) {
+                                gone.lock().extend(removed);
+                            }
+                        }
+                    }
+                    Waste::Flush(reply) => {
+                        let _ = reply.send(());
+                    }
+                }
+            }
+        })?;
+        Ok(bin)
+    }
+
+    /// Has files removed.
+    pub(super) fn discard(&self, files: Vec<FileId>) {
+        // Without the thread they stay until the next start.
+        let _ = self.waste.send(Waste::Files(files));
+    }
+
+    /// Waits until what was discarded is removed.
+    pub(super) async fn flush(&self) {
+        let (reply, done) = oneshot::channel();
+        let _ = self.waste.send(Waste::Flush(reply));
+        let _ = done.await;
+    }
+
+    /// Files that are gone for good: their intents may end.
+    pub(super) fn take_gone(&self) -> Vec<FileId> {
+        std::mem::take(&mut self.gone.lock())
+    }
+
+    /// Keeps for later what was taken.
+    pub(super) fn put_back(&self, gone: Vec<FileId>) {
+        self.gone.lock().extend(gone);
+    }
+}
+
+fn unlink(directory: &Directory, file: FileId) -> bool {
+    let removed = remove(directory.disk(), &directory.data_file(file));
+    if let Err(error) = &removed {
+        tracing::warn!(%error, %file, "cannot remove a data file that nobody needs; it goes at the next start");
+    }
+    removed.is_ok()
+}
+
+fn sync_folders(directory: &Directory, files: &[FileId]) -> bool {
+    let folders: BTreeSet<_> = files.iter().map(|file| file.folder()).collect();
+    let mut folders = folders.into_iter();
+    let synced =
+        folders.try_for_each(|folder| directory.disk().sync_dir(&directory.folder(folder)));
+    if let Err(error) = &synced {
+        tracing::warn!(%error, "cannot sync folders of data files; their intents stay until the next start");
+    }
+    synced.is_ok()
+}
+
 /// Keeps files alive for readers and has them removed after the last one.
 #[derive(Debug)]
 pub(super) struct Pins {
     pinned: Mutex<HashMap<u64, Pinned>>,
-    life: Arc<Life>,
-    bin: mpsc::Sender<(Vec<FileId>, Unsettled)>,
+    bin: Bin,
 }
 
 #[derive(Debug, Default)]
 struct Pinned {
     readers: usize,
-    doomed: Option<(Vec<FileId>, Unsettled)>,
+    doomed: Option<Vec<FileId>>,
 }
 
 impl Pins {
-    /// Starts the thread that removes files; it ends when the last user of the pins has gone.
-    pub(super) fn start(
-        directory: Arc<Directory>,
-        life: Arc<Life>,
-    ) -> std::io::Result<(Arc<Self>, JoinHandle<()>)> {
-        let (bin, waste) = mpsc::channel::<(Vec<FileId>, Unsettled)>();
-        let thread = std::thread::Builder::new().name("s3-reclaim".into()).spawn(move || {
-            for (files, _unsettled) in waste {
-                for file in files {
-                    if let Err(error) = remove(&directory.data_file(file)) {
-                        tracing::warn!(%error, %file, "cannot remove a data file that nobody needs");
-                    }
-                }
-            }
-        })?;
-        let pins = Self {
+    pub(super) fn new(bin: Bin) -> Arc<Self> {
+        Arc::new(Self {
             pinned: Mutex::default(),
-            life,
             bin,
-        };
-        Ok((Arc::new(pins), thread))
+        })
     }
 
     /// Keeps the files of a content from now on. They may be gone already: look at the index
@@ -130,19 +227,10 @@ impl Pins {
     pub(super) fn doom(&self, doomed: Vec<Doomed>) {
         let mut pinned = self.pinned.lock();
         for Doomed { content, files } in doomed {
-            let waste = (files, self.life.count());
             match content.and_then(|content| pinned.get_mut(&content)) {
-                Some(entry) => entry.doomed = Some(waste),
-                None => self.discard(waste),
+                Some(entry) => entry.doomed = Some(files),
+                None => self.bin.discard(files),
             }
-        }
-    }
-
-    fn discard(&self, waste: (Vec<FileId>, Unsettled)) {
-        // Without the thread they stay until the next start; the count says that it was unclean.
-        if let Err(mpsc::SendError((_, unsettled))) = self.bin.send(waste) {
-            #[expect(clippy::mem_forget, reason = "holds a count alone, which is to stay")]
-            std::mem::forget(unsettled);
         }
     }
 }
@@ -166,7 +254,7 @@ impl Drop for Pin {
             pinned.remove(&self.content);
             drop(pinned);
             if let Some(waste) = waste {
-                self.pins.discard(waste);
+                self.pins.bin.discard(waste);
             }
         }
     }
@@ -176,24 +264,25 @@ impl Drop for Pin {
 mod tests {
     use super::*;
     use crypto::random::SystemRandom;
+    use host::OsDisk;
 
     struct Fixture {
         _dir: tempfile::TempDir,
         directory: Arc<Directory>,
-        life: Arc<Life>,
+        bin: Bin,
         pins: Arc<Pins>,
     }
 
     fn fixture() -> Fixture {
         let dir = tempfile::tempdir().unwrap();
-        let directory = Arc::new(Directory::create(dir.path()).unwrap());
-        let life = Arc::new(Life::default());
-        let (pins, _thread) = Pins::start(directory.clone(), life.clone()).unwrap();
+        let directory = Directory::create(Arc::new(OsDisk), dir.path(), 0xff).unwrap();
+        let directory = Arc::new(directory);
+        let bin = Bin::start(directory.clone(), 2).unwrap();
         Fixture {
             _dir: dir,
             directory,
-            life,
-            pins,
+            pins: Pins::new(bin.clone()),
+            bin,
         }
     }
 
@@ -203,20 +292,20 @@ mod tests {
         id
     }
 
-    #[test]
-    fn a_file_without_readers_is_removed_at_once() {
+    #[tokio::test]
+    async fn a_file_without_readers_is_removed_at_once() {
         let f = fixture();
         let id = some_file(&f);
         f.pins.doom(vec![Doomed {
             content: Some(1),
             files: vec![id],
         }]);
-        assert!(f.life.settle(Duration::from_secs(5)));
+        f.bin.flush().await;
         assert!(!f.directory.data_file(id).exists());
     }
 
-    #[test]
-    fn a_pinned_file_goes_with_its_last_reader() {
+    #[tokio::test]
+    async fn a_pinned_file_goes_with_its_last_reader() {
         let f = fixture();
         let id = some_file(&f);
         let (first, second) = (f.pins.pin(7), f.pins.pin(7));
@@ -225,12 +314,24 @@ mod tests {
             files: vec![id],
         }]);
         drop(first);
-        assert!(!f.life.settle(Duration::from_millis(20)));
+        f.bin.flush().await;
         assert!(f.directory.data_file(id).exists());
         drop(second);
-        assert!(f.life.settle(Duration::from_secs(5)));
+        f.bin.flush().await;
         assert!(!f.directory.data_file(id).exists());
         assert!(f.pins.pinned.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn files_are_gone_for_good_once_enough_were_removed() {
+        let f = fixture();
+        let (one, two) = (some_file(&f), some_file(&f));
+        f.bin.discard(vec![one]);
+        f.bin.flush().await;
+        assert!(f.bin.take_gone().is_empty());
+        f.bin.discard(vec![two]);
+        f.bin.flush().await;
+        assert_eq!(f.bin.take_gone(), [one, two]);
     }
 
     #[test]
@@ -242,5 +343,17 @@ mod tests {
         assert!(!life.settle(Duration::ZERO));
         drop(before);
         assert!(life.settle(Duration::ZERO));
+    }
+
+    #[tokio::test]
+    async fn a_store_that_stopped_says_why() {
+        let life = Arc::new(Life::default());
+        life.serving().unwrap();
+        let stop = async { life.stop("a sync failed".to_owned()) };
+        tokio::join!(life.stopped(), stop);
+        life.stopped().await;
+        for refused in [life.serving(), life.begin().map(drop)] {
+            assert!(matches!(refused, Err(StoreError::Stopped(why)) if why == "a sync failed"));
+        }
     }
 }

@@ -489,8 +489,11 @@ mod tests {
     #[test]
     fn looking_another_key_up_does_not_compile_the_statement_anew() {
         let dir = tempfile::tempdir().unwrap();
-        let index =
-            crate::store::local::schema::open_for_writing(&dir.path().join("index.db")).unwrap();
+        let disk = std::sync::Arc::new(host::OsDisk);
+        let directory =
+            crate::store::local::layout::Directory::create(disk, dir.path(), 0xff).unwrap();
+        let site = crate::store::local::schema::site(&directory, None);
+        let index = crate::store::local::schema::open_for_writing(&site).unwrap();
         index
             .execute("INSERT INTO bucket VALUES ('b', 1, 0)", [])
             .unwrap();

@@ -2,16 +2,19 @@
 //!
 //! # How it is durable
 //! Small objects (up to [`Options::inline_len_max`] sealed bytes) are rows of the index. Larger ones and
-//! parts are written under a temporary name, given their final one and synced (file and folder)
+//! parts are files, made under a durable intent ([`intents`]), written and synced (file and folder)
 //! *before* the transaction whose row makes them part of the store. The index syncs every commit;
 //! one thread commits for all requests that have queued up meanwhile. So after a crash at any
-//! point a row never names a file that is not whole; a file that no row names is an orphan and is
-//! removed at the next start.
+//! point a row never names a file that is not whole; what an intent names is removed at the next start, and a file that
+//! nothing names goes to the quarantine ([`LocalStore::quarantined`]).
+//!
+//! # A failed sync
+//! One of a data file or its folder refuses the object: the file is dropped, and nothing was ever read from it. One of
+//! the index is final: the call answers [`StoreError::Unknown`], every later one [`StoreError::Stopped`], reads too,
+//! until the store is opened anew; that rewrites the index to a fresh file before anything is answered from it.
 //!
 //! # What it assumes of the disk
-//! That `fdatasync` and `fsync` of a folder do what they say, and that a rename within one file system
-//! is atomic. After a failed sync of the index it takes no more changes until it is opened anew
-//! ([`StoreError::Closed`]), because nobody can tell then what the disk holds.
+//! What [`host::disk`] says, and what [`catalogue::database`] says of SQLite's.
 //!
 //! # A full disk
 //! New data is refused while [`Options::reserve_bytes`] is left; deleting goes on. If others fill the
@@ -25,10 +28,12 @@
 
 mod change;
 mod data_file;
+mod intents;
 mod layout;
 mod lifecycle;
 mod lookup;
 mod reader;
+mod recovery;
 mod schema;
 mod sealed;
 mod sink;
@@ -48,8 +53,9 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
+use self::intents::Intents;
 use self::layout::{Directory, FileId};
-use self::lifecycle::{Life, Pins};
+use self::lifecycle::{Bin, Life, Pins};
 use self::lookup::{ObjectRow, Place};
 use self::reader::{Bodies, LocalReader};
 use self::schema::{Readers, failed};
@@ -61,7 +67,7 @@ use super::{
     SealedReader, SealedRow, StoreError, UploadEntry, UploadId, UploadQuery, UploadRecord,
     check_envelope, check_key, check_part_order,
 };
-use host::{Disk as _, Lock, OsDisk};
+use host::{Disk, Lock, OsDisk};
 
 /// Lists that run at a time; more wait. Point lookups are not counted.
 const LISTS_MAX: usize = 16;
@@ -82,6 +88,19 @@ pub struct Options {
     pub reserve_bytes: u64,
     /// Write large objects past the page cache where the file system can.
     pub direct_io: bool,
+    /// How long the log of the index may be, in bytes, before it is moved into it: two more syncs each time, and hot
+    /// pages are written again.
+    pub checkpoint_every: usize,
+    /// Files removed before their folders are synced and their intents end.
+    pub removed_kept: usize,
+    /// Names of data files drawn at a time, when fewer are left; their intents go into whatever commit comes by.
+    pub names_drawn: usize,
+    /// The number of the last folder that new data files go to; the first is 0.
+    pub folders: u8,
+    /// What everything is on.
+    pub disk: Arc<dyn Disk>,
+    /// The name of a VFS registered with SQLite, on the same disk; `None` is its own.
+    pub vfs: Option<String>,
 }
 
 impl Options {
@@ -93,6 +112,12 @@ impl Options {
             inline_len_max: CHUNK_LEN,
             reserve_bytes: 64 << 20,
             direct_io: true,
+            checkpoint_every: 16 << 20,
+            removed_kept: 256,
+            names_drawn: 64,
+            folders: 0xff,
+            disk: Arc::new(OsDisk),
+            vfs: None,
         }
     }
 }
@@ -107,7 +132,9 @@ struct Shared {
     readers: Readers,
     lists: Semaphore,
     writer: Writer,
+    intents: Arc<Intents>,
     pins: Arc<Pins>,
+    bin: Bin,
     life: Arc<Life>,
 }
 
@@ -115,67 +142,104 @@ struct Shared {
 pub struct LocalStore {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    quarantined: u64,
 }
 
 impl LocalStore {
-    /// Opens the store, creating it where there is none. Blocks; after a crash it takes the time
-    /// to look at the name of every data file.
+    /// Opens the store, creating it where there is none. Blocks: it reads the index once, and after a crash looks at the
+    /// name of every data file.
     ///
     /// # Errors
     /// [`StoreError::Held`], [`StoreError::NewerFormat`], [`StoreError::Corrupt`], and those of the machine.
     pub fn open(options: Options) -> Result<Self, StoreError> {
         let io = |what| move |e| StoreError::io(what, e);
-        let directory =
-            Arc::new(Directory::create(&options.dir).map_err(io("create the directory"))?);
+        let disk = Arc::clone(&options.disk);
+        let directory = Directory::create(disk, &options.dir, options.folders);
+        let directory = Arc::new(directory.map_err(io("create the directory"))?);
         let lock = hold(&directory)?;
-        let index = schema::open_for_writing(&directory.index())?;
-        sweep_temp(&directory).map_err(io("look through temp"))?;
-        if meta(&index, "clean")? == 0 {
-            let orphans = sweep_orphans(&directory, &index)?;
+        recovery::refuse_files_without_index(&directory)?;
+        let site = schema::site(&directory, options.vfs);
+        let mut index = schema::open_for_writing(&site)?;
+        let closed = meta(&index, "clean")? != 0;
+        let moved = recovery::recover(&directory, &index, closed)?;
+        if !closed {
             tracing::info!(
-                orphans,
+                quarantined = moved,
                 "the object store was not closed; it is whole again"
             );
         }
-        index
-            .execute("UPDATE meta SET value = 0 WHERE name = 'clean'", [])
-            .map_err(failed("mark as open"))?;
-        // The index and its log are there now. SQLite does not look whether its own sync of the folder failed: a power
-        // cut would take them away, with all that they hold.
-        OsDisk
-            .sync_dir(&options.dir)
-            .map_err(io("sync the directory"))?;
+        let intents = Arc::new(Intents::new(
+            Arc::clone(&options.random),
+            options.folders,
+            options.names_drawn.max(1),
+        ));
+        begin(&index, &intents)?;
+        let quarantined = directory
+            .disk()
+            .list(&directory.quarantine())
+            .map_err(io("count what is in the quarantine"))?
+            .len() as u64;
 
         let life = Arc::new(Life::default());
-        let (pins, _reclaim) = Pins::start(directory.clone(), life.clone())
+        let bin = Bin::start(directory.clone(), options.removed_kept)
             .map_err(io("start the reclaiming thread"))?;
-        let sequence = meta(&index, "sequence")?;
+        let pins = Pins::new(bin.clone());
         let machine = Machine {
+            log_pages: writer::count_log_pages(&mut index).map_err(failed("watch the log"))?,
+            sequence: meta(&index, "sequence")?,
             index,
-            sequence,
+            site: site.clone(),
+            checkpoint_every: options.checkpoint_every,
+            intents: intents.clone(),
             pins: pins.clone(),
+            bin: bin.clone(),
             life: life.clone(),
             lock,
         };
         let (writer, thread) = writer::start(machine).map_err(io("start the index thread"))?;
-        let direct = options.direct_io
-            && data_file::direct_io_works(&directory, FileId::new(&*options.random));
         let shared = Shared {
-            readers: Readers::new(directory.index()),
+            readers: Readers::new(site, life.clone()),
+            direct: options.direct_io && data_file::direct_io_works(&directory),
             directory,
             random: options.random,
             inline_len_max: options.inline_len_max as u64,
             reserve_bytes: options.reserve_bytes,
-            direct,
             lists: Semaphore::new(LISTS_MAX),
             writer,
+            intents,
             pins,
+            bin,
             life,
         };
         Ok(Self {
             shared: Arc::new(shared),
             thread: Mutex::new(Some(thread)),
+            quarantined,
         })
+    }
+
+    /// How many data files were in the quarantine when the store was opened: files that nothing names.
+    pub fn quarantined(&self) -> u64 {
+        self.quarantined
+    }
+
+    /// Refuses with [`StoreError::Stopped`], which says why, if the store has stopped answering until it is opened
+    /// anew.
+    pub fn healthy(&self) -> Result<(), StoreError> {
+        self.shared.life.serving()
+    }
+
+    /// Waits until the store has stopped: [`healthy`](Self::healthy) says why. Never if it is closed before. Cancel-safe.
+    pub fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
+        let life = self.shared.life.clone();
+        async move { life.stopped().await }
+    }
+
+    /// Waits until nothing is left to do behind what was answered: the log of the index is moved where it was due, files
+    /// that nobody needs are removed.
+    pub async fn settle(&self) {
+        self.shared.writer.settle().await;
+        self.shared.bin.flush().await;
     }
 
     /// Finishes the changes that are queued, refuses new ones, and lets go of the directory. Reads
@@ -190,6 +254,7 @@ impl LocalStore {
         {
             tracing::error!("the object index thread panicked");
         }
+        self.shared.bin.flush().await;
     }
 
     /// A change of the index on the writer thread.
@@ -234,6 +299,33 @@ impl LocalStore {
 }
 
 impl Shared {
+    /// A name for a data file that there is a durable intent for.
+    async fn file_id(&self) -> Result<FileId, StoreError> {
+        loop {
+            if let Some(id) = self.intents.take() {
+                return Ok(id);
+            }
+            // Any commit draws more; so many were taken since the last one that there must be one more.
+            self.writer.submit(|_| Ok(())).await?;
+        }
+    }
+
+    /// Makes a data file. Blocks.
+    fn new_file(
+        &self,
+        id: FileId,
+        expected_len: Option<u64>,
+    ) -> Result<data_file::Writer, StoreError> {
+        data_file::Writer::create(
+            self.directory.clone(),
+            id,
+            self.bin.clone(),
+            &self.life,
+            self.direct,
+            expected_len,
+        )
+    }
+
     /// Looks an object up and pins it. `None` if it has more than `parts_max` parts.
     fn open(
         &self,
@@ -347,10 +439,24 @@ fn joined<T>(
 }
 
 fn hold(directory: &Directory) -> Result<Lock, StoreError> {
-    Lock::take(&OsDisk, &directory.lock_file()).map_err(|e| match e.kind() {
+    Lock::take(directory.disk(), &directory.lock_file()).map_err(|e| match e.kind() {
         std::io::ErrorKind::WouldBlock => StoreError::Held,
         _ => StoreError::io("take the lock", e),
     })
+}
+
+/// Marks the index as open, ends the intents of earlier lives and draws the first ids, in one commit.
+fn begin(index: &Connection, intents: &Intents) -> Result<(), StoreError> {
+    let what = "mark as open";
+    let transaction = index.unchecked_transaction().map_err(failed(what))?;
+    intents::clear(index)?;
+    let drawn = intents.draw(index)?;
+    index
+        .execute("UPDATE meta SET value = 0 WHERE name = 'clean'", [])
+        .map_err(failed(what))?;
+    transaction.commit().map_err(failed(what))?;
+    intents.add(drawn);
+    Ok(())
 }
 
 fn meta(index: &Connection, name: &str) -> Result<u64, StoreError> {
@@ -360,38 +466,6 @@ fn meta(index: &Connection, name: &str) -> Result<u64, StoreError> {
         })
         .map(|value| value.cast_unsigned())
         .map_err(failed("read the state of the store"))
-}
-
-/// Removes what uploads left that were going on when the store was last used.
-fn sweep_temp(directory: &Directory) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(directory.temp())? {
-        layout::remove(&entry?.path())?;
-    }
-    Ok(())
-}
-
-/// Removes data files that no row names; files we would not have made are left alone.
-fn sweep_orphans(directory: &Directory, index: &Connection) -> Result<usize, StoreError> {
-    let failed = |e| StoreError::io("look for orphans", e);
-    let mut named = lookup::files(index)?;
-    let mut removed = 0;
-    for fan in 0..=0xff {
-        for entry in std::fs::read_dir(directory.folder(fan)).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let Some(id) = entry.file_name().to_str().and_then(FileId::parse) else {
-                continue;
-            };
-            if !named.remove(&id) {
-                layout::remove(&entry.path()).map_err(failed)?;
-                removed += 1;
-            }
-        }
-    }
-    for id in &named {
-        // Its readers are told so; everything else can still be served.
-        tracing::error!(file = %id, "a data file that the object index names is missing");
-    }
-    Ok(removed)
 }
 
 #[async_trait]

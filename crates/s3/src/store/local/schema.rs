@@ -1,26 +1,51 @@
 //! The index: its schema, and how connections to it are opened. See `FORMAT.md`.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use catalogue::CatalogueError;
+use catalogue::database::{self, Form, Renewal, Site};
 use parking_lot::Mutex;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode};
 
+use super::layout::Directory;
+use super::lifecycle::Life;
 use crate::store::StoreError;
 
 /// `PRAGMA application_id`: "SGOS", so that `file` and we know whose this is.
-pub(super) const APPLICATION_ID: i32 = 0x5347_4f53;
+pub(super) const APPLICATION_ID: i64 = 0x5347_4f53;
 /// `PRAGMA user_version`; counts up with every change of the schema.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: i64 = 3;
 /// Connections kept for reading; more are opened when needed and closed again.
 const IDLE_READERS_MAX: usize = 32;
 /// Statements a connection keeps prepared; more than there are.
 const STATEMENTS_MAX: usize = 64;
 
+/// How long another process may hold things up, such as one that looks into the index.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 const SCHEMA: &str = include_str!("schema.sql");
+
+/// An index of objects. It may hold many small ones and be too large to be rewritten whole after each crash.
+pub(super) const FORM: Form = Form {
+    application_id: APPLICATION_ID,
+    format: VERSION,
+    check: |_| Ok(()),
+    secure_delete: false,
+    renewal: Renewal::Log,
+};
+
+/// Where the index of a store is.
+pub(super) fn site(directory: &Directory, vfs: Option<String>) -> Site {
+    Site {
+        path: directory.index(),
+        patience: PATIENCE,
+        vfs,
+        exclusive: false,
+        disk: directory.shared_disk(),
+    }
+}
 
 /// Wraps an error of SQLite, telling a full disk and damage apart from the rest.
 pub(super) fn failed(what: &'static str) -> impl FnOnce(rusqlite::Error) -> StoreError {
@@ -36,91 +61,60 @@ pub(super) fn failed(what: &'static str) -> impl FnOnce(rusqlite::Error) -> Stor
     }
 }
 
+/// What an error at opening means.
+fn refused(error: CatalogueError) -> StoreError {
+    match error {
+        CatalogueError::Full => StoreError::NoSpace,
+        CatalogueError::Newer { found, known } => StoreError::NewerFormat {
+            found: u32::try_from(found).unwrap_or(u32::MAX),
+            known: u32::try_from(known).unwrap_or(u32::MAX),
+        },
+        CatalogueError::Foreign => StoreError::Corrupt(format!(
+            "index.db is not an object index of format {VERSION}"
+        )),
+        CatalogueError::Damaged(why) => StoreError::Corrupt(format!("object index: {why}")),
+        other => StoreError::Index {
+            what: "open",
+            source: Box::new(other),
+        },
+    }
+}
+
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
-    connection.busy_timeout(Duration::from_secs(10))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     // Plans must not depend on values bound: SQLite would compile a join anew for every key looked
     // up, which was measured as a quarter of the CPU of a 4 KiB GET.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-    connection.pragma_update(None, "temp_store", "MEMORY")?;
-    // Names in the schema and text are ours, but a damaged file must not run code of its own.
-    connection.pragma_update(None, "trusted_schema", false)?;
-    connection.pragma_update(None, "cell_size_check", true)
+    Ok(())
 }
 
-/// Opens the index for writing, creating it where there is none.
-pub(super) fn open_for_writing(path: &Path) -> Result<Connection, StoreError> {
-    // SQLite would make it readable to others; its log takes the mode from it.
-    let mut private = OpenOptions::new();
-    private.write(true).create(true).truncate(false).mode(0o600);
-    private
-        .open(path)
-        .map_err(|e| StoreError::io("create the index", e))?;
-    let connection = Connection::open(path).map_err(failed("open"))?;
-    configure(&connection)?;
+/// Opens the index for writing, creating it where there is none, and rewrites first what is in the page cache alone.
+pub(super) fn open_for_writing(site: &Site) -> Result<Connection, StoreError> {
+    let fill = |connection: &Connection| connection.execute_batch(SCHEMA);
+    let connection = database::open(site, &FORM, Some(&fill)).map_err(refused)?;
+    let configure = || {
+        prepare(&connection)?;
+        connection.pragma_update(None, "foreign_keys", false)?;
+        connection.pragma_update(None, "cache_size", -32_768)?;
+        connection.pragma_update(None, "journal_size_limit", 64 << 20)
+    };
+    configure().map_err(failed("configure"))?;
     Ok(connection)
-}
-
-fn configure(connection: &Connection) -> Result<(), StoreError> {
-    let version: u32 = connection
-        .pragma_query_value(None, "user_version", |row| row.get(0))
-        .map_err(failed("read the version"))?;
-    if version > VERSION {
-        return Err(StoreError::NewerFormat {
-            found: version,
-            known: VERSION,
-        });
-    }
-    prepare(connection).map_err(failed("configure"))?;
-    let set = |name, value: &dyn rusqlite::ToSql| connection.pragma_update(None, name, value);
-    set("journal_mode", &"WAL").map_err(failed("switch to a write-ahead log"))?;
-    // FULL: a commit is on disk when it returns. Group commit pays for it once per batch.
-    set("synchronous", &"FULL").map_err(failed("configure"))?;
-    set("foreign_keys", &false).map_err(failed("configure"))?;
-    set("cache_size", &-32_768).map_err(failed("configure"))?;
-    // A checkpoint every 16 MiB of log instead of 4: it is two more syncs and rewrites hot pages.
-    set("wal_autocheckpoint", &4096).map_err(failed("configure"))?;
-    set("journal_size_limit", &(64 << 20)).map_err(failed("configure"))?;
-    let owner: i32 = connection
-        .pragma_query_value(None, "application_id", |row| row.get(0))
-        .map_err(failed("read the owner"))?;
-    match (owner, version) {
-        (APPLICATION_ID, VERSION) => Ok(()),
-        (0, 0) => create(connection),
-        _ => Err(StoreError::Corrupt(format!(
-            "index.db is not an object index (owner {owner:#x}, version {version})"
-        ))),
-    }
-}
-
-fn create(connection: &Connection) -> Result<(), StoreError> {
-    let tables: u32 = connection
-        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-        .map_err(failed("read the schema"))?;
-    if tables != 0 {
-        return Err(StoreError::Corrupt(
-            "index.db is a database of something else".into(),
-        ));
-    }
-    let script = format!(
-        "BEGIN IMMEDIATE;\n{SCHEMA}\nPRAGMA application_id = {APPLICATION_ID};\nPRAGMA user_version = {VERSION};\nCOMMIT;"
-    );
-    connection
-        .execute_batch(&script)
-        .map_err(failed("create the schema"))
 }
 
 /// Read-only connections, lent out one at a time. The lock is held for a push or a pop only.
 #[derive(Debug)]
 pub(super) struct Readers {
-    path: std::path::PathBuf,
+    site: Site,
+    life: Arc<Life>,
     idle: Mutex<Vec<Connection>>,
 }
 
 impl Readers {
-    pub(super) fn new(path: std::path::PathBuf) -> Self {
+    pub(super) fn new(site: Site, life: Arc<Life>) -> Self {
         Self {
-            path,
+            site,
+            life,
             idle: Mutex::default(),
         }
     }
@@ -131,6 +125,7 @@ impl Readers {
         &self,
         look: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        self.life.serving()?;
         let idle = self.idle.lock().pop();
         let connection = match idle {
             Some(connection) => connection,
@@ -141,52 +136,71 @@ impl Readers {
         if idle.len() < IDLE_READERS_MAX {
             idle.push(connection);
         }
+        drop(idle);
+        // Again: what was read while the index stopped may be what did not reach the disk.
+        self.life.serving()?;
         result
     }
 
     fn open(&self) -> Result<Connection, StoreError> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection =
-            Connection::open_with_flags(&self.path, flags).map_err(failed("open for reading"))?;
-        prepare(&connection).map_err(failed("configure for reading"))?;
+        let connection = database::connect(&self.site, &self.site.path, false, PATIENCE);
+        let connection = connection.map_err(refused)?;
+        let configure = || {
+            prepare(&connection)?;
+            connection.pragma_update(None, "query_only", true)
+        };
+        configure().map_err(failed("configure for reading"))?;
         Ok(connection)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use host::OsDisk;
+
     use super::*;
 
+    fn site_in(dir: &tempfile::TempDir) -> Site {
+        let directory = Directory::create(Arc::new(OsDisk), dir.path(), 0xff).unwrap();
+        site(&directory, None)
+    }
+
     #[test]
-    fn a_newer_index_is_refused_and_left_alone() {
+    fn an_index_of_another_format_is_refused_and_left_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("index.db");
-        drop(open_for_writing(&path).unwrap());
-        Connection::open(&path)
-            .unwrap()
-            .pragma_update(None, "user_version", 4)
-            .unwrap();
+        let site = site_in(&dir);
+        drop(open_for_writing(&site).unwrap());
+        let set = |version: i64| {
+            let index = Connection::open(&site.path).unwrap();
+            index.pragma_update(None, "user_version", version).unwrap();
+        };
+        set(4);
         assert!(matches!(
-            open_for_writing(&path),
+            open_for_writing(&site),
             Err(StoreError::NewerFormat { found: 4, known: 3 })
+        ));
+        set(1);
+        assert!(matches!(
+            open_for_writing(&site),
+            Err(StoreError::Corrupt(_))
         ));
     }
 
     #[test]
     fn a_foreign_database_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("index.db");
-        Connection::open(&path)
+        let site = site_in(&dir);
+        Connection::open(&site.path)
             .unwrap()
             .execute_batch("CREATE TABLE t (x)")
             .unwrap();
         assert!(matches!(
-            open_for_writing(&path),
+            open_for_writing(&site),
             Err(StoreError::Corrupt(_))
         ));
-        std::fs::write(&path, [7; 8192]).unwrap();
+        std::fs::write(&site.path, [7; 8192]).unwrap();
         assert!(matches!(
-            open_for_writing(&path),
+            open_for_writing(&site),
             Err(StoreError::Corrupt(_))
         ));
     }

@@ -54,3 +54,7 @@ CREATE TABLE part (
     envelope  BLOB NOT NULL,
     PRIMARY KEY (content, number)
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE intent (
+    file BLOB PRIMARY KEY
+) STRICT, WITHOUT ROWID;

@@ -20,6 +20,12 @@ use crate::store::{
 /// Sealed bytes handed to a blocking thread at a time; as much again may be on its way to disk.
 const HAND_OVER_LEN: usize = 1 << 20;
 
+/// The file that chunks go to.
+enum Target {
+    Begun(Writer),
+    New(FileId),
+}
+
 /// What both sinks have in common: everything up to the commit.
 struct Intake {
     shared: Arc<Shared>,
@@ -90,13 +96,14 @@ impl Intake {
         let pending = std::mem::take(&mut self.pending);
         self.pending_len = 0;
         let (shared, expected_len) = (self.shared.clone(), self.expected_len);
+        let target = match writer {
+            Some(writer) => Target::Begun(writer),
+            None => Target::New(shared.file_id().await?),
+        };
         Ok(move || {
-            let mut writer = match writer {
-                Some(writer) => writer,
-                None => {
-                    let id = FileId::new(&*shared.random);
-                    Writer::create(shared.directory.clone(), id, shared.direct, expected_len)?
-                }
+            let mut writer = match target {
+                Target::Begun(writer) => writer,
+                Target::New(id) => shared.new_file(id, expected_len)?,
             };
             for sealed in pending {
                 writer.append(&sealed)?;

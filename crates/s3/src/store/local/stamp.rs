@@ -10,7 +10,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
 use super::layout::Directory;
 use super::schema::{self, APPLICATION_ID, VERSION, failed};
-use super::{LocalStore, hold};
+use super::{LocalStore, hold, intents};
 use crate::store::StoreError;
 
 /// Indexes up to this many bytes are read whole before a start, at about 1 GB/s; what is damaged in a longer one is found
@@ -80,14 +80,14 @@ fn look(path: &Path, len: u64) -> Result<Option<Vec<u8>>, StoreError> {
             .map_err(failed("read the version"))
     };
     let version = number("user_version")?;
-    if version > i64::from(VERSION) {
+    if version > VERSION {
         return Err(StoreError::NewerFormat {
             found: u32::try_from(version).unwrap_or(u32::MAX),
-            known: VERSION,
+            known: u32::try_from(VERSION).unwrap_or(u32::MAX),
         });
     }
     let owner = number("application_id")?;
-    let known = (i64::from(APPLICATION_ID), i64::from(VERSION));
+    let known = (APPLICATION_ID, VERSION);
     if (owner, version) == (0, 0) {
         // Not yet filled, if it is whole.
     } else if (owner, version) != known {
@@ -110,16 +110,20 @@ fn look(path: &Path, len: u64) -> Result<Option<Vec<u8>>, StoreError> {
 }
 
 /// Writes the stamp of a store that is stopped, durably, and leaves every data file where it is, whether the index names it
-/// or not. Blocks.
+/// or not: an index that is behind may have intents for files that have become objects since, and names too few. The next
+/// start puts what nothing names into the quarantine. Blocks.
 pub fn replace(dir: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let directory = Directory::at(dir);
     let lock = hold(&directory)?;
-    let index = schema::open_for_writing(&directory.index())?;
+    let index = schema::open_for_writing(&schema::site(&directory, None))?;
+    let failed = |error| failed("write the stamp")(error);
+    let transaction = index.unchecked_transaction().map_err(failed)?;
+    intents::clear(&index)?;
     write_row(&index, bytes)?;
-    // An index that is behind names too few files: the next start must not take the rest for waste.
     index
-        .execute("UPDATE meta SET value = 1 WHERE name = 'clean'", [])
-        .map_err(failed("mark as closed"))?;
+        .execute("UPDATE meta SET value = 0 WHERE name = 'clean'", [])
+        .map_err(failed)?;
+    transaction.commit().map_err(failed)?;
     drop(index);
     drop(lock);
     Ok(())

@@ -4,27 +4,29 @@
 //! in a savepoint of its own (so that a refused one leaves the others alone), syncs once, and only
 //! then tells every requester how it went. While it syncs, the next batch queues up.
 
+use std::ffi::c_int;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use rusqlite::Connection;
+use catalogue::database::{self, Checkpoint, Site};
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 
 use super::data_file::Published;
-use super::lifecycle::{Doomed, Life, Pins};
-use super::schema::failed;
+use super::intents::{self, Intents};
+use super::layout::FileId;
+use super::lifecycle::{Bin, Doomed, Life, Pins};
+use super::schema::{FORM, failed};
 use crate::store::StoreError;
 
 /// Changes that wait at most; more make their requesters wait.
 const QUEUE_LEN: usize = 512;
 /// Changes in one transaction at most; bounds the answer time of the first.
 const BATCH_LEN: usize = 256;
-/// SQLite moves the log into the index by itself every 16 MiB, but starts it over only at a moment
-/// when no reader is in it. Past this length the writer waits for such a moment.
-const LOG_LEN_MAX: u64 = 64 << 20;
-/// How many batches pass between looks at the length of the log.
-const LOG_LOOK_EVERY: u32 = 64;
+/// Past this, moving the log into the index waits for readers to leave it, so that it starts over.
+const LOG_PAGES_MAX: i64 = 16_384;
+const LOG_PAGE_LEN: usize = 4096;
 /// How long a close waits for files on their way.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -57,7 +59,7 @@ impl Batch<'_> {
 }
 
 /// Why a whole batch did not happen.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Failure {
     /// No room; it was rolled back.
     NoSpace,
@@ -65,7 +67,9 @@ enum Failure {
     RolledBack,
     /// The commit itself failed, or the rollback. Whether it happened is unknown, and nobody should
     /// go on from here.
-    Unknown,
+    Unknown(String),
+    /// The index has stopped before.
+    Stopped(String),
 }
 
 trait Change: Send {
@@ -104,7 +108,9 @@ where
                 what: "a change was rolled back with others",
                 source: "see the log".into(),
             }),
-            (_, _) => Err(StoreError::Closed),
+            (_, Some(Failure::Unknown(why))) => Err(StoreError::Unknown(why)),
+            (_, Some(Failure::Stopped(why))) => Err(StoreError::Stopped(why)),
+            (None, None) => Err(StoreError::Closed),
         };
         // A requester that has gone away does not want to know.
         let _ = self.reply.send(outcome);
@@ -113,6 +119,8 @@ where
 
 enum Message {
     Change(Box<dyn Change>),
+    /// Says when what came before is done, and what it left to do.
+    Settle(oneshot::Sender<()>),
     Stop,
 }
 
@@ -122,6 +130,7 @@ enum Message {
 pub(super) struct Writer {
     queue: mpsc::Sender<Message>,
     submitted: Arc<AtomicU64>,
+    life: Arc<Life>,
 }
 
 impl Writer {
@@ -132,7 +141,7 @@ impl Writer {
         &self,
         change: impl FnOnce(&mut Batch<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.submitted.fetch_add(1, Ordering::Relaxed);
+        self.submitted.fetch_add(1, Relaxed);
         let (reply, answer) = oneshot::channel();
         let pending = Pending {
             change: Some(change),
@@ -142,13 +151,21 @@ impl Writer {
         self.queue
             .send(Message::Change(Box::new(pending)))
             .await
-            .map_err(|_| StoreError::Closed)?;
-        answer.await.unwrap_or(Err(StoreError::Closed))
+            .map_err(|_| self.life.serving().err().unwrap_or(StoreError::Closed))?;
+        let lost = |_| Err(StoreError::Unknown("the index thread has ended".to_owned()));
+        answer.await.unwrap_or_else(lost)
+    }
+
+    /// Waits until nothing is left to do behind the changes that were answered.
+    pub(super) async fn settle(&self) {
+        let (reply, done) = oneshot::channel();
+        let _ = self.queue.send(Message::Settle(reply)).await;
+        let _ = done.await;
     }
 
     /// How many changes were handed over.
     pub(super) fn submitted(&self) -> u64 {
-        self.submitted.load(Ordering::Relaxed)
+        self.submitted.load(Relaxed)
     }
 
     /// Asks the thread to finish what is queued and end.
@@ -161,36 +178,56 @@ impl Writer {
 /// What the thread owns.
 pub(super) struct Machine {
     pub(super) index: Connection,
+    pub(super) site: Site,
+    /// How long the log may be, in bytes, before it is moved into the index.
+    pub(super) checkpoint_every: usize,
+    /// Pages of the log after the last commit; 0 if it was looked at since.
+    pub(super) log_pages: Arc<AtomicUsize>,
     pub(super) sequence: u64,
+    pub(super) intents: Arc<Intents>,
     pub(super) pins: Arc<Pins>,
+    pub(super) bin: Bin,
     pub(super) life: Arc<Life>,
     /// Held as long as the index is written.
     pub(super) lock: host::Lock,
 }
 
+/// Has the pages of the log counted.
+pub(super) fn count_log_pages(index: &mut Connection) -> rusqlite::Result<Arc<AtomicUsize>> {
+    let log_pages = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&log_pages);
+    index.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages: c_int| {
+        count.store(usize::try_from(pages).unwrap_or_default(), Relaxed);
+        Ok(())
+    }))?;
+    Ok(log_pages)
+}
+
 /// Starts the writer thread.
 pub(super) fn start(machine: Machine) -> std::io::Result<(Writer, std::thread::JoinHandle<()>)> {
     let (queue, changes) = mpsc::channel(QUEUE_LEN);
+    let life = machine.life.clone();
     let thread = std::thread::Builder::new()
         .name("s3-index".into())
         .spawn(move || machine.run(changes))?;
     let writer = Writer {
         queue,
         submitted: Arc::default(),
+        life,
     };
     Ok((writer, thread))
 }
 
 impl Machine {
     fn run(mut self, mut changes: mpsc::Receiver<Message>) {
-        let mut failed_hard = false;
-        let mut batches = 0u32;
         while let Some(first) = changes.blocking_recv() {
             let mut batch = Vec::new();
+            let mut settled = Vec::new();
             let mut next = Some(first);
             while let Some(message) = next {
                 match message {
                     Message::Change(change) => batch.push(change),
+                    Message::Settle(reply) => settled.push(reply),
                     // What was queued before is done; what comes later finds the queue closed.
                     Message::Stop => changes.close(),
                 }
@@ -200,110 +237,165 @@ impl Machine {
                     None
                 };
             }
-            if failed_hard {
+            if let Err(StoreError::Stopped(why)) = self.life.serving() {
                 batch
                     .into_iter()
-                    .for_each(|change| change.finish(Some(Failure::Unknown)));
-            } else if self.run_batch(batch).is_err() {
-                failed_hard = true;
-                self.life.close();
+                    .for_each(|change| change.finish(Some(Failure::Stopped(why.clone()))));
+            } else if !batch.is_empty() {
+                self.run_batch(batch);
+            }
+            // At each commit past the limit: SQLite starts the log over only at a moment when no reader is in it.
+            if self.log_pages.swap(0, Relaxed).saturating_mul(LOG_PAGE_LEN) >= self.checkpoint_every
+            {
+                self.move_log("PASSIVE");
+            }
+            if self.life.serving().is_err() {
                 changes.close();
             }
-            batches = batches.wrapping_add(1);
-            if batches.is_multiple_of(LOG_LOOK_EVERY) && !failed_hard {
-                self.bound_log();
-            }
+            settled.into_iter().for_each(|reply| {
+                let _ = reply.send(());
+            });
         }
         self.life.close();
         let settled = self.life.settle(CLOSE_PATIENCE);
-        if !failed_hard && settled {
-            let marked = self
-                .index
-                .execute("UPDATE meta SET value = 1 WHERE name = 'clean'", []);
-            if let Err(error) = marked {
-                tracing::warn!(%error, "cannot mark the object index as closed; the next start looks for orphans");
-            }
+        if self.life.serving().is_ok() {
+            self.end(settled);
         }
         drop(self.index);
         drop(self.lock);
     }
 
-    /// Starts the log over if readers have kept SQLite from doing it for long.
-    fn bound_log(&self) {
-        let log = self.index.path().map(|path| format!("{path}-wal"));
-        let len = log
-            .and_then(|log| std::fs::metadata(log).ok())
-            .map_or(0, |log| log.len());
-        if len > LOG_LEN_MAX {
-            let restart = self
-                .index
-                .query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| {
-                    row.get::<_, bool>(0)
-                });
-            match restart {
-                Ok(false) => {}
-                Ok(true) => {
-                    tracing::warn!(len, "readers keep the log of the object index from ending")
+    /// Ends the intents that no file was made under, marks the index as closed if all files have arrived, and empties
+    /// the log, so that the index is whole by itself.
+    fn end(&self, settled: bool) {
+        let mut free = self.intents.take_all();
+        free.extend(self.bin.take_gone());
+        let end = || {
+            run(&self.index, "BEGIN IMMEDIATE", "begin")?;
+            intents::remove(&self.index, &free)?;
+            if settled {
+                run(&self.index, MARK_CLOSED, "mark as closed")?;
+            }
+            run(&self.index, "COMMIT", "commit")
+        };
+        if let Err(error) = end() {
+            let undone = self.index.is_autocommit() || self.index.execute_batch("ROLLBACK").is_ok();
+            if !undone || !matches!(error, StoreError::NoSpace) {
+                self.stop(format!("the index cannot be closed: {error}"));
+                return;
+            }
+            if let Err(why) = self.forget_refused() {
+                self.stop(why);
+                return;
+            }
+            tracing::warn!(%error, "cannot mark the object index as closed; the next start looks through all data files");
+        }
+        self.move_log("TRUNCATE");
+    }
+
+    /// Sees to it that a commit that a full disk has refused does not come back.
+    fn forget_refused(&self) -> Result<(), String> {
+        database::forget_refused(&self.index, &self.site).map_err(|error| {
+            format!("a change that found no space may be in the log all the same: {error}")
+        })
+    }
+
+    /// Answers nothing more from the index, and leaves a mark for the next start.
+    fn stop(&self, why: String) {
+        tracing::error!(why, "the object index has stopped until a restart");
+        database::mark_failed(&self.site, &why);
+        self.life.stop(why);
+    }
+
+    /// Moves the log into the index. A failure other than a full disk or a busy index
+    /// stops the store: a sync may have failed.
+    fn move_log(&self, how: &str) {
+        match database::checkpoint(&self.index, &self.site, &FORM, how) {
+            Ok(Checkpoint { pages, .. }) if how == "PASSIVE" && pages > LOG_PAGES_MAX => {
+                self.move_log("RESTART");
+            }
+            Ok(Checkpoint { blocked, pages }) => {
+                if blocked && how != "PASSIVE" {
+                    tracing::warn!(
+                        pages,
+                        "readers keep the log of the object index from ending"
+                    );
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot move the log of the object index into it")
+            }
+            Err(error) => {
+                let code = error.sqlite_error_code();
+                if !matches!(code, Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy)) {
+                    self.stop(format!("the log cannot be moved into the index: {error}"));
                 }
             }
         }
     }
 
-    /// Runs changes in one transaction. An error means that the index cannot be trusted to go on.
-    fn run_batch(&mut self, mut changes: Vec<Box<dyn Change>>) -> Result<(), ()> {
+    /// Runs changes in one transaction.
+    fn run_batch(&mut self, mut changes: Vec<Box<dyn Change>>) {
         let mut batch = Batch {
             index: &self.index,
             sequence: &mut self.sequence,
             adopted: Vec::new(),
             doomed: Vec::new(),
         };
-        let applied = apply_all(&mut batch, &mut changes);
+        let gone = self.bin.take_gone();
+        let applied = apply_all(&mut batch, &mut changes, &self.intents, &gone);
         let (committing, outcome) = match applied {
-            Ok(()) => (true, run(&self.index, "COMMIT", "commit")),
+            Ok(drawn) => (true, run(&self.index, "COMMIT", "commit").map(|()| drawn)),
             Err(error) => (false, Err(error)),
         };
         let Batch {
             adopted, doomed, ..
         } = batch;
-        let Err(error) = outcome else {
-            adopted.into_iter().for_each(Published::keep);
-            changes.into_iter().for_each(|change| change.finish(None));
-            if !doomed.is_empty() {
-                self.pins.doom(doomed);
+        let error = match outcome {
+            Ok(drawn) => {
+                self.intents.add(drawn);
+                adopted.into_iter().for_each(Published::keep);
+                changes.into_iter().for_each(|change| change.finish(None));
+                if !doomed.is_empty() {
+                    self.pins.doom(doomed);
+                }
+                return;
             }
-            return Ok(());
+            Err(error) => error,
         };
         let rolled_back =
             self.index.is_autocommit() || self.index.execute_batch("ROLLBACK").is_ok();
         let failure = match error {
-            _ if !rolled_back => Failure::Unknown,
-            // SQLite says so before it has written the end of the transaction.
+            _ if !rolled_back => Failure::Unknown(error.to_string()),
+            // SQLite says so before it takes the transaction for written.
+            StoreError::NoSpace if committing => match self.forget_refused() {
+                Ok(()) => Failure::NoSpace,
+                Err(why) => Failure::Unknown(why),
+            },
             StoreError::NoSpace => Failure::NoSpace,
             _ if !committing => Failure::RolledBack,
-            _ => Failure::Unknown,
+            // A failed sync above all: the end of the transaction may be on the disk, or not.
+            _ => Failure::Unknown(error.to_string()),
         };
-        match failure {
-            Failure::NoSpace => drop(adopted),
-            Failure::RolledBack => {
-                tracing::error!(%error, "the object index failed; changes were rolled back");
-                drop(adopted);
-            }
-            Failure::Unknown => {
-                tracing::error!(%error, "the object index failed; it takes no more changes until a restart");
-                // The commit may yet be found in the log after a crash: its files must be there then.
+        match &failure {
+            Failure::Unknown(why) => {
+                // First, so that no answer leads a caller to an index that is still read.
+                self.stop(why.clone());
+                // The commit may yet be found in the log: its files must be there then.
                 adopted.into_iter().for_each(Published::keep);
             }
+            _ => {
+                if !matches!(failure, Failure::NoSpace) {
+                    tracing::error!(%error, "the object index failed; changes were rolled back");
+                }
+                self.bin.put_back(gone);
+                drop(adopted);
+            }
         }
-        let go_on = !matches!(failure, Failure::Unknown);
         changes
             .into_iter()
-            .for_each(|change| change.finish(Some(failure)));
-        if go_on { Ok(()) } else { Err(()) }
+            .for_each(|change| change.finish(Some(failure.clone())));
     }
 }
+
+const MARK_CLOSED: &str = "UPDATE meta SET value = 1 WHERE name = 'clean'";
 
 fn run(index: &Connection, sql: &str, what: &'static str) -> Result<(), StoreError> {
     index
@@ -313,15 +405,28 @@ fn run(index: &Connection, sql: &str, what: &'static str) -> Result<(), StoreErr
         .map_err(failed(what))
 }
 
-/// Runs changes up to the commit.
-fn apply_all(batch: &mut Batch<'_>, changes: &mut [Box<dyn Change>]) -> Result<(), StoreError> {
+/// Runs changes up to the commit; gives the ids that it drew.
+fn apply_all(
+    batch: &mut Batch<'_>,
+    changes: &mut [Box<dyn Change>],
+    pool: &Intents,
+    gone: &[FileId],
+) -> Result<Vec<FileId>, StoreError> {
     let index = batch.index;
     let sequence_before = *batch.sequence;
     run(index, "BEGIN IMMEDIATE", "begin")?;
     for change in changes {
         run(index, "SAVEPOINT change", "begin a change")?;
         let (adopted, doomed) = (batch.adopted.len(), batch.doomed.len());
-        if !change.apply(batch) {
+        if change.apply(batch) {
+            // In the same commit as the rows: a file has a row, or an intent.
+            for file in &batch.adopted[adopted..] {
+                intents::remove(index, &[file.id()])?;
+            }
+            for doomed in &batch.doomed[doomed..] {
+                intents::insert(index, &doomed.files)?;
+            }
+        } else {
             batch.adopted.truncate(adopted);
             batch.doomed.truncate(doomed);
             // Fails if SQLite has rolled everything back by itself, as it may on a full disk.
@@ -329,20 +434,24 @@ fn apply_all(batch: &mut Batch<'_>, changes: &mut [Box<dyn Change>]) -> Result<(
         }
         run(index, "RELEASE change", "end a change")?;
     }
+    intents::remove(index, gone)?;
+    let drawn = pool.draw(index)?;
     if *batch.sequence != sequence_before {
         index
             .prepare_cached("UPDATE meta SET value = ?1 WHERE name = 'sequence'")
             .and_then(|mut statement| statement.execute([(*batch.sequence).cast_signed()]))
             .map_err(failed("note the sequence"))?;
     }
-    Ok(())
+    Ok(drawn)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::store::local::layout::Directory;
-    use crate::store::local::schema::open_for_writing;
+    use crate::store::local::schema;
+    use crypto::random::SystemRandom;
+    use host::OsDisk;
 
     struct Fixture {
         dir: tempfile::TempDir,
@@ -352,8 +461,10 @@ mod tests {
 
     fn fixture() -> Fixture {
         let dir = tempfile::tempdir().unwrap();
-        let directory = Arc::new(Directory::create(dir.path()).unwrap());
-        let index = open_for_writing(&directory.index()).unwrap();
+        let directory = Directory::create(Arc::new(OsDisk), dir.path(), 0xff).unwrap();
+        let directory = Arc::new(directory);
+        let site = schema::site(&directory, None);
+        let index = schema::open_for_writing(&site).unwrap();
         index
             .execute_batch("CREATE TABLE t (x); UPDATE meta SET value = 0 WHERE name = 'clean'")
             .unwrap();
@@ -361,11 +472,16 @@ mod tests {
         index.pragma_update(None, "foreign_keys", true).unwrap();
         let lock = host::Lock::take(&host::OsDisk, &directory.lock_file()).unwrap();
         let life = Arc::new(Life::default());
-        let (pins, _) = Pins::start(directory, life.clone()).unwrap();
+        let bin = Bin::start(directory, 1).unwrap();
         let (writer, thread) = start(Machine {
             index,
+            site,
+            checkpoint_every: 1 << 20,
+            log_pages: Arc::default(),
             sequence: 0,
-            pins,
+            intents: Arc::new(Intents::new(Arc::new(SystemRandom), 0xff, 64)),
+            pins: Pins::new(bin.clone()),
+            bin,
             life,
             lock,
         })
@@ -522,11 +638,12 @@ mod tests {
             let orphan = batch.index.execute("INSERT INTO child VALUES (1)", []);
             orphan.map(drop).map_err(failed("break it"))
         });
-        assert!(matches!(broken.await, Err(StoreError::Closed)));
+        assert!(matches!(broken.await, Err(StoreError::Unknown(_))));
         assert!(matches!(
             f.writer.submit(|batch| add(batch, 2)).await,
-            Err(StoreError::Closed)
+            Err(StoreError::Stopped(_))
         ));
+        assert!(f.dir.path().join("index.db.failed").exists());
         let index = f.index();
         f.thread.join().unwrap();
         assert_eq!(rows(&index), 0);
