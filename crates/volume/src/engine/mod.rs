@@ -166,12 +166,12 @@ impl<P: Protection> Engine<P> {
             Err(error) => Err(self.fail("appending to the metadata log", &error)),
             Ok(None) => Ok(()),
             Ok(Some(file)) => {
-                let (checkpoint, flush) = (file.wants_checkpoint(), file.wants_flush());
+                let (grown, unflushed) = (file.wants_checkpoint(), file.wants_flush());
                 drop(file);
-                if checkpoint {
+                if grown {
                     self.housekeeping.checkpoint();
                 }
-                if flush {
+                if unflushed {
                     self.housekeeping.flush();
                 }
                 Ok(())
