@@ -13,11 +13,9 @@ use crypto::hash::Sha256;
 use crypto::random::SystemRandom;
 use crypto::secret::SecretBytes;
 use crypto::wrap::{BackingKey, BlobHeader, KeyBlob};
-use host::OsDisk;
+use host::{OsDisk, SystemClock};
 use iam::{Authorizer, Caller, Principal, RequestContext, Via};
-use keyring::{
-    Account, AuditLog, AuditOptions, CreateKey, Keyring, KeyringError, NoObserver, SystemClock,
-};
+use keyring::{Account, AuditLog, AuditOptions, CreateKey, Keyring, KeyringError, NoObserver};
 use root::{FileProvider, StoreKey};
 
 use crate::silent_disk::SilentDisk;
@@ -89,7 +87,8 @@ impl KeyStore {
     pub async fn open(&self, audit: Audit) -> Result<Arc<Keyring>, Failure> {
         let number = self.logs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let disk = Arc::new(SilentDisk::default());
-        let mut log = AuditOptions::new(self.dir.join(format!("audit-{number}")));
+        let clock = Arc::new(SystemClock::new());
+        let mut log = AuditOptions::new(self.dir.join(format!("audit-{number}")), clock.clone());
         log.disk = disk.clone();
         if audit == Audit::Forgotten {
             // A new segment would be made on the disk, which does not forget names.
@@ -103,7 +102,7 @@ impl KeyStore {
             catalogue: self.catalogue()?,
             store_key: self.key.clone(),
             audit: log,
-            clock: Arc::new(SystemClock),
+            clock,
             random: Arc::new(SystemRandom),
             authorizer: Arc::new(Authorizer::new(ACCOUNT.parse()?)),
             region: REGION.parse()?,

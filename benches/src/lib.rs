@@ -6,6 +6,7 @@
 //! are asked for, for the programs `unwraps` and `kms_forgotten`.
 
 #![deny(unsafe_code)]
+#![allow(clippy::disallowed_methods, reason = "it measures real time")]
 
 mod awslc;
 pub mod cases;

@@ -3,6 +3,8 @@
 //! `unwraps --dir FOLDER` makes a folder of its own in that one, and removes it. A core's rate counts the CPU time of all
 //! threads, those of the audit log too. The start is one whose catalogue is in the page cache.
 
+#![allow(clippy::disallowed_methods, reason = "it measures real time")]
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
