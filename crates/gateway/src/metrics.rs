@@ -238,7 +238,7 @@ impl Metrics {
             key_operations: Resolved::default(),
             registry,
         };
-        let families: [Box<dyn Collector>; 12] = [
+        let families: [Box<dyn Collector>; 14] = [
             Box::new(metrics.requests.clone()),
             Box::new(metrics.errors.clone()),
             Box::new(metrics.bytes.clone()),

@@ -148,7 +148,7 @@ fn lasting(dir: &Path) -> Files {
     let mut found = files(dir);
     found.retain(|name, bytes| {
         let name = name.to_string_lossy();
-        !name.ends_with("-shm") && !(name.ends_with("-wal") && bytes.is_empty())
+        !(name.ends_with("-shm") || name.ends_with("-wal") && bytes.is_empty())
     });
     found
 }
