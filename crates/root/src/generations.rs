@@ -3,6 +3,9 @@
 //! While the store key is rotated two generations live: the newest seals, both open. A record that was sealed under
 //! the older one and is not committed yet would be missed by the pass that re-seals, so sealing takes a [`Sealing`],
 //! which is held until the commit's fate is known; the pass begins when those of the older generation are gone.
+//!
+//! A record that was read before the rotation ended may be opened after it. So a process goes on opening what it read
+//! under generations that have ended meanwhile; the header has them no more, and the next start does not know them.
 
 use std::sync::{
     Arc,
@@ -21,6 +24,9 @@ use tokio::sync::Notify;
 
 use crate::error::RootError;
 
+/// So many generations that have ended are kept for what was read under them: a read does not outlast as many rotations.
+const ENDED_MAX: usize = 4;
+
 /// A generation and its secret.
 #[derive(Debug)]
 pub(crate) struct Generation {
@@ -33,15 +39,22 @@ pub(crate) struct Generation {
 pub(crate) struct Live {
     pub(crate) current: Arc<Generation>,
     pub(crate) previous: Option<Arc<Generation>>,
+    /// Those that ended in this process, the last one first.
+    ended: Vec<Arc<Generation>>,
     /// How many [`Sealing`]s there are under these.
     sealing: AtomicUsize,
 }
 
 impl Live {
-    fn new(current: Arc<Generation>, previous: Option<Arc<Generation>>) -> Arc<Self> {
+    fn new(
+        current: Arc<Generation>,
+        previous: Option<Arc<Generation>>,
+        ended: Vec<Arc<Generation>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             current,
             previous,
+            ended,
             sealing: AtomicUsize::new(0),
         })
     }
@@ -60,7 +73,11 @@ pub(crate) struct Generations {
 impl Generations {
     pub(crate) fn new(current: Generation, previous: Option<Generation>) -> Self {
         Self {
-            live: RwLock::new(Live::new(Arc::new(current), previous.map(Arc::new))),
+            live: RwLock::new(Live::new(
+                Arc::new(current),
+                previous.map(Arc::new),
+                Vec::new(),
+            )),
             ended: Notify::new(),
             old: Mutex::default(),
         }
@@ -72,8 +89,21 @@ impl Generations {
 
     /// From now on `current` seals.
     pub(crate) fn publish(&self, current: Arc<Generation>, previous: Option<Arc<Generation>>) {
-        let new = Live::new(current, previous);
-        let before = std::mem::replace(&mut *self.live.write(), new);
+        let before = {
+            let mut live = self.live.write();
+            let lives = |number| {
+                number == current.number || previous.as_ref().is_some_and(|p| p.number == number)
+            };
+            let mut ended = live.ended.clone();
+            let before = [Some(&live.current), live.previous.as_ref()];
+            for generation in before.into_iter().flatten() {
+                if !lives(generation.number) {
+                    ended.insert(0, Arc::clone(generation));
+                }
+            }
+            ended.truncate(ENDED_MAX);
+            std::mem::replace(&mut *live, Live::new(current, previous, ended))
+        };
         self.old.lock().push(before);
         self.forget_ended();
     }
@@ -112,6 +142,7 @@ struct Derived {
     live: Arc<Live>,
     current: record::RecordKey,
     previous: Option<record::RecordKey>,
+    ended: Vec<(u32, record::RecordKey)>,
 }
 
 impl Derived {
@@ -119,6 +150,11 @@ impl Derived {
         Self {
             current: live.current.key.record_key(table),
             previous: live.previous.as_ref().map(|p| p.key.record_key(table)),
+            ended: live
+                .ended
+                .iter()
+                .map(|ended| (ended.number, ended.key.record_key(table)))
+                .collect(),
             live,
         }
     }
@@ -170,9 +206,9 @@ impl RecordKey {
         }
     }
 
-    /// Opens what was sealed for the same place under any live generation.
+    /// Opens what was sealed for the same place under any live generation, or one that ended since this process began.
     ///
-    /// Fails with `Generation` if the record names one that does not live, with `Unauthentic` if it was changed or
+    /// Fails with `Generation` if the record names another, with `Unauthentic` if it was changed or
     /// belongs elsewhere.
     pub fn open(&self, place: &Place<'_>, sealed: &[u8]) -> Result<SecretVec, RootError> {
         let found = generation_of(sealed).map_err(|_| RootError::Unauthentic)?;
@@ -183,7 +219,10 @@ impl RecordKey {
         } else {
             match (&live.previous, &derived.previous) {
                 (Some(previous), Some(key)) if previous.number == found => key,
-                _ => return Err(RootError::Generation { found }),
+                _ => match derived.ended.iter().find(|(number, _)| *number == found) {
+                    Some((_, key)) => key,
+                    None => return Err(RootError::Generation { found }),
+                },
             }
         };
         key.open_at(place, sealed)

@@ -304,7 +304,8 @@ async fn rotating_the_store_key_may_be_killed_at_every_change_and_every_page() {
 }
 
 #[tokio::test]
-async fn both_generations_open_while_records_are_sealed_again_and_the_old_one_does_not_after() {
+async fn both_generations_open_while_records_are_sealed_again_and_the_old_one_does_not_after_a_restart()
+ {
     let dir = tempfile::tempdir().unwrap();
     let rows = store(dir.path()).await;
     let key = open_file(dir.path()).await.unwrap();
@@ -318,14 +319,21 @@ async fn both_generations_open_while_records_are_sealed_again_and_the_old_one_do
     let owners = [Arc::clone(&table) as Arc<dyn Reseal>];
     rotation.run(&owners, &|_| {}).await.unwrap();
     table.check();
-    let error = table
-        .key
-        .open(&records::place(&0, old.0), &old.1)
-        .unwrap_err();
+    // Who read it before the end opens it after.
+    let place = records::place(&0, old.0);
+    table.key.open(&place, &old.1).unwrap();
+    for _ in 0..4 {
+        let rotation = key.rotate().await.unwrap();
+        rotation.run(&owners, &|_| {}).await.unwrap();
+    }
+    let error = table.key.open(&place, &old.1).unwrap_err();
     assert!(
         matches!(error, RootError::Generation { found: 1 }),
         "{error}"
     );
+    drop((table, owners, key));
+    let key = open_file(dir.path()).await.unwrap();
+    Table::new(&key, &rows, u32::MAX).check();
 }
 
 #[tokio::test]

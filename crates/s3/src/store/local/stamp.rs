@@ -5,11 +5,12 @@
 
 use std::path::Path;
 
+use catalogue::database;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
 use super::layout::Directory;
-use super::schema::{self, APPLICATION_ID, VERSION, failed};
+use super::schema::{self, APPLICATION_ID, FORM, VERSION, failed};
 use super::{LocalStore, hold, intents};
 use crate::store::StoreError;
 
@@ -115,7 +116,8 @@ fn look(path: &Path, len: u64) -> Result<Option<Vec<u8>>, StoreError> {
 pub fn replace(dir: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let directory = Directory::at(dir);
     let lock = hold(&directory)?;
-    let index = schema::open_for_writing(&schema::site(&directory, None))?;
+    let site = schema::site(&directory, None);
+    let index = schema::open_for_writing(&site)?;
     let failed = |error| failed("write the stamp")(error);
     let transaction = index.unchecked_transaction().map_err(failed)?;
     intents::clear(&index)?;
@@ -124,6 +126,7 @@ pub fn replace(dir: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         .execute("UPDATE meta SET value = 0 WHERE name = 'clean'", [])
         .map_err(failed)?;
     transaction.commit().map_err(failed)?;
+    database::checkpoint(&index, &site, &FORM, "TRUNCATE").map_err(failed)?;
     drop(index);
     drop(lock);
     Ok(())
