@@ -2,7 +2,7 @@
 //!
 //! # How it is durable
 //! Small objects (up to [`Options::inline_len_max`] sealed bytes) are rows of the index. Larger ones and
-//! parts are files, made under a durable intent ([`intents`]), written and synced (file and folder)
+//! parts are files, made under a durable intent (see `FORMAT.md`), written and synced (file and folder)
 //! *before* the transaction whose row makes them part of the store. The index syncs every commit;
 //! one thread commits for all requests that have queued up meanwhile. So after a crash at any
 //! point a row never names a file that is not whole; what an intent names is removed at the next start, and a file that
