@@ -125,8 +125,7 @@ impl Known {
             .keep(&self.stamped, &observed, always || changed)
             .await?
         {
-            // The stamp of the index is a change of it.
-            *self.seen.lock() = Some((now.0, self.now(audit).1));
+            *self.seen.lock() = Some(self.stamped_at(now));
         }
         Ok(())
     }
@@ -145,9 +144,21 @@ impl Known {
             ),
             (Part::Credentials, credentials.mark()),
         ];
+        let now = self.now(audit);
         self.ledger.keep(&self.stamped, &observed, true).await?;
-        *self.seen.lock() = Some(self.now(audit));
+        *self.seen.lock() = Some(self.stamped_at(now));
         Ok(())
+    }
+
+    /// What was seen before the stamps were written, and the stamp of the index, which is a change of it. What was changed
+    /// meanwhile may have missed the stamps, and is left for the next ones.
+    fn stamped_at(&self, seen: (u64, u64)) -> (u64, u64) {
+        (seen.0, seen.1 + u64::from(self.index.store.get().is_some()))
+    }
+
+    /// Whether marks were never kept.
+    pub(crate) async fn is_new(&self) -> bool {
+        self.ledger.is_new().await
     }
 
     /// How far those parts are that do not move the catalogue on.
@@ -193,7 +204,11 @@ impl Known {
                 // What is wrong beside it stays to be refused.
                 let mut whole = Vec::new();
                 for stamped in &self.stamped {
-                    if let Ok(Some(_)) = stamped.read().await {
+                    let Ok(Some(stamp)) = stamped.read().await else {
+                        continue;
+                    };
+                    let mark = self.ledger.mark(stamped.part()).await;
+                    if mark.is_none_or(|mark| stamp.sequence >= mark.sequence) {
                         whole.push(Arc::clone(stamped));
                     }
                 }
@@ -326,11 +341,9 @@ impl Stamped for IndexStamp {
         }
     }
 
-    async fn is_stale(&self) -> bool {
-        match self.bytes().await {
-            Ok(Some(bytes)) => self.stamps.is_stale(&bytes),
-            _ => false,
-        }
+    async fn is_stale(&self) -> Result<bool, String> {
+        let bytes = self.bytes().await?;
+        Ok(bytes.is_some_and(|bytes| self.stamps.is_stale(&bytes)))
     }
 }
 

@@ -142,7 +142,13 @@ impl Parts {
             region: region.to_string(),
         };
         known.objects_are_open(&objects);
-        known.complete(&credentials, &audit).await?;
+        if let Err(error) = known.complete(&credentials, &audit).await {
+            // Without any marks, the next start could not tell a first start from a loss. With older ones it can.
+            if known.is_new().await {
+                return Err(error.into());
+            }
+            tracing::error!(%error, "the marks between the parts are not up to date");
+        }
         let known = Arc::new(known);
         let parts = sealed_parts(
             &catalogue, store_key, &random, &keyring, &volumes, &s3, &known,

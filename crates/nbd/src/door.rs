@@ -135,8 +135,8 @@ impl Guest {
     /// Gives the client a place beyond the handshake, if there is one; from then on it is not turned out.
     pub(crate) fn admit(&self) -> Option<OwnedSemaphorePermit> {
         let place = Arc::clone(&self.door.places).try_acquire_owned().ok()?;
-        self.door.waiting().remove(self.number);
-        Some(place)
+        // Turned out a moment ago: it is being closed, and attaches nothing.
+        self.door.waiting().remove(self.number).map(|_| place)
     }
 
     /// The client had a place and lost it: it waits again, as the youngest.

@@ -77,11 +77,10 @@ impl Stamped for FolderStamp {
         .map_err(|error| format!("{}: {error}", self.file.display()))
     }
 
-    async fn is_stale(&self) -> bool {
-        match self.bytes().await {
-            Ok(Some(bytes)) => self.stamps.is_stale(&bytes),
-            _ => false,
-        }
+    async fn is_stale(&self) -> Result<bool, String> {
+        let read = self.bytes().await;
+        let bytes = read.map_err(|error| format!("{}: {error}", self.file.display()))?;
+        Ok(bytes.is_some_and(|bytes| self.stamps.is_stale(&bytes)))
     }
 }
 

@@ -229,6 +229,11 @@ impl Ledger {
         self.commit(&mut state, marks).await
     }
 
+    /// How far a part was, if it has a mark.
+    pub async fn mark(&self, part: Part) -> Option<Mark> {
+        self.state.lock().await.marks.0.get(&part).copied()
+    }
+
     async fn commit(&self, state: &mut State, marks: Marks) -> Result<(), PartsError> {
         loop {
             let sealing = self.key.sealing();

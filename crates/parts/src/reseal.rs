@@ -37,7 +37,7 @@ impl Reseal for Owner {
         let mut stale =
             u64::from(record.is_some_and(|record| self.ledger.key.is_stale(&record.sealed)));
         for stamped in &self.stamped {
-            stale += u64::from(stamped.is_stale().await);
+            stale += u64::from(stamped.is_stale().await?);
         }
         if stale > 0 {
             // All of them are written anew at once, as ever.

@@ -50,8 +50,9 @@ pub trait Stamped: Send + Sync {
     /// Writes it, durably; after an error or a crash the old one is there or the new one.
     async fn write(&self, stamp: Stamp) -> Result<(), String>;
 
-    /// Whether the stamp is sealed under an older store key than the newest.
-    async fn is_stale(&self) -> bool;
+    /// Whether the stamp is sealed under an older store key than the newest. A part that is not there has none; one that
+    /// cannot be read is an error, since a rotation that passes over its stamp makes it unreadable.
+    async fn is_stale(&self) -> Result<bool, String>;
 }
 
 /// Seals and opens the stamps of one store.

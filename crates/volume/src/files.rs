@@ -13,7 +13,7 @@ use std::{
 };
 
 use catalogue::Scope;
-use host::{Disk, File, Mode, disk::remove_tree, private};
+use host::{Disk, EntryKind, File, Mode, disk::remove_tree, private};
 
 use crate::{
     VolumeError, VolumeId, copy,
@@ -252,7 +252,7 @@ pub(crate) fn list(disk: &dyn Disk, volumes: &Path) -> io::Result<Folders> {
             folders.deleted.push(id);
         } else if let Some(id) = id(&name) {
             folders.volumes.push(id);
-        } else if name != QUARANTINE {
+        } else if name != QUARANTINE && entry.kind == EntryKind::Folder {
             tracing::warn!(%name, "not a volume; left alone");
         }
     }

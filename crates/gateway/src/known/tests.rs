@@ -301,6 +301,29 @@ fn what_is_older_is_accepted_by_name_and_the_audit_log_says_so() {
 }
 
 #[test]
+fn accepting_an_older_catalogue_accepts_no_other_part_that_is_older() {
+    let store = Store::new();
+    store.work("first");
+    store.settle_index();
+    let oldest = files(&store.dir);
+    store.work("second");
+    let older = files(&store.dir);
+    store.work("third");
+    let mut whole = files(&store.dir);
+    whole.retain(|name, _| !of_part(Part::Index, name));
+    whole.extend(
+        oldest
+            .into_iter()
+            .filter(|(name, _)| of_part(Part::Index, name)),
+    );
+    put(&store.dir, &whole, Part::Catalogue, Some(&older));
+    store.refused("both are older");
+    store.accept(Part::Catalogue).unwrap();
+    let message = store.refused("the index is older than the catalogue");
+    assert!(message.contains("doctor --accept-older index"), "{message}");
+}
+
+#[test]
 fn a_start_that_was_interrupted_goes_on() {
     let store = Store::new();
     store.run(async |_| ()).unwrap();
