@@ -14,6 +14,8 @@ use super::schema::{self, APPLICATION_ID, FORM, VERSION, failed};
 use super::{LocalStore, hold, intents};
 use crate::store::StoreError;
 
+/// Behind the index's name: a copy that is to take its place.
+const RENEWED: &str = ".renewed";
 /// Indexes up to this many bytes are read whole before a start, at about 1 GB/s; what is damaged in a longer one is found
 /// when it is needed.
 const CHECKED_LEN_MAX: u64 = 1 << 30;
@@ -42,7 +44,17 @@ impl LocalStore {
 /// # Errors
 /// [`StoreError::NewerFormat`], [`StoreError::Corrupt`], and those of the machine.
 pub fn inspect(dir: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-    let path = Directory::at(dir).index();
+    let mut path = Directory::at(dir).index();
+    let mut renewed = path.clone().into_os_string();
+    renewed.push(RENEWED);
+    if Path::new(&renewed)
+        .try_exists()
+        .map_err(|e| StoreError::io("look at the index", e))?
+    {
+        // Whole and synced, and about to take the index's place when the machine stopped: the index may have lost its log
+        // already, and the next start goes on from there.
+        path = renewed.into();
+    }
     let io = |e| StoreError::io("look at the index", e);
     if !path.try_exists().map_err(io)? {
         return Ok(None);
@@ -210,6 +222,11 @@ mod tests {
         drop(store);
         assert_eq!(inspect(dir.path()).unwrap().unwrap(), b"two");
         replace(dir.path(), b"three").unwrap();
+        assert_eq!(inspect(dir.path()).unwrap().unwrap(), b"three");
+        // A copy was about to take the index's place, whose log is gone: it is what the next start goes on from.
+        let index = dir.path().join("index.db");
+        std::fs::copy(&index, dir.path().join("index.db.renewed")).unwrap();
+        std::fs::write(&index, b"torn").unwrap();
         assert_eq!(inspect(dir.path()).unwrap().unwrap(), b"three");
         let store = LocalStore::open(options(dir.path())).unwrap();
         store.create_bucket("one").await.unwrap();
