@@ -143,6 +143,10 @@ impl FileProvider {
         let (body, check) = text.split_at(BODY_LEN);
         let labels = body[ID_AT - ID.len()..ID_AT] == *ID
             && body[KEY_AT - KEY.len()..KEY_AT] == *KEY
+            && body[KEY_AT..KEY_AT + 64]
+                .iter()
+                .all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+            && body[BODY_LEN - 1] == b'\n'
             && check.starts_with(CHECK)
             && check.ends_with(b"\n");
         // Compared as text: a digit in capitals is a changed byte too, and nothing else covers this line.
@@ -349,6 +353,18 @@ mod tests {
             let mut changed = golden.to_vec();
             changed[bit / 8] ^= 1 << (bit % 8);
             assert!(refused(&changed), "bit {bit}");
+        }
+        // Nor is it read where the checksum was made to match: no text but the one that is written is a key's.
+        for at in (0..BODY_LEN).filter(|at| !(ID_AT..ID_AT + 32).contains(at)) {
+            let mut changed = golden.to_vec();
+            changed[at] = match changed[at] {
+                digit @ b'a'..=b'f' if (KEY_AT..KEY_AT + 64).contains(&at) => digit - b'a' + b'A',
+                _ if (KEY_AT..KEY_AT + 64).contains(&at) => continue,
+                other => other ^ 0x40,
+            };
+            let check = hex::encode(Sha256::digest(&changed[..BODY_LEN]));
+            changed[BODY_LEN + CHECK.len()..][..64].copy_from_slice(check.as_bytes());
+            assert!(refused(&changed), "byte {at}");
         }
     }
 
