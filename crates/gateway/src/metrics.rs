@@ -4,6 +4,7 @@
 //! a key, a bucket or a principal, becomes a label.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -277,7 +278,7 @@ impl Metrics {
         with_resolved(
             &self.operations,
             [r.front.label(), r.operation],
-            || self.operation(r.front, r.operation),
+            || self.counted(r.front, r.operation),
             |operation| operation.finished(r.outcome, r.elapsed, r.bytes_in, r.bytes_out),
         );
     }
@@ -358,19 +359,29 @@ impl Metrics {
 
     /// Handles on one operation's counters, for a path too hot for look-ups by label.
     pub(crate) fn operation(&self, front: Front, operation: &'static str) -> Operation {
+        let operation = self.counted(front, operation);
+        for counter in operation.counters() {
+            counter.get();
+        }
+        operation
+    }
+
+    /// The same, with no series before it has something to count: what strangers ask for is to make as few as it can.
+    fn counted(&self, front: Front, operation: &'static str) -> Operation {
         let front = front.label();
-        let requests = |outcome: Outcome| {
-            self.requests
-                .with_label_values(&[front, operation, outcome.label()])
+        let counter = |family: &IntCounterVec, label| Counter {
+            family: family.clone(),
+            labels: [front, operation, label],
+            counter: OnceLock::new(),
         };
         Operation {
-            ok: requests(Outcome::Ok),
-            client_error: requests(Outcome::ClientError),
-            server_error: requests(Outcome::ServerError),
-            errors_client: self.errors.with_label_values(&[front, operation, "client"]),
-            errors_server: self.errors.with_label_values(&[front, operation, "server"]),
-            bytes_in: self.bytes.with_label_values(&[front, operation, "in"]),
-            bytes_out: self.bytes.with_label_values(&[front, operation, "out"]),
+            ok: counter(&self.requests, Outcome::Ok.label()),
+            client_error: counter(&self.requests, Outcome::ClientError.label()),
+            server_error: counter(&self.requests, Outcome::ServerError.label()),
+            errors_client: counter(&self.errors, "client"),
+            errors_server: counter(&self.errors, "server"),
+            bytes_in: counter(&self.bytes, "in"),
+            bytes_out: counter(&self.bytes, "out"),
             latency: self.latency.with_label_values(&[front, operation]),
         }
     }
@@ -397,17 +408,52 @@ struct KeyOperation {
 /// Pre-resolved counters of one operation.
 #[derive(Debug, Clone)]
 pub(crate) struct Operation {
-    ok: IntCounter,
-    client_error: IntCounter,
-    server_error: IntCounter,
-    errors_client: IntCounter,
-    errors_server: IntCounter,
-    bytes_in: IntCounter,
-    bytes_out: IntCounter,
+    ok: Counter,
+    client_error: Counter,
+    server_error: Counter,
+    errors_client: Counter,
+    errors_server: Counter,
+    bytes_in: Counter,
+    bytes_out: Counter,
     latency: prometheus::Histogram,
 }
 
+/// A counter of a family, looked up when it first counts.
+#[derive(Debug, Clone)]
+struct Counter {
+    family: IntCounterVec,
+    labels: [&'static str; 3],
+    counter: OnceLock<IntCounter>,
+}
+
+impl Counter {
+    fn get(&self) -> &IntCounter {
+        self.counter
+            .get_or_init(|| self.family.with_label_values(&self.labels))
+    }
+
+    fn inc(&self) {
+        self.get().inc();
+    }
+
+    fn inc_by(&self, by: u64) {
+        self.get().inc_by(by);
+    }
+}
+
 impl Operation {
+    fn counters(&self) -> [&Counter; 7] {
+        [
+            &self.ok,
+            &self.client_error,
+            &self.server_error,
+            &self.errors_client,
+            &self.errors_server,
+            &self.bytes_in,
+            &self.bytes_out,
+        ]
+    }
+
     /// Counts one finished request.
     pub(crate) fn finished(
         &self,

@@ -48,6 +48,7 @@ trait Requests: Send + Sync {
     fn extents(&self, offset: u64, len: u64, max: usize) -> Result<Vec<Extent>, VolumeError>;
     fn keep_house(&self);
     fn stop_housekeeping(&self);
+    fn free_space(&self);
 }
 
 impl<P: Protection> Requests for Engine<P> {
@@ -99,6 +100,10 @@ impl<P: Protection> Requests for Engine<P> {
 
     fn stop_housekeeping(&self) {
         self.stop_housekeeping();
+    }
+
+    fn free_space(&self) {
+        self.free_space();
     }
 }
 
@@ -223,6 +228,8 @@ impl Drop for AttachedVolume {
         if let Err(error) = self.engine.flush() {
             tracing::warn!(volume = %self.id, %error, "a volume was detached without a flush");
         }
+        // The housekeeper ends with what it is doing, and the flush may have freed more.
+        self.engine.free_space();
         tracing::info!(volume = %self.id, "detached");
     }
 }

@@ -40,6 +40,13 @@ impl<P: Protection> Engine<P> {
         }
     }
 
+    /// Gives back the space that nobody has come to give back yet: who detaches after a trim has a right to it.
+    pub(crate) fn free_space(&self) {
+        for run in self.housekeeping.take().0 {
+            self.punch(run);
+        }
+    }
+
     /// Gives the space of free slots back, and then the slots.
     fn punch(&self, mut run: SlotRun) {
         while run.count > 0 {
