@@ -9,7 +9,8 @@ use root::{Page, RecordKey, Reseal, ResealError, StoreKey};
 
 use crate::record::{SUBJECTS, TABLE};
 
-/// Records read at a time, and re-sealed in one batch: the longest jobs that there can be are no longer than a batch.
+/// Records read at a time, and re-sealed in one batch: as many of the longest that any of these tables has are no longer
+/// than a batch.
 const PAGE: usize = 16;
 
 /// The owners of the jobs' tables, of all accounts and regions.
@@ -154,8 +155,12 @@ mod tests {
             account: "123456789012".to_owned(),
             region: String::new(),
         };
-        let key = Key::new(scope, b"\x00id".as_slice());
-        assert_eq!(read_place(&place(&key)), Some(key));
+        for key in [
+            Key::new(scope, b"\x00id\x00\xff".as_slice()),
+            Key::new(Scope::default(), b"alias/x".as_slice()),
+        ] {
+            assert_eq!(read_place(&place(&key)), Some(key));
+        }
         assert_eq!(read_place(b""), None);
         assert_eq!(read_place(b"\x05abc"), None);
     }

@@ -13,7 +13,7 @@ use host::Clock;
 use iam::{AccountId, Arn, Authorizer, Region};
 use moka::sync::Cache;
 use parking_lot::RwLock;
-use root::StoreKey;
+use root::{Reseal, StoreKey};
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::{
@@ -66,6 +66,7 @@ pub struct Options {
 pub struct Keyring {
     pub(crate) inner: Arc<Inner>,
     pub(crate) _following: Following,
+    pub(crate) owners: Vec<Arc<dyn Reseal>>,
 }
 
 /// The task that follows what other processes change. Ends it when it is dropped.

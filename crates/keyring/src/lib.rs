@@ -34,7 +34,6 @@ mod metadata;
 mod observer;
 mod open;
 mod records;
-mod reseal;
 mod resource;
 mod rotation;
 mod snapshot;

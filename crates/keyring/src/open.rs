@@ -7,7 +7,7 @@ use catalogue::Scope;
 use iam::Arn;
 use moka::sync::Cache;
 use parking_lot::RwLock;
-use root::StoreId;
+use root::{Reseal, StoreId};
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     keyring::{COLD_READS_MAX, Inner, Keyring, OPENED_MAX, Options},
     metadata::Service,
     records::Records,
-    vault::Vault,
+    vault::{TABLES, Vault},
 };
 
 impl Keyring {
@@ -48,6 +48,9 @@ impl Keyring {
             account: account.to_string(),
             region: region.to_string(),
         };
+        let owners = TABLES
+            .map(|table| jobs::table_owner(table, &catalogue, &store_key, &random))
+            .to_vec();
         let records = Records {
             catalogue,
             vault: Vault::new(&store_key, scope, Arc::clone(&random)),
@@ -79,6 +82,13 @@ impl Keyring {
         Ok(Arc::new(Self {
             _following: follow(&inner),
             inner,
+            owners,
         }))
+    }
+
+    /// The owners of the keyring's records, of all accounts and regions, for [`root::Rotation::run`]: whose keyring is not
+    /// open would lose its keys with the old generation.
+    pub fn owners(&self) -> Vec<Arc<dyn Reseal>> {
+        self.owners.clone()
     }
 }

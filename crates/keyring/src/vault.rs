@@ -151,29 +151,6 @@ impl Vault {
         }
     }
 
-    /// What the records of one of our tables are sealed under.
-    pub(crate) fn record_key(&self, table: Table) -> &RecordKey {
-        match table {
-            KEYS => &self.keys,
-            MATERIALS => &self.materials,
-            _ => &self.aliases,
-        }
-    }
-
-    /// A record's contents, sealed in the same place for another version. They are not looked at: of
-    /// which account and format it is does not matter.
-    pub(crate) fn seal_again(
-        &self,
-        sealing: &Sealing,
-        table: Table,
-        stored: &Record,
-        version: u64,
-    ) -> Result<SealedRecord, KeyringError> {
-        let contents = open(self.record_key(table), table, stored)?;
-        let place = stored.key.place(table, version);
-        Ok(sealing.seal(&place, contents.expose(), self.random.as_ref()))
-    }
-
     /// Where a record of ours stands.
     pub(crate) fn at(&self, id: impl Into<Vec<u8>>) -> Key {
         Key::new(self.scope.clone(), id)
