@@ -5,18 +5,16 @@ use std::sync::Arc;
 
 use ::parts::Part;
 use anyhow::{Context, bail, ensure};
-use audit::{AuditLog, AuditOptions, Event};
+use audit::{AuditLog, AuditOptions};
 use crypto::random::{Random, SystemRandom};
-use host::{Clock, OsDisk, SystemClock, private};
+use host::{OsDisk, SystemClock, private};
 use root::{HEADER_NAME, RootKeyProvider};
 
 use crate::config::Config;
 use crate::data_dir::{DataDir, Paths};
 use crate::known::{self, Known};
+use crate::management_trail::{Change, recorded_here};
 use crate::{cli, harden, output, parts, root_key};
-
-/// Who did it: the operator at the machine, with the root key.
-const PRINCIPAL: &str = "sealgate doctor";
 
 /// Goes on with a part as it is; the server must be stopped. Blocks.
 pub(crate) fn accept_older(config: &Config, part: cli::Part) -> anyhow::Result<()> {
@@ -90,8 +88,8 @@ pub(crate) async fn accept(
     provider: Arc<dyn RootKeyProvider>,
     part: Part,
 ) -> anyhow::Result<()> {
-    let (known, clock) = open(data_dir, provider).await?;
-    let options = AuditOptions::new(data_dir.paths().audit(), Arc::clone(&clock));
+    let known = open(data_dir, provider).await?;
+    let options = log_options(data_dir);
     let log = if part == Part::Audit {
         audit::accept_loss(options).context("cannot go on with the audit log")?
     } else {
@@ -106,69 +104,47 @@ pub(crate) async fn accept(
         Part::Objects => "DoctorAcceptOlderObjects",
         Part::Index => "DoctorAcceptOlderIndex",
     };
-    recorded(&log, &*clock, operation, known.accept(part)).await
+    recorded(log, operation, known.accept(part)).await
 }
 
 pub(crate) async fn adopt_in(
     data_dir: &DataDir,
     provider: Arc<dyn RootKeyProvider>,
 ) -> anyhow::Result<()> {
-    let (known, clock) = open(data_dir, provider).await?;
-    let options = AuditOptions::new(data_dir.paths().audit(), Arc::clone(&clock));
-    let log = AuditLog::open(options).context("audit log")?;
+    let known = open(data_dir, provider).await?;
+    let log = AuditLog::open(log_options(data_dir)).context("audit log")?;
     let adopt = async { Ok(known.adopt().await?) };
-    recorded(&log, &*clock, "DoctorAdopt", adopt).await
+    recorded(log, "DoctorAdopt", adopt).await
 }
 
-async fn open(
-    data_dir: &DataDir,
-    provider: Arc<dyn RootKeyProvider>,
-) -> anyhow::Result<(Known, Arc<dyn Clock>)> {
+fn log_options(data_dir: &DataDir) -> AuditOptions {
+    AuditOptions::new(data_dir.paths().audit(), Arc::new(SystemClock::new()))
+}
+
+async fn open(data_dir: &DataDir, provider: Arc<dyn RootKeyProvider>) -> anyhow::Result<Known> {
     let random: Arc<dyn Random> = Arc::new(SystemRandom);
     let store_key = root_key::open(data_dir, provider).await?;
     let catalogue = parts::open_catalogue(data_dir, &store_key).await?;
-    let known = Known::load(&data_dir.paths(), &catalogue, &store_key, &random).await?;
-    Ok((known, Arc::new(SystemClock::new())))
+    Ok(Known::load(&data_dir.paths(), &catalogue, &store_key, &random).await?)
 }
 
 /// Makes a change between the records of its intent and its outcome.
 async fn recorded(
-    log: &AuditLog,
-    clock: &dyn Clock,
+    log: AuditLog,
     operation: &'static str,
     change: impl Future<Output = anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
-    let mut id = [0; 8];
-    SystemRandom.fill(&mut id);
-    let request_id = hex::encode(id);
-    let event = |outcome| Event {
-        time: clock.now(),
-        operation,
-        outcome,
-        principal: PRINCIPAL,
-        access_key: None,
-        via: "internal",
-        key: None,
-        destination_key: None,
-        alias: None,
-        material: None,
-        encryption_context: None,
-        destination_encryption_context: None,
-        bucket: None,
-        object: None,
-        resource: None,
-        request_id: &request_id,
-        source: None,
+    // Whatever failed, part of it may have been done.
+    let outcome = |changed: &anyhow::Result<()>| {
+        if changed.is_ok() {
+            "Success"
+        } else {
+            "Unknown"
+        }
     };
-    let intent = log.intent(&event("Intended")).await.context("audit log")?;
-    let changed = change.await;
-    let outcome = if changed.is_ok() {
-        "Success"
-    } else {
-        "Unknown"
-    };
-    intent.outcome(&event(outcome)).await.context("audit log")?;
-    changed
+    recorded_here(log, Change::by_doctor(operation), change, outcome)
+        .await
+        .context("audit log")?
 }
 
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {

@@ -1,4 +1,4 @@
-//! The audit records of management calls of Sealgate's own: jobs, and the root key.
+//! The audit records of management calls of Sealgate's own: jobs, the root key, and what a doctor does.
 //!
 //! A change leaves its intent before it is made, and its outcome after. It runs to its end with its records even if
 //! the caller stops waiting. Without the intent's record nothing is changed; without the outcome's the caller is told of
@@ -8,14 +8,15 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use audit::{AuditError, AuditLog, Event};
+use crypto::random::{Random as _, SystemRandom};
 use iam::Caller;
 
 /// A change that is to be recorded.
 #[derive(Debug, Clone)]
 pub(crate) struct Change {
     operation: &'static str,
-    /// What it is about: `job/` and an id, or `root-key`.
-    resource: String,
+    /// What it is about, where the operation does not say it: `job/` and an id, or `root-key`.
+    resource: Option<String>,
     principal: String,
     access_key: Option<String>,
     via: &'static str,
@@ -33,7 +34,7 @@ impl Change {
         let context = caller.context();
         Self {
             operation,
-            resource: resource.into(),
+            resource: Some(resource.into()),
             principal: context.principal_arn().to_string(),
             access_key: context
                 .access_key
@@ -49,11 +50,26 @@ impl Change {
     pub(crate) fn local(operation: &'static str, resource: impl Into<String>) -> Self {
         Self {
             operation,
-            resource: resource.into(),
+            resource: Some(resource.into()),
             principal: "sealgate".to_owned(),
             access_key: None,
             via: "internal",
             request_id: String::new(),
+            source: None,
+        }
+    }
+
+    /// One of `sealgate doctor`, by the operator at the machine, with the root key.
+    pub(crate) fn by_doctor(operation: &'static str) -> Self {
+        let mut id = [0; 8];
+        SystemRandom.fill(&mut id);
+        Self {
+            operation,
+            resource: None,
+            principal: "sealgate doctor".to_owned(),
+            access_key: None,
+            via: "internal",
+            request_id: hex::encode(id),
             source: None,
         }
     }
@@ -74,7 +90,7 @@ impl Change {
             destination_encryption_context: None,
             bucket: None,
             object: None,
-            resource: Some(&self.resource),
+            resource: self.resource.as_deref(),
             request_id: &self.request_id,
             source: self.source,
         }

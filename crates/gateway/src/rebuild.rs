@@ -4,21 +4,21 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
-use audit::{AuditLog, AuditOptions, Event};
+use audit::{AuditLog, AuditOptions};
 use crypto::random::{Random, SystemRandom};
 use host::{Clock, OsDisk, SystemClock};
 use root::RootKeyProvider;
 use serde_json::json;
-use volume::{FolderReport, Rebuild, Rebuilt};
+use volume::{FolderReport, Rebuild, Rebuilt, VolumeError};
 
 use crate::config::Config;
 use crate::data_dir::DataDir;
+use crate::management_trail::{Change, recorded_here};
 use crate::output::{self, Format};
 use crate::{harden, parts, root_key};
 
-/// The operation in the audit log, and who did it: the operator at the machine, with the root key.
+/// The operation in the audit log.
 const OPERATION: &str = "DoctorRebuild";
-const PRINCIPAL: &str = "sealgate doctor";
 
 /// Makes the volumes' records again and says what became of each folder; fails if one of them has no record after it that
 /// should have one. The server must be stopped. Blocks.
@@ -58,51 +58,26 @@ async fn rebuild(
     let catalogue = parts::open_catalogue(data_dir, &store_key).await?;
     let log = AuditLog::open(AuditOptions::new(paths.audit(), Arc::clone(&clock)))
         .context("audit log")?;
-    let mut id = [0; 8];
-    random.fill(&mut id);
-    let request_id = hex::encode(id);
-    let event = |outcome| event(&request_id, outcome, clock.now());
-    let intent = log.intent(&event("Intended")).await.context("audit log")?;
     let rebuilt = volume::rebuild(Rebuild {
         disk: Arc::new(OsDisk),
         dir: paths.volumes(),
         catalogue,
         store_key,
         random,
-    })
-    .await;
-    let failed = match &rebuilt {
+    });
+    let rebuilt = recorded_here(log, Change::by_doctor(OPERATION), rebuilt, outcome).await;
+    Ok(rebuilt.context("audit log")??)
+}
+
+fn outcome(rebuilt: &Result<Vec<FolderReport>, VolumeError>) -> &'static str {
+    let failed = match rebuilt {
         Ok(reports) => reports
             .iter()
             .any(|report| matches!(report.outcome, Rebuilt::Failed(_))),
         Err(_) => true,
     };
     // Whatever failed, rows before it may have been made.
-    let outcome = if failed { "Unknown" } else { "Success" };
-    intent.outcome(&event(outcome)).await.context("audit log")?;
-    Ok(rebuilt?)
-}
-
-fn event<'a>(request_id: &'a str, outcome: &'a str, time: std::time::SystemTime) -> Event<'a> {
-    Event {
-        time,
-        operation: OPERATION,
-        outcome,
-        principal: PRINCIPAL,
-        access_key: None,
-        via: "internal",
-        key: None,
-        destination_key: None,
-        alias: None,
-        material: None,
-        encryption_context: None,
-        destination_encryption_context: None,
-        bucket: None,
-        object: None,
-        resource: None,
-        request_id,
-        source: None,
-    }
+    if failed { "Unknown" } else { "Success" }
 }
 
 /// Whether nothing is left to be done for a folder.

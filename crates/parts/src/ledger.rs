@@ -173,17 +173,7 @@ impl Ledger {
         }
         let mut marks = state.marks.clone();
         for part in stamped {
-            let stamp = Stamp {
-                sequence: marks.0.get(&part.part()).map_or(0, |mark| mark.sequence) + 1,
-                catalogue: sequence,
-            };
-            part.write(stamp)
-                .await
-                .map_err(|reason| PartsError::Stamp {
-                    part: part.part(),
-                    reason,
-                })?;
-            marks.0.insert(part.part(), Mark::at(stamp.sequence));
+            stamp(&mut marks, &**part, sequence).await?;
         }
         marks.0.extend(observed.iter().copied());
         self.commit(&mut state, marks).await?;
@@ -205,18 +195,7 @@ impl Ledger {
             if stamped.part() != part && part != Part::Catalogue {
                 continue;
             }
-            let stamp = Stamp {
-                sequence: marks.0.get(&stamped.part()).map_or(0, |mark| mark.sequence) + 1,
-                catalogue: sequence,
-            };
-            stamped
-                .write(stamp)
-                .await
-                .map_err(|reason| PartsError::Stamp {
-                    part: stamped.part(),
-                    reason,
-                })?;
-            marks.0.insert(stamped.part(), Mark::at(stamp.sequence));
+            stamp(&mut marks, &**stamped, sequence).await?;
         }
         match observed {
             Some(mark) => drop(marks.0.insert(part, mark)),
@@ -262,4 +241,22 @@ impl Ledger {
             }
         }
     }
+}
+
+/// Stamps a part one further than it is marked, and marks it so.
+async fn stamp(
+    marks: &mut Marks,
+    stamped: &dyn Stamped,
+    catalogue: Sequence,
+) -> Result<(), PartsError> {
+    let part = stamped.part();
+    let sequence = marks.0.get(&part).map_or(0, |mark| mark.sequence) + 1;
+    let stamp = Stamp {
+        sequence,
+        catalogue,
+    };
+    let written = stamped.write(stamp).await;
+    written.map_err(|reason| PartsError::Stamp { part, reason })?;
+    marks.0.insert(part, Mark::at(sequence));
+    Ok(())
 }
