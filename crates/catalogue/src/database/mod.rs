@@ -20,7 +20,7 @@ mod site;
 
 pub use checkpoint::{Checkpoint, checkpoint, forget_refused};
 pub use connection::{connect, failed, io};
-pub use renewal::open;
+pub use renewal::{newest, open};
 pub use site::{Form, Renewal, Site, is_marked, mark_failed};
 
 #[cfg(test)]

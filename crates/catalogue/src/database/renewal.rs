@@ -11,7 +11,7 @@
 //! copy takes the file's place. Were the copy put in place first, a crash would leave it beside the log of another
 //! file, which SQLite would replay into it. A crash in between finds `.renewed` and goes on from there.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use host::{Mode, private};
 use rusqlite::Connection;
@@ -170,6 +170,17 @@ pub(super) fn finish(site: &Site) -> Result<(), CatalogueError> {
     // The mark last: until here the copy may have to be made again.
     remove_if_there(site, &site.beside(FAILED))?;
     private::sync_name(disk, &site.path).map_err(io)
+}
+
+/// The file that the next [`open`] goes on from: the one at [`Site::path`], or a copy of it that is whole and synced and was
+/// about to take its place when the machine stopped. The file itself may have lost its log by then. Changes nothing.
+pub fn newest(site: &Site) -> Result<PathBuf, CatalogueError> {
+    let suffix = if is_there(site, RENEWED)? {
+        RENEWED
+    } else {
+        ""
+    };
+    Ok(site.beside(suffix))
 }
 
 fn is_there(site: &Site, suffix: &str) -> Result<bool, CatalogueError> {

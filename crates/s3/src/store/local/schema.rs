@@ -62,7 +62,7 @@ pub(super) fn failed(what: &'static str) -> impl FnOnce(rusqlite::Error) -> Stor
 }
 
 /// What an error at opening means.
-fn refused(error: CatalogueError) -> StoreError {
+pub(super) fn refused(error: CatalogueError) -> StoreError {
     match error {
         CatalogueError::Full => StoreError::NoSpace,
         CatalogueError::Newer { found, known } => StoreError::NewerFormat {

@@ -5,17 +5,14 @@
 
 use std::path::Path;
 
-use catalogue::database;
-use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
+use catalogue::database::{self, Site};
+use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
 use super::layout::Directory;
-use super::schema::{self, APPLICATION_ID, FORM, VERSION, failed};
+use super::schema::{self, APPLICATION_ID, FORM, VERSION, failed, refused};
 use super::{LocalStore, hold, intents};
 use crate::store::StoreError;
 
-/// Behind the index's name: a copy that is to take its place.
-const RENEWED: &str = ".renewed";
 /// Indexes up to this many bytes are read whole before a start, at about 1 GB/s; what is damaged in a longer one is found
 /// when it is needed.
 const CHECKED_LEN_MAX: u64 = 1 << 30;
@@ -44,17 +41,8 @@ impl LocalStore {
 /// # Errors
 /// [`StoreError::NewerFormat`], [`StoreError::Corrupt`], and those of the machine.
 pub fn inspect(dir: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-    let mut path = Directory::at(dir).index();
-    let mut renewed = path.clone().into_os_string();
-    renewed.push(RENEWED);
-    if Path::new(&renewed)
-        .try_exists()
-        .map_err(|e| StoreError::io("look at the index", e))?
-    {
-        // Whole and synced, and about to take the index's place when the machine stopped: the index may have lost its log
-        // already, and the next start goes on from there.
-        path = renewed.into();
-    }
+    let site = schema::site(&Directory::at(dir), None);
+    let path = database::newest(&site).map_err(refused)?;
     let io = |e| StoreError::io("look at the index", e);
     if !path.try_exists().map_err(io)? {
         return Ok(None);
@@ -67,7 +55,7 @@ pub fn inspect(dir: &Path) -> Result<Option<Vec<u8>>, StoreError> {
     let mut log = path.clone().into_os_string();
     log.push("-wal");
     let had_log = Path::new(&log).try_exists().map_err(io)?;
-    let outcome = look(&path, len);
+    let outcome = look(&site, &path, len);
     if !had_log {
         // SQLite makes an empty one.
         match std::fs::remove_file(&log) {
@@ -78,15 +66,9 @@ pub fn inspect(dir: &Path) -> Result<Option<Vec<u8>>, StoreError> {
     outcome
 }
 
-fn look(path: &Path, len: u64) -> Result<Option<Vec<u8>>, StoreError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let index = Connection::open_with_flags(path, flags).map_err(failed("open"))?;
+fn look(site: &Site, path: &Path, len: u64) -> Result<Option<Vec<u8>>, StoreError> {
     // Alone with it, the log's index is kept in memory; and the log stays where it is.
-    let alone = index.pragma_update(None, "locking_mode", "EXCLUSIVE");
-    alone.map_err(failed("configure"))?;
-    index
-        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
-        .map_err(failed("configure"))?;
+    let index = database::connect(site, path, true, site.patience).map_err(refused)?;
     let number = |name| {
         index
             .pragma_query_value(None, name, |row| row.get::<_, i64>(0))
