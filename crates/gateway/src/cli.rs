@@ -154,7 +154,7 @@ pub(crate) enum Part {
     Index,
 }
 
-impl From<Part> for ::parts::Part {
+impl From<Part> for parts::Part {
     fn from(part: Part) -> Self {
         match part {
             Part::Audit => Self::Audit,

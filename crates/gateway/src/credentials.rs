@@ -49,13 +49,13 @@ impl RootCredentials {
     }
 
     /// What stands for them among the parts of the data directory.
-    pub(crate) fn mark(&self) -> ::parts::Mark {
+    pub(crate) fn mark(&self) -> parts::Mark {
         let mut context = digest::Context::new(&digest::SHA256);
         context.update(self.access_key_id.as_bytes());
         context.update(&[0]);
         context.update(self.secret_access_key.expose());
         let digest = context.finish();
-        ::parts::Mark {
+        parts::Mark {
             sequence: 1,
             digest: digest.as_ref().try_into().expect("SHA-256 has 32 bytes"),
         }

@@ -3,18 +3,18 @@
 
 use std::sync::Arc;
 
-use ::parts::Part;
 use anyhow::{Context, bail, ensure};
 use audit::{AuditLog, AuditOptions};
 use crypto::random::{Random, SystemRandom};
 use host::{OsDisk, SystemClock, private};
+use parts::Part;
 use root::{HEADER_NAME, RootKeyProvider};
 
 use crate::config::Config;
 use crate::data_dir::{DataDir, Paths};
 use crate::known::{self, Known};
 use crate::management_trail::{Change, recorded_here};
-use crate::{cli, harden, output, parts, root_key};
+use crate::{assembly, cli, harden, output, root_key};
 
 /// Goes on with a part as it is; the server must be stopped. Blocks.
 pub(crate) fn accept_older(config: &Config, part: cli::Part) -> anyhow::Result<()> {
@@ -124,7 +124,7 @@ fn log_options(data_dir: &DataDir) -> AuditOptions {
 async fn open(data_dir: &DataDir, provider: Arc<dyn RootKeyProvider>) -> anyhow::Result<Known> {
     let random: Arc<dyn Random> = Arc::new(SystemRandom);
     let store_key = root_key::open(data_dir, provider).await?;
-    let catalogue = parts::open_catalogue(data_dir, &store_key).await?;
+    let catalogue = assembly::open_catalogue(data_dir, &store_key).await?;
     Ok(Known::load(&data_dir.paths(), &catalogue, &store_key, &random).await?)
 }
 

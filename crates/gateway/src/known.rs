@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use ::parts::{
-    FolderStamp, Ledger, Mark, Part, PartsError, Refusal, Stamp, StampError, Stamped, Stamps,
-};
 use async_trait::async_trait;
 use audit::AuditLog;
 use catalogue::Catalogue;
 use crypto::random::Random;
 use host::{Disk, OsDisk};
 use parking_lot::Mutex;
+use parts::{
+    FolderStamp, Ledger, Mark, Part, PartsError, Refusal, Stamp, StampError, Stamped, Stamps,
+};
 use root::{Reseal, StoreKey};
 use s3::store::local::{LocalStore, stamp};
 use tokio::sync::watch;
@@ -85,7 +85,7 @@ impl Known {
         let found = credentials(&at).map_err(|why| Refusal {
             part: Part::Credentials,
             path: at.clone(),
-            wrong: ::parts::Wrong::Damaged(why),
+            wrong: parts::Wrong::Damaged(why),
         })?;
         self.ledger
             .check_mark(Part::Credentials, &at, found)

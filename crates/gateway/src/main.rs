@@ -11,6 +11,7 @@
 
 mod admin;
 mod administration;
+mod assembly;
 mod audit_log;
 mod aws;
 mod background;
@@ -31,7 +32,6 @@ mod metrics;
 mod nbd_front;
 mod observers;
 mod output;
-mod parts;
 mod passphrase;
 mod rebuild;
 mod reseal;

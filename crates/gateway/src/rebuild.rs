@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::management_trail::{Change, recorded_here};
 use crate::output::{self, Format};
-use crate::{harden, parts, root_key};
+use crate::{assembly, harden, root_key};
 
 /// The operation in the audit log.
 const OPERATION: &str = "DoctorRebuild";
@@ -55,7 +55,7 @@ async fn rebuild(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let random: Arc<dyn Random> = Arc::new(SystemRandom);
     let store_key = root_key::open(data_dir, provider).await?;
-    let catalogue = parts::open_catalogue(data_dir, &store_key).await?;
+    let catalogue = assembly::open_catalogue(data_dir, &store_key).await?;
     let log = AuditLog::open(AuditOptions::new(paths.audit(), Arc::clone(&clock)))
         .context("audit log")?;
     let rebuilt = volume::rebuild(Rebuild {
@@ -161,7 +161,9 @@ mod tests {
     /// A data directory with one unencrypted volume.
     async fn with_a_volume(data_dir: &DataDir) -> VolumeId {
         let store_key = root_key::open(data_dir, provider(data_dir)).await.unwrap();
-        let catalogue = parts::open_catalogue(data_dir, &store_key).await.unwrap();
+        let catalogue = assembly::open_catalogue(data_dir, &store_key)
+            .await
+            .unwrap();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let audit = AuditOptions::new(data_dir.paths().audit(), Arc::clone(&clock));
         let authorizer = Arc::new(Authorizer::new(ACCOUNT.parse().unwrap()));
@@ -222,7 +224,9 @@ mod tests {
         let store_key = root_key::open(&data_dir, provider(&data_dir))
             .await
             .unwrap();
-        let catalogue = parts::open_catalogue(&data_dir, &store_key).await.unwrap();
+        let catalogue = assembly::open_catalogue(&data_dir, &store_key)
+            .await
+            .unwrap();
         let rows = catalogue.page(VOLUMES, None, None, 10).await.unwrap();
         let [row] = rows.records.as_slice() else {
             panic!("{rows:?}");

@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use volume::Volumes;
 
 use crate::admin::{Admin, Readiness, State};
+use crate::assembly::Assembly;
 use crate::background;
 use crate::commands;
 use crate::config::Config;
@@ -32,7 +33,6 @@ use crate::known;
 use crate::listener::{self, Limits};
 use crate::logging;
 use crate::metrics::Metrics;
-use crate::parts::Parts;
 use crate::root_key;
 
 /// Metrics are asked for by a few scrapers; more connections than this are a mistake or an attack.
@@ -144,9 +144,9 @@ async fn serve(
 
     let root_key = root_key::provider(&config.root_key, data_dir.paths(), passphrase)?;
     let store_key = root_key::open(&data_dir, Arc::clone(&root_key)).await?;
-    let parts = Parts::open(&config, &data_dir, &store_key, &metrics).await?;
+    let assembly = Assembly::open(&config, &data_dir, &store_key, &metrics).await?;
     let nbd_unix = bind_nbd_socket(&data_dir)?;
-    let Parts {
+    let Assembly {
         keyring,
         aws,
         nbd,
@@ -155,7 +155,7 @@ async fn serve(
         jobs,
         known,
         audit,
-    } = parts;
+    } = assembly;
     let _ = admin_parts.keyring.set(Arc::clone(&keyring));
     private::replace(
         &OsDisk,

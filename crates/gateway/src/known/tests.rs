@@ -9,10 +9,10 @@ use root::FileProvider;
 use s3::store::ObjectStore as _;
 
 use super::*;
+use crate::assembly::Assembly;
 use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::doctor;
-use crate::parts::Parts;
 use crate::root_key;
 
 const PAGE: usize = 4096;
@@ -37,7 +37,7 @@ impl Store {
     }
 
     /// Starts, lets `work` go on, and stops. On return nothing is open any more.
-    fn run(&self, work: impl AsyncFnOnce(&Parts)) -> anyhow::Result<()> {
+    fn run(&self, work: impl AsyncFnOnce(&Assembly)) -> anyhow::Result<()> {
         block_on(async {
             let config = Config {
                 data_dir: self.dir.clone(),
@@ -46,7 +46,7 @@ impl Store {
             let data_dir = DataDir::open(&self.dir)?;
             let metrics = Arc::new(Metrics::new()?);
             let store_key = root_key::open(&data_dir, provider(&self.dir)).await?;
-            let parts = Parts::open(&config, &data_dir, &store_key, &metrics).await?;
+            let parts = Assembly::open(&config, &data_dir, &store_key, &metrics).await?;
             work(&parts).await;
             parts.known.keep(&parts.audit, true).await?;
             parts.objects.close().await;
@@ -333,7 +333,7 @@ fn a_start_that_was_interrupted_goes_on() {
         let data_dir = DataDir::open(&fresh.dir).unwrap();
         block_on(async {
             let key = root_key::open(&data_dir, provider(&fresh.dir)).await;
-            let made = crate::parts::open_catalogue(&data_dir, &key.unwrap()).await;
+            let made = crate::assembly::open_catalogue(&data_dir, &key.unwrap()).await;
             drop(made.unwrap());
         });
         if part != Part::Credentials {

@@ -35,7 +35,7 @@ use crate::reseal::{self, Part, RotateStoreKey};
 const VOLUMES_MAX: usize = 10_000;
 
 /// The parts of a running server.
-pub(crate) struct Parts {
+pub(crate) struct Assembly {
     /// Every key.
     pub(crate) keyring: Arc<Keyring>,
     /// The AWS endpoint over keyring, volumes and objects.
@@ -54,7 +54,7 @@ pub(crate) struct Parts {
     pub(crate) audit: AuditLog,
 }
 
-impl Parts {
+impl Assembly {
     /// Opens what the data directory holds, or makes it on the first start. Blocks the thread that polls it.
     pub(crate) async fn open(
         config: &Config,
