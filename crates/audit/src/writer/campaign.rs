@@ -551,16 +551,8 @@ fn every_crash_and_failure_of(share: u64) {
     assert!(log.resumed.get() > report.runs / 2, "{}", log.resumed.get());
 }
 
-macro_rules! shares {
-    ($($name:ident: $share:literal,)*) => {
-        $(#[test]
-        fn $name() {
-            every_crash_and_failure_of($share);
-        })*
-    };
-}
-
-shares! {
+host::campaign_shares! {
+    every_crash_and_failure_of:
     every_crash_and_failure_of_three_operations_leaves_what_was_answered_1: 0,
     every_crash_and_failure_of_three_operations_leaves_what_was_answered_2: 1,
     every_crash_and_failure_of_three_operations_leaves_what_was_answered_3: 2,

@@ -470,29 +470,10 @@ impl Subject for Local {
         model.failed |= !healthy;
         // One whose sync has failed does nothing more.
         let excused = !healthy || (model.failed && self.stopped.get());
-        let [state] = model.states.states() else {
-            return Err("it was asked for more after an unknown outcome".to_owned());
-        };
-        let due = match state.after(op) {
-            Some(_) => Outcome::Answered,
-            None => Outcome::Refused,
-        };
-        let possible = outcome == due
-            || match outcome {
-                Outcome::Answered => false,
-                Outcome::Refused => excused,
-                Outcome::Unknown => !healthy,
-            };
-        if !possible {
-            let why = self.why.borrow();
-            return Err(format!("{op:?} was {outcome:?} ({why}), to be {due:?}"));
-        }
-        model.states.note(outcome, |state| {
-            if let Some(next) = state.after(op) {
-                *state = next;
-            }
-        });
-        Ok(())
+        let told = model
+            .states
+            .told(outcome, healthy, excused, |state| state.after(op));
+        told.map_err(|wrong| format!("{op:?} ({}): {wrong}", self.why.borrow()))
     }
 
     fn check(&self, store: &mut Store, model: &mut Model, found: Found) -> Result<(), String> {
@@ -551,16 +532,8 @@ fn every_crash_and_failure_of(share: u64) {
     assert!(report.failures > 10 * report.runs, "{report:?}");
 }
 
-macro_rules! shares {
-    ($($name:ident: $share:literal,)*) => {
-        $(#[test]
-        fn $name() {
-            every_crash_and_failure_of($share);
-        })*
-    };
-}
-
-shares! {
+host::campaign_shares! {
+    every_crash_and_failure_of:
     every_crash_and_failure_of_three_operations_leaves_what_was_answered_1: 0,
     every_crash_and_failure_of_three_operations_leaves_what_was_answered_2: 1,
     every_crash_and_failure_of_three_operations_leaves_what_was_answered_3: 2,

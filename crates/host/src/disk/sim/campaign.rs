@@ -119,6 +119,40 @@ impl<S: Clone + PartialEq + Debug> Candidates<S> {
         }
     }
 
+    /// Judges the outcome of an operation that makes of a state what `after` says, `None` if it must refuse, and notes it:
+    /// it has to be the due one, but for a refusal that is `excused` and, on a disk that was not `healthy`, an unknown
+    /// outcome.
+    pub fn told(
+        &mut self,
+        outcome: Outcome,
+        healthy: bool,
+        excused: bool,
+        after: impl Fn(&S) -> Option<S>,
+    ) -> Result<(), String> {
+        let [state] = self.states() else {
+            return Err("it was asked for more after an unknown outcome".to_owned());
+        };
+        let due = match after(state) {
+            Some(_) => Outcome::Answered,
+            None => Outcome::Refused,
+        };
+        let possible = outcome == due
+            || match outcome {
+                Outcome::Answered => false,
+                Outcome::Refused => excused,
+                Outcome::Unknown => !healthy,
+            };
+        if !possible {
+            return Err(format!("it was {outcome:?}, to be {due:?}"));
+        }
+        self.note(outcome, |state| {
+            if let Some(next) = after(state) {
+                *state = next;
+            }
+        });
+        Ok(())
+    }
+
     /// It was found in this state, and is in it from now on; an error if it cannot be.
     pub fn found(&mut self, state: S) -> Result<(), String> {
         if !self.0.contains(&state) {
@@ -158,6 +192,17 @@ impl Story {
             Err(why) => panic!("{why}, in {}", self.0),
         }
     }
+}
+
+/// A test for each share of a campaign, so that they run side by side: `run: name: share, …`, where `run` takes the share.
+#[macro_export]
+macro_rules! campaign_shares {
+    ($run:ident: $($name:ident: $share:literal,)*) => {
+        $(#[test]
+        fn $name() {
+            $run($share);
+        })*
+    };
 }
 
 /// Every sequence of at most `len` operations, with every crash point and every failing call of its last operation.
