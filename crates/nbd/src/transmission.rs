@@ -30,6 +30,8 @@ const GROWTH: usize = 4;
 const SEND_LEN: usize = 256 * 1024;
 /// Data moves in slices of at most this many bytes; 128 KiB and up measured alike.
 const SLICE_LEN: usize = 128 * 1024;
+/// Headers of the slices of one send, which do not count: a send is whole slices.
+const HEADERS_LEN: usize = 4096;
 /// Room for the last slice and its headers behind a send buffer that was almost full.
 const SEND_ROOM: usize = SLICE_LEN + 4096;
 /// Writes are cut at multiples of this of the export's offset, so that whole sectors stay whole.
@@ -385,7 +387,7 @@ impl Core {
         }
         let first = moving.left == request.len as usize;
         let fits = moving.left.min(SLICE_LEN);
-        if self.replies_len + fits > SEND_LEN && self.replies_len > 0 {
+        if self.replies_len + fits > SEND_LEN + HEADERS_LEN && self.replies_len > 0 {
             return Some(Step::Send);
         }
         let outcome = if self.negotiated.structured {
@@ -687,6 +689,27 @@ mod tests {
         assert_eq!(core.step(), Step::Receive);
         assert_eq!(codes(&mut core), [0]);
         assert!(core.is_between_requests());
+    }
+
+    #[test]
+    fn a_long_read_leaves_in_sends_of_whole_slices() {
+        for structured in [false, true] {
+            let mut core = core(&Arc::default());
+            core.negotiated.structured = structured;
+            let mut read = write_request(1, 1 << 20);
+            read[7] = 0;
+            feed(&mut core, &read);
+            let mut sends = Vec::new();
+            loop {
+                let step = core.step();
+                sends.extend(Some(core.replies().len() / SLICE_LEN).filter(|slices| *slices > 0));
+                core.sent();
+                if step == Step::Receive {
+                    break;
+                }
+            }
+            assert_eq!(sends, [2; 4], "structured: {structured}");
+        }
     }
 
     #[test]
