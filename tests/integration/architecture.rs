@@ -142,17 +142,7 @@ fn crates_use_only_those_they_may() {
 }
 
 /// The circles that are still there. Struck off as they go; a new one fails, and so does one that has grown.
-const CIRCLES: [(&str, &[&str]); 4] = [
-    (
-        "api",
-        &[
-            "ec2/mod.rs",
-            "ec2/places.rs",
-            "ec2/tags.rs",
-            "ec2/volumes.rs",
-        ],
-    ),
-    ("api", &["kms/cryptographic.rs", "kms/mod.rs"]),
+const CIRCLES: [(&str, &[&str]); 2] = [
     (
         "s3",
         &[

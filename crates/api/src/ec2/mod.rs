@@ -12,6 +12,7 @@
 mod fault;
 mod filter;
 mod places;
+mod request;
 mod tags;
 mod volumes;
 
@@ -19,18 +20,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Response, StatusCode, header, request::Parts};
-use iam::{Action, Authorized, Authorizer, Caller, RequestContext, Resource, Via};
+use iam::{Authorizer, Caller, RequestContext, Via};
 use volume::Volumes;
 
-use self::fault::Fault;
+use self::{fault::Fault, request::Request};
 use crate::{
     Answer, Protocol,
     error::{refuse, respond},
     query::Form,
-    xml::Xml,
 };
-
-const NAMESPACE: &str = "http://ec2.amazonaws.com/doc/2016-11-15/";
 
 /// What EC2 has for volumes and we do not yet.
 const NOT_YET: [&str; 22] = [
@@ -57,16 +55,6 @@ const NOT_YET: [&str; 22] = [
     "ResetEbsDefaultKmsKeyId",
     "ResetSnapshotAttribute",
 ];
-
-/// One request on its way.
-struct Request<'a> {
-    volumes: &'a Volumes,
-    authorizer: &'a Authorizer,
-    caller: Caller<'a>,
-    /// The `Host` the client called.
-    host: &'a str,
-    form: Form,
-}
 
 /// Answers one request.
 pub async fn handle(
@@ -135,79 +123,6 @@ impl Request<'_> {
                 }
             },
         }
-    }
-
-    /// The permission to do `A`, or the answer to a dry run of it.
-    fn authorize<A: Action, R: Resource>(&self, resource: R) -> Result<Authorized<A, R>, Fault> {
-        let authorized = self.authorizer.authorize(self.caller, resource)?;
-        match self.flag("DryRun")? {
-            Some(true) => Err(Fault::DryRun),
-            _ => Ok(authorized),
-        }
-    }
-
-    /// Refuses parameters that are neither named here, nor elements of a list named here, nor
-    /// common to all operations.
-    fn takes(&self, names: &[&str]) -> Result<(), Fault> {
-        let common = ["Action", "Version", "DryRun"];
-        match self.form.names().find(|name| {
-            let base = name.split_once('.').map_or(*name, |(base, _)| base);
-            !names.contains(&base) && !common.contains(&base)
-        }) {
-            Some(unknown) => Err(Fault::UnknownParameter(unknown.chars().take(64).collect())),
-            None => Ok(()),
-        }
-    }
-
-    /// Refuses parameters that EC2 takes and we cannot honour.
-    fn lacks(&self, names: &[&'static str]) -> Result<(), Fault> {
-        let base = |name: &str| {
-            name.split_once('.')
-                .map_or(name, |(base, _)| base)
-                .to_owned()
-        };
-        match names
-            .iter()
-            .find(|unsupported| self.form.names().any(|name| base(name) == **unsupported))
-        {
-            Some(name) => Err(Fault::Unsupported(name)),
-            None => Ok(()),
-        }
-    }
-
-    fn flag(&self, name: &'static str) -> Result<Option<bool>, Fault> {
-        match self.form.get(name) {
-            None => Ok(None),
-            Some(value) if value.eq_ignore_ascii_case("true") => Ok(Some(true)),
-            Some(value) if value.eq_ignore_ascii_case("false") => Ok(Some(false)),
-            Some(value) => Err(Fault::invalid(name, value, "It must be true or false.")),
-        }
-    }
-
-    fn number(&self, name: &'static str) -> Result<Option<u64>, Fault> {
-        self.form
-            .get(name)
-            .map(|value| {
-                let digits = value.bytes().all(|b| b.is_ascii_digit());
-                (digits.then_some(value))
-                    .and_then(|value| value.parse().ok())
-                    .ok_or_else(|| Fault::invalid(name, value, "It must be a whole number."))
-            })
-            .transpose()
-    }
-
-    fn required(&self, name: &'static str) -> Result<&str, Fault> {
-        self.form.get(name).ok_or(Fault::MissingParameter(name))
-    }
-
-    /// A document of one operation's answer.
-    fn answer(&self, name: &str, content: impl FnOnce(&mut Xml)) -> String {
-        let mut xml = Xml::new();
-        xml.root(name, NAMESPACE, |xml| {
-            xml.text("requestId", self.caller.request_id());
-            content(xml);
-        });
-        xml.finish()
     }
 }
 

@@ -3,9 +3,9 @@
 use iam::Resource;
 
 use super::{
-    Request,
     fault::Fault,
     filter::{Filtered, Filters},
+    request::Request,
 };
 
 /// The zones of a region, `us-east-1a` and so on.

@@ -2,9 +2,9 @@
 use volume::{Tag, VolumeId};
 
 use super::{
-    Request,
     fault::Fault,
     filter::{Filtered, Filters},
+    request::Request,
 };
 use crate::{query::Form, xml::Xml};
 

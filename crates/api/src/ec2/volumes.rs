@@ -6,10 +6,10 @@ use volume::{
 };
 
 use super::{
-    Request,
     fault::Fault,
     filter::{Filtered, Filters},
     places,
+    request::Request,
     tags::{tag_set, tag_specification},
 };
 use crate::{time::iso8601, xml::Xml};

@@ -4,8 +4,8 @@ use keyring::Account;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Request,
     fault::Fault,
+    request::Request,
     validate::{alias, key_itself, page},
     wire::{Time, answer, empty},
 };

@@ -4,8 +4,8 @@ use keyring::{Account, BlobUse, DataKeyLen, KeyUse, KeyringError};
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use super::{
-    Request,
     fault::Fault,
+    request::Request,
     validate::{algorithm, grant_tokens, key, needed, optional_key},
     wire::{Base64, Blob, Context, answer, context, secret_answer},
 };

@@ -4,8 +4,8 @@ use keyring::{Account, CreateKey, KeyMetadata, KeyState, PendingWindow};
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use super::{
-    Request,
     fault::Fault,
+    request::Request,
     tags::{Tag, read_tags},
     validate::{grant_tokens, key, key_itself, number, page},
     wire::{Time, answer, empty},

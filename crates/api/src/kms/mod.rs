@@ -25,6 +25,7 @@ mod fault;
 mod keys;
 #[rustfmt::skip] // generated, a shape a line
 mod model;
+mod request;
 mod rotation;
 mod tags;
 mod validate;
@@ -38,7 +39,7 @@ use iam::{Caller, RequestContext, Via};
 use keyring::Keyring;
 use zeroize::Zeroize;
 
-use self::fault::Fault;
+use self::{fault::Fault, request::Request};
 use crate::{
     Answer, Protocol,
     error::{refuse, respond},
@@ -48,14 +49,6 @@ use crate::{
 
 /// The media type of a request: with parameters behind it or without.
 const MEDIA_TYPE: &str = "application/x-amz-json-1.1";
-
-/// One request on its way.
-struct Request<'a> {
-    keyring: &'a Keyring,
-    caller: Caller<'a>,
-    operation: &'static Operation,
-    body: &'a [u8],
-}
 
 /// Answers one request.
 pub async fn handle(
@@ -154,17 +147,6 @@ impl Request<'_> {
             "UntagResource" => untag_resource,
             "ListResourceTags" => list_resource_tags,
         }
-    }
-
-    /// The parameters, checked against the model: what it requires is there, and within its bounds.
-    fn parse<T: serde::de::DeserializeOwned>(&self) -> Result<T, Fault> {
-        self.operation.check(self.body)?;
-        // An empty body is how some clients write "no parameters".
-        let text = match self.body.trim_ascii() {
-            b"" => b"{}",
-            text => text,
-        };
-        serde_json::from_slice(text).map_err(|error| Fault::malformed(&error))
     }
 }
 

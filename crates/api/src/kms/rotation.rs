@@ -4,9 +4,9 @@ use keyring::RotationKind;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Request,
     fault::Fault,
     keys::{Done, OneKey},
+    request::Request,
     validate::{key_itself, page},
     wire::{Time, answer, empty},
 };

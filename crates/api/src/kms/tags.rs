@@ -3,8 +3,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Request,
     fault::Fault,
+    request::Request,
     validate::{key_itself, page},
     wire::{answer, empty},
 };
