@@ -118,6 +118,9 @@ impl Front {
         })?;
         let md5 = customer_md5.as_deref();
         let headers = object_headers(request, &record, &object, md5, &selection)?;
+        if shows_checksum(request, &object, &selection) {
+            self.unlock(&on, &object, customer).await?;
+        }
         let partial = selection.content_range.is_some();
         let output = HeadObjectOutput {
             content_length: Some(answer::signed(selection.range.end - selection.range.start)?),
@@ -155,6 +158,10 @@ impl Front {
                 .flat_map(|line| line.split(','))
                 .any(|attribute| attribute.trim() == name)
         };
+        let parts_too = asked("ObjectParts") && !open.parts().is_empty();
+        if (asked("Checksum") && open.object.checksum.is_some()) || parts_too {
+            self.unlock(&on, &open.object, customer).await?;
+        }
         let mut output = GetObjectAttributesOutput {
             last_modified: Some(open.record.modified.into()),
             ..Default::default()
@@ -174,7 +181,7 @@ impl Front {
             dto.checksum_type = Some(checksum.coverage.name().to_owned().into());
             output.checksum = Some(dto);
         }
-        if asked("ObjectParts") && !open.parts().is_empty() {
+        if parts_too {
             output.object_parts = Some(self.attribute_parts(request, &open)?);
         }
         Ok(S3Response::new(output))
@@ -265,10 +272,11 @@ impl Front {
         Ok(object)
     }
 
-    /// The key to an object's data.
-    pub(super) async fn unlock(
+    /// The key to an object's data, which whoever sees a checksum of that data needs too: a digest of a guessed plaintext
+    /// tells whether the guess is right.
+    pub(super) async fn unlock<A: iam::Action>(
         &self,
-        on: &OnObject<action::GetObject>,
+        on: &OnObject<A>,
         object: &Object,
         customer: Option<CustomerKey>,
     ) -> Result<Arc<crypto::chunk::ObjectKey>, Error> {
@@ -382,13 +390,19 @@ fn object_headers(
         customer_md5,
         ShowContext::No,
     );
-    // The checksum is the whole object's, so it goes with the whole object.
-    let whole = selection.range == (0..object.size);
-    let asked = request
-        .header("x-amz-checksum-mode")
-        .is_some_and(|m| m.eq_ignore_ascii_case("enabled"));
-    if let (true, true, Some(checksum)) = (whole, asked, &object.checksum) {
+    if shows_checksum(request, object, selection)
+        && let Some(checksum) = &object.checksum
+    {
         answer::checksum(&mut headers, checksum);
     }
     Ok(headers)
+}
+
+/// Whether an answer has the object's checksum: asked for, and with the whole object, whose it is.
+fn shows_checksum(request: &Request, object: &Object, selection: &Selection) -> bool {
+    let whole = selection.range == (0..object.size);
+    let asked = request
+        .header("x-amz-checksum-mode")
+        .is_some_and(|mode| mode.eq_ignore_ascii_case("enabled"));
+    whole && asked && object.checksum.is_some()
 }

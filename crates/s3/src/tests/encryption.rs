@@ -132,6 +132,69 @@ async fn errors_of_the_key_service_have_s3s_names() {
 }
 
 #[tokio::test]
+async fn who_may_not_have_the_plaintext_sees_no_checksum_of_it() {
+    let world = world().await;
+    let key = world.kms_key().await;
+    for (bucket_key, uri) in [("false", "/buc/one"), ("true", "/buc/two")] {
+        let put = world.put(uri, "guess me").header(MODE, "aws:kms");
+        let put = put.header(KMS_KEY, &key);
+        let put = put.header(
+            "x-amz-server-side-encryption-bucket-key-enabled",
+            bucket_key,
+        );
+        let put = put.header(
+            "x-amz-checksum-sha256",
+            "u7wl7qkOjvvwgWwW4F40RSlf/fyg21JR2B+qE/6HCzo=",
+        );
+        put.send().await.expect(200);
+        let head = || world.head(uri).header("x-amz-checksum-mode", "ENABLED");
+        let attributes = |asked| {
+            let call = world.get(&format!("{uri}?attributes"));
+            call.header("x-amz-object-attributes", asked)
+        };
+        let shown = head().send().await.expect(200);
+        assert!(!shown.header("x-amz-checksum-sha256").is_empty());
+        attributes("Checksum").send().await.expect(200);
+        world.disable(&key).await;
+        let head = head().send().await.expect(400);
+        assert!(!head.headers.contains_key("x-amz-checksum-sha256"));
+        let refused = attributes("ETag,Checksum").send().await;
+        refused.fails(400, "KMS.DisabledException");
+        // What needs no key goes on.
+        world.head(uri).send().await.expect(200);
+        let size = attributes("ETag,ObjectSize").send().await.expect(200);
+        assert!(!size.text().contains("Checksum"));
+        world.enable(&key).await;
+    }
+}
+
+#[tokio::test]
+async fn parts_are_described_with_their_key_alone() {
+    let world = world().await;
+    let key = world.kms_key().await;
+    let start = world.post("/buc/m?uploads", "").header(MODE, "aws:kms");
+    let start = start
+        .header(KMS_KEY, &key)
+        .header("x-amz-checksum-algorithm", "CRC32C");
+    let upload = start.send().await.expect(200).xml("UploadId");
+    let part = world.put(&format!("/buc/m?uploadId={upload}&partNumber=1"), "part");
+    let etag = part.send().await.expect(200).etag();
+    let done = format!(
+        "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part></CompleteMultipartUpload>"
+    );
+    let complete = world.post(&format!("/buc/m?uploadId={upload}"), done);
+    complete.send().await.expect(200);
+    let attributes = || {
+        let call = world.get("/buc/m?attributes");
+        call.header("x-amz-object-attributes", "ObjectParts")
+    };
+    attributes().send().await.expect(200);
+    world.disable(&key).await;
+    let refused = attributes().send().await;
+    refused.fails(400, "KMS.DisabledException");
+}
+
+#[tokio::test]
 async fn a_customer_key_opens_its_object_and_no_other_does() {
     let world = world().await;
     let content = data(100_000);

@@ -361,6 +361,15 @@ impl World {
         self.keyring.disable_key(may.unwrap()).await.unwrap();
     }
 
+    async fn enable(&self, key: &str) {
+        let argument: KeyArgument = key.parse().unwrap();
+        let may = self
+            .keyring
+            .authorize::<iam::EnableKey, _>(self.caller(), &argument)
+            .await;
+        self.keyring.enable_key(may.unwrap()).await.unwrap();
+    }
+
     fn caller(&self) -> Caller<'_> {
         Caller::new(&self.context, Via::Api)
     }
