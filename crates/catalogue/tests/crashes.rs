@@ -26,7 +26,7 @@ use crypto::{
 use host::{
     Disk as _,
     disk::sim::{
-        SimDisk,
+        Call, Failure, Fault, SimDisk,
         campaign::{self, Candidates, Found, Outcome, Subject},
     },
     entropy::SeededEntropy,
@@ -289,13 +289,17 @@ fn open_handle(
     vfs: &Registered,
     create: bool,
 ) -> Result<SqliteCatalogue, CatalogueError> {
+    SqliteCatalogue::open(options(disk, vfs, create))
+}
+
+fn options(disk: &SimDisk, vfs: &Registered, create: bool) -> Options {
     let mut options = Options::new(Path::new(FOLDER).join("catalogue.db"));
     options.create = create.then_some(STORE);
     options.vfs = Some(vfs.name().to_str().unwrap().to_owned());
     options.exclusive = true;
     options.checkpoint_every = CHECKPOINT_EVERY;
     options.disk = Arc::new(disk.clone());
-    SqliteCatalogue::open(options)
+    options
 }
 
 impl Subject for Sqlite {
@@ -394,6 +398,90 @@ impl Subject for Sqlite {
         model.failed &= found == Found::Running;
         Ok(())
     }
+}
+
+/// The lengths of what a killed process would leave, by place.
+fn killed(subject: &Sqlite, disk: &SimDisk, seed: u64) -> Vec<(u8, usize)> {
+    let disk = disk.fork(seed);
+    let store = subject.open(&disk).unwrap();
+    let state = store
+        .wait(subject.look(store.handle().unwrap()))
+        .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+    let records = state.records.into_iter();
+    records.map(|(id, (_, len))| (id, len)).collect()
+}
+
+#[test]
+fn what_a_full_disk_has_refused_to_one_of_two_handles_stays_refused_after_a_kill() {
+    let subject = Sqlite::new();
+    let mut whole = 0;
+    for seed in 0..60 {
+        let disk = SimDisk::new(seed);
+        subject.create(&disk);
+        let vfs = register(
+            &format!("two-{seed}"),
+            Arc::new(disk.clone()),
+            Arc::new(SeededEntropy::new(1)),
+        );
+        let open = || {
+            let mut options = options(&disk, &vfs, false);
+            options.exclusive = false;
+            SqliteCatalogue::open(options).unwrap()
+        };
+        let (one, two) = (open(), open());
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let commit = |handle: &SqliteCatalogue, steps: &[Step]| {
+            runtime.block_on(async {
+                let batch = subject.batch(handle, steps).await.unwrap();
+                handle.commit(batch).await
+            })
+        };
+        commit(&two, &[Step::Put(1, 100)]).unwrap();
+        let log = Path::new(FOLDER).join("catalogue.db-wal");
+        let before = disk.bytes(&log).len();
+        // Each page of a commit is two writes: which is the last depends on how many pages there are.
+        for write in 0.. {
+            let full = Fault::new(Failure::NoSpace).on(&[Call::Write]);
+            disk.fail(full.at("-wal").after(write));
+            let refused = commit(&one, &[Step::Put(2, 200)]);
+            if refused.is_ok() {
+                disk.clear_faults();
+                break;
+            }
+            assert!(matches!(refused, Err(CatalogueError::Full)), "seed {seed}");
+            assert_eq!(killed(&subject, &disk, seed), [(1, 100)], "seed {seed}");
+            assert_eq!(disk.bytes(&log).len(), before, "seed {seed}");
+            whole += 1;
+        }
+        commit(&two, &[Step::Put(3, 300)]).unwrap();
+        let all = [(1, 100), (2, 200), (3, 300)];
+        assert_eq!(killed(&subject, &disk, seed), all, "seed {seed}");
+        drop((one, two));
+    }
+    assert!(whole > 200, "{whole} commits were refused");
+}
+
+#[test]
+fn a_refused_change_that_cannot_be_taken_back_is_unknown_and_stops_the_handle() {
+    let subject = Sqlite::new();
+    let mut unknown = 0;
+    for seed in 0..20 {
+        let disk = SimDisk::new(seed);
+        subject.create(&disk);
+        let mut store = subject.open(&disk).unwrap();
+        let full = Fault::new(Failure::NoSpace).on(&[Call::Write]);
+        disk.fail(full.at("-wal").after(4));
+        disk.fail(Fault::new(Failure::Io).on(&[Call::SetLen]).at("-wal"));
+        let outcome = subject.apply(&mut store, &Op::Commit(&[Step::Put(1, 100)]));
+        assert_ne!(outcome, Outcome::Answered, "seed {seed}");
+        if outcome == Outcome::Unknown {
+            unknown += 1;
+            let after = subject.apply(&mut store, &Op::Commit(&[Step::Put(2, 100)]));
+            assert_eq!(after, Outcome::Refused, "seed {seed}");
+            assert!(subject.stopped.get(), "seed {seed}");
+        }
+    }
+    assert!(unknown > 0, "nothing was to be taken back");
 }
 
 /// Every sequence of at most three operations, in shares that run side by side.

@@ -4,7 +4,7 @@ use host::Mode;
 use rusqlite::Connection;
 
 use super::{
-    connection::{failed, io},
+    connection::{connect, failed, io},
     site::{Form, Site},
 };
 use crate::CatalogueError;
@@ -56,8 +56,27 @@ pub fn checkpoint(
 
 /// Cuts off the log what a commit left there that a full disk has refused and that was rolled back. Its last write may
 /// have come far enough for a recovery to take it for whole, what it lacks being there from an earlier time. Until this
-/// has returned `Ok` the commit is not refused but unknown. Nobody else may commit meanwhile.
+/// has returned `Ok` the commit is not refused but unknown.
+///
+/// SQLite gave the lock for writing back when it rolled back. Unless the connection is the file's only one, the lock is
+/// taken again for the cut, by a connection of its own (one that writes is not told how long the log is): another
+/// process's commit stands where the refused one stood, and a cut at a length from before it would take it away.
+///
+/// # Errors
+/// Nothing was cut, or the cut is not known to be durable; [`Unavailable`](CatalogueError::Unavailable) where another
+/// process did not let go of the lock in time.
 pub fn forget_refused(connection: &Connection, site: &Site) -> Result<(), CatalogueError> {
+    if site.exclusive {
+        return cut_log(connection, site);
+    }
+    let guard = connect(site, &site.path, false, site.patience)?;
+    guard.execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
+    cut_log(connection, site)
+    // The guard's transaction has changed nothing and ends with it.
+}
+
+/// Cuts the log after the last frame that counts. Nobody else may commit meanwhile.
+fn cut_log(connection: &Connection, site: &Site) -> Result<(), CatalogueError> {
     // Frames of the log that count; SQLite moves none.
     let sql = "PRAGMA wal_checkpoint(NOOP)";
     let frames = connection.query_row(sql, [], |row| row.get::<_, i64>(1));

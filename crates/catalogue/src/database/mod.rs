@@ -97,6 +97,36 @@ mod tests {
         assert!(std::fs::read(&log).unwrap() == good);
     }
 
+    #[test]
+    fn what_was_refused_is_cut_off_under_the_lock_alone_and_another_commit_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let site = site(dir.path());
+        let connection = open(&site, &FORM, Some(&fill)).unwrap();
+        connection
+            .execute_batch("INSERT INTO t VALUES (1)")
+            .unwrap();
+        let log = site.beside("-wal");
+        let good = std::fs::read(&log).unwrap();
+        let refused = [&good[..], &good[32..]].concat();
+        std::fs::write(&log, &refused).unwrap();
+        let other = connect(&site, &site.path, false, Duration::ZERO).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let error = forget_refused(&connection, &site).unwrap_err();
+        assert!(
+            matches!(error, crate::CatalogueError::Unavailable(_)),
+            "{error}"
+        );
+        assert!(std::fs::read(&log).unwrap() == refused);
+        // Its frames stand where the refused ones stood.
+        other
+            .execute_batch("INSERT INTO t VALUES (2); COMMIT")
+            .unwrap();
+        forget_refused(&connection, &site).unwrap();
+        let len = log.metadata().unwrap().len();
+        assert!(good.len() as u64 <= len && len < 2 * good.len() as u64);
+        assert_eq!(rows(&connection), 2);
+    }
+
     /// A file as a killed process leaves it: one row is in it, another in the log alone.
     fn killed(site: &Site) {
         let living = open(site, &FORM, Some(&fill)).unwrap();

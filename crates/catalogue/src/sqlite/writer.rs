@@ -156,10 +156,25 @@ impl Machine {
             Err(error)
                 if is(&error, ErrorCode::DiskFull) || is(&error, ErrorCode::DatabaseBusy) =>
             {
-                Err(self.roll_back(error))
+                Err(self.refuse(error))
             }
             // A failed sync above all: the end of the transaction may be on the disk, or not.
             Err(error) => Err(Failure::Unknown(error.to_string())),
+        }
+    }
+
+    /// Rolls back a transaction whose end did not all get into the log. What of it did is cut off before anyone hears
+    /// that it was refused: after a crash it could be taken for whole.
+    fn refuse(&self, error: rusqlite::Error) -> Failure {
+        let refused = self.roll_back(error);
+        if matches!(refused, Failure::Unknown(_)) {
+            return refused;
+        }
+        match database::forget_refused(&self.connection, &self.shared.options.site()) {
+            Ok(()) => refused,
+            Err(why) => Failure::Unknown(format!(
+                "a change that found no space may be in the log all the same: {why}"
+            )),
         }
     }
 

@@ -3,7 +3,8 @@
 //! A test tells how to make, open, change and read its store ([`Subject`]); this runs it
 //! - through every sequence of a few operations, stopping the machine at every call of the last one, failing every call
 //!   of it (the earlier ones have had their turn as the last of a shorter sequence), and now and then stopping it
-//!   again while the store comes back ([`exhaustive`]);
+//!   again while the store comes back, and after a refusal killing the store before it has closed in order
+//!   ([`exhaustive`]);
 //! - through random lives of many operations, failures, full disks and crashes ([`random`]).
 //!
 //! After each, the store is opened and must hold what its model says it may: **what was answered is there, what was
@@ -328,6 +329,17 @@ impl<S: Subject> Run<'_, S> {
         story.must(subject.note(&mut model, last, outcome, !met));
         if met && !disk.is_down() && outcome != Outcome::Unknown {
             story.must(subject.check(&mut store, &mut model, Found::Running));
+        }
+        if met && !disk.is_down() && outcome == Outcome::Refused {
+            // Killed now, it cannot take back in an orderly close what the refused change left.
+            recover(
+                subject,
+                &disk.fork(seed),
+                &mut model.clone(),
+                crash,
+                &story,
+                seed,
+            );
         }
         // What a store calls while it is dropped counts too.
         drop(store);
