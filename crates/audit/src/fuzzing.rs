@@ -1,6 +1,6 @@
 //! Private decoders, for the fuzz targets alone.
 
-use crate::{chain, journal};
+use crate::{accepted, chain, journal};
 
 /// A segment: what is kept are whole lines in sequence that follow one another.
 pub fn segment(data: &[u8]) {
@@ -32,4 +32,9 @@ pub fn journal(data: &[u8]) {
                 .is_none_or(|lines| lines.len() == found.header.len as usize)
         );
     }
+}
+
+/// The file that says which losses were accepted.
+pub fn accepted_losses(data: &[u8]) {
+    accepted::decode_any(data);
 }
