@@ -21,6 +21,7 @@ pub mod limits;
 #[cfg(any(test, feature = "test-util"))]
 mod memory;
 mod record;
+mod scopes;
 pub mod sqlite;
 
 use async_trait::async_trait;
@@ -32,6 +33,7 @@ pub use faulty::{Call, Fault, FaultyCatalogue};
 #[cfg(any(test, feature = "test-util"))]
 pub use memory::MemoryCatalogue;
 pub use record::{Changed, Changes, Key, Page, Record, Scope, Sequence, StoreId, Table};
+pub use scopes::scopes;
 
 /// Keeps sealed records. Requests that break one of the [`limits`] are [`CatalogueError::Invalid`].
 #[async_trait]
