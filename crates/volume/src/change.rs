@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use catalogue::{CatalogueError, Expect};
+use catalogue::{Batch, CatalogueError, Expect};
 use crypto::volume_key::VolumeDataKey;
 
 use crate::{
@@ -17,28 +17,42 @@ use crate::{
     protection::{Sealed, Unencrypted},
     recover::Copies,
     registry::{Registry, refused},
+    token::{TOKENS, Tokens, token_key},
 };
 
 /// How often a change that lost a race is planned anew.
 const RACES_MAX: u32 = 8;
 
 impl Registry {
-    /// Makes a volume's folder, its row, and gives the folder its name.
+    /// Makes a volume's folder, its row, and gives the folder its name. `claim` is what is expected of the claim on its
+    /// client token, if it has one: a conflict there says that the token has just made another volume.
     pub(crate) async fn make(
         self: Arc<Self>,
         descriptor: Descriptor,
         data_key: Option<VolumeDataKey>,
+        claim: Option<Expect>,
     ) -> Result<VolumeInfo, VolumeError> {
         let id = descriptor.id;
         let seals = Arc::new(self.vault.seals());
+        let claiming = self.tokens.sealing();
         let slots = blocking({
             let (registry, seals) = (Arc::clone(&self), Arc::clone(&seals));
             let descriptor = descriptor.clone();
             move || registry.prepare(&descriptor, data_key, &seals)
         })
         .await?;
+        // With the row: no other volume gets one by this token.
+        let batch = match (&descriptor.request, claim) {
+            (Some(request), Some(expect)) => {
+                let key = token_key(&self.scope, &request.client_token);
+                let (version, random) = (expect.next_version(), &*self.options.random);
+                let claimed = Tokens::seal(&claiming, &key, version, id, random);
+                Batch::new().put(TOKENS, key, expect, claimed)
+            }
+            _ => Batch::new(),
+        };
         let row = Row::Present(Box::new(descriptor));
-        if let Err(error) = self.put(&seals, id, Expect::Absent, &row).await {
+        if let Err(error) = self.put_with(batch, &seals, id, Expect::Absent, &row).await {
             if refused(&error) {
                 self.on_disk(move |disk, dir| files::discard(disk, dir, id))
                     .await?;
@@ -46,7 +60,7 @@ impl Registry {
             // Otherwise the row may be there: whether the folder stays is decided by whoever opens the registry.
             return Err(error.into());
         }
-        drop(seals);
+        drop((seals, claiming));
         let placed = self.on_disk(move |disk, dir| files::place(disk, dir, id));
         let placed = placed.await?;
         // Unlocked before the answer: whoever gets it may attach the volume.
@@ -111,10 +125,17 @@ impl Registry {
     ) -> Result<(), VolumeError> {
         let mut races = 0;
         loop {
-            let version = entry.known().version;
+            let known = entry.known();
+            let version = known.version;
+            let token = known.descriptor.ok().and_then(|volume| volume.request);
+            let batch = match token {
+                Some(token) => self.give_up(id, &token.client_token).await?,
+                None => Batch::new(),
+            };
             // Not held across the next try, which may have to wait for a rotation.
             let seals = self.vault.seals();
-            let put = self.put(&seals, id, Expect::Version(version), &Row::Deleting);
+            let expect = Expect::Version(version);
+            let put = self.put_with(batch, &seals, id, expect, &Row::Deleting);
             let put = put.await;
             drop(seals);
             match put {
@@ -128,6 +149,22 @@ impl Registry {
                 }
                 Err(error) => return Err(error.into()),
             }
+        }
+    }
+
+    /// Erases the claim of a volume on its client token, if it has it. One that does not read stays: it stops nobody from
+    /// deleting.
+    async fn give_up(&self, id: VolumeId, token: &str) -> Result<Batch, VolumeError> {
+        match self.claim(token).await {
+            Ok(Some((owner, version))) if owner == id => {
+                Ok(Batch::new().erase(TOKENS, token_key(&self.scope, token), version))
+            }
+            Ok(_) => Ok(Batch::new()),
+            Err(error @ VolumeError::DamagedRow { .. }) => {
+                tracing::error!(volume = %id, %error, "the claim on a client token is left");
+                Ok(Batch::new())
+            }
+            Err(error) => Err(error),
         }
     }
 

@@ -104,6 +104,11 @@ pub fn descriptor(data: &[u8]) {
     }
 }
 
+/// The contents of a claim on a client token.
+pub fn token_claim(data: &[u8]) {
+    crate::token::decode_any(data);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

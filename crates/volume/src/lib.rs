@@ -51,6 +51,7 @@ mod resource;
 mod slot_file;
 mod slots;
 mod standing;
+mod token;
 mod vault;
 mod volumes;
 
@@ -62,5 +63,6 @@ pub use model::{
 };
 pub use options::Options;
 pub use rebuild::{FolderReport, Rebuild, Rebuilt, rebuild};
+pub use registry::scopes;
 pub use resource::{EveryVolume, NewVolume, OneVolume};
 pub use volumes::{Listing, Volumes};

@@ -13,6 +13,7 @@ use crate::{
     copy::{self, Copy, Found},
     descriptor::Row,
     files::{self, Aside},
+    token::{TOKENS, Tokens, token_key},
     vault::{TABLE, Vault, row_key},
 };
 
@@ -160,11 +161,23 @@ async fn write(
     copy: Copy,
     expect: Expect,
 ) -> Result<(), VolumeError> {
-    let key = row_key(&copy.scope, copy.descriptor.id);
+    let id = copy.descriptor.id;
+    let key = row_key(&copy.scope, id);
     let seals = vault.seals();
+    let tokens = Tokens::new(&with.store_key);
+    let claiming = tokens.sealing();
+    let mut batch = Batch::new();
+    if let Some(request) = &copy.descriptor.request {
+        let at = token_key(&copy.scope, &request.client_token);
+        // Not taken from a volume that has it by now.
+        if with.catalogue.get(TOKENS, &at).await?.is_none() {
+            let claimed = Tokens::seal(&claiming, &at, 1, id, &*with.random);
+            batch = batch.put(TOKENS, at, Expect::Absent, claimed);
+        }
+    }
     let row = Row::Present(Box::new(copy.descriptor));
     let sealed = vault.seal_row(&seals, &key, expect.next_version(), &row);
-    let batch = Batch::new().put(TABLE, key, expect, sealed);
+    let batch = batch.put(TABLE, key, expect, sealed);
     with.catalogue.commit(batch).await?;
     Ok(())
 }

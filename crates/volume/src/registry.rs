@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use catalogue::{Batch, CatalogueError, Expect, Key, Record, Scope, Sequence};
+use catalogue::{Batch, Catalogue, CatalogueError, Expect, Key, Record, Scope, Sequence};
 use parking_lot::RwLock;
 use tokio::sync::Mutex;
 
@@ -17,6 +17,7 @@ use crate::{
     descriptor::Row,
     entry::{Entry, Known},
     options::Options,
+    token::{TOKENS, Tokens, token_key},
     vault::{Seals, TABLE, Vault, row_key, volume_id},
 };
 
@@ -26,6 +27,7 @@ pub(crate) const PAGE: usize = 500;
 pub(crate) struct Registry {
     pub(crate) options: Options,
     pub(crate) vault: Vault,
+    pub(crate) tokens: Tokens,
     /// Whose volumes these are.
     pub(crate) scope: Scope,
     pub(crate) entries: RwLock<BTreeMap<VolumeId, Arc<Entry>>>,
@@ -43,6 +45,14 @@ pub(crate) struct Rows {
     pub(crate) all: BTreeSet<VolumeId>,
 }
 
+/// The accounts and regions that have volumes in `catalogue`: each wants a registry of its own. May be cancelled.
+///
+/// # Errors
+/// Those of the catalogue.
+pub async fn scopes(catalogue: &dyn Catalogue) -> Result<Vec<Scope>, CatalogueError> {
+    catalogue::scopes(catalogue, TABLE).await
+}
+
 impl Registry {
     pub(crate) fn new(options: Options) -> Self {
         let vault = Vault::new(&options.store_key, Arc::clone(&options.random));
@@ -51,6 +61,7 @@ impl Registry {
             region: options.region.to_string(),
         };
         Self {
+            tokens: Tokens::new(&options.store_key),
             options,
             vault,
             scope,
@@ -165,9 +176,31 @@ impl Registry {
         Ok(found)
     }
 
+    /// The volume that a client token has made, and the version of the claim; `None` if nobody has used the token.
+    pub(crate) async fn claim(&self, token: &str) -> Result<Option<(VolumeId, u64)>, VolumeError> {
+        let key = token_key(&self.scope, token);
+        let found = self.options.catalogue.get(TOKENS, &key).await;
+        match found.inspect_err(|error| self.judge(error))? {
+            Some(record) => Ok(Some((self.tokens.open(&record)?, record.version))),
+            None => Ok(None),
+        }
+    }
+
     /// Writes a row and takes it over. Whoever calls it holds `seals` until this returns.
     pub(crate) async fn put(
         &self,
+        seals: &Seals,
+        id: VolumeId,
+        expect: Expect,
+        row: &Row,
+    ) -> Result<(), CatalogueError> {
+        self.put_with(Batch::new(), seals, id, expect, row).await
+    }
+
+    /// As [`put`](Self::put), in one batch with other steps, none of them about a row.
+    pub(crate) async fn put_with(
+        &self,
+        others: Batch,
         seals: &Seals,
         id: VolumeId,
         expect: Expect,
@@ -181,12 +214,8 @@ impl Registry {
             version,
             sealed: sealed.as_bytes().to_vec(),
         };
-        self.commit(
-            id,
-            Batch::new().put(TABLE, key, expect, sealed),
-            Some(&record),
-        )
-        .await
+        self.commit(id, others.put(TABLE, key, expect, sealed), Some(&record))
+            .await
     }
 
     /// Erases the row of a volume whose folder is gone.

@@ -18,6 +18,7 @@ use crate::{
     files,
     options::Options,
     registry::Registry,
+    token::TOKENS,
     vault::{COPIES, TABLE, Vault},
 };
 
@@ -36,6 +37,7 @@ impl Volumes {
         vec![
             // A row that does not open holds the rotation up until its volume is deleted or its row made again.
             jobs::table_owner(TABLE, catalogue, store_key, random),
+            jobs::table_owner(TOKENS, catalogue, store_key, random),
             Arc::new(Copies(Arc::clone(&self.registry))),
         ]
     }

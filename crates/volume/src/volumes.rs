@@ -12,6 +12,7 @@
 
 use std::{ops::Bound, sync::Arc};
 
+use catalogue::{CatalogueError, Expect};
 use crypto::{context::EncryptionContext, secret::SecretVec, volume_key::VolumeDataKey};
 use iam::{AccountId, Arn, Authorized, Caller, Decrypt, Resource, Standing, Via};
 use keyring::{BlobUse, DataKeyLen, KeyArgument, KeyUse, NamedKey, SealedBlob};
@@ -32,12 +33,22 @@ use crate::{
     registry::{PAGE, Registry},
     resource::{EveryVolume, NewVolume, OneVolume},
     standing::Grounds,
+    token::TOKENS,
 };
 
 /// The name in the encryption context of a volume's data key, as EBS's.
 const CONTEXT_NAME: &str = "aws:ebs:id";
 /// The key of volumes for which none is named.
 const DEFAULT_KEY: &str = "alias/aws/ebs";
+
+/// How often making a volume is begun anew after another process was first with its client token.
+const RACES_MAX: u32 = 8;
+
+/// Whether a client token has made a volume.
+enum Made {
+    Already(Box<VolumeInfo>),
+    NotYet(Expect),
+}
 
 /// A page of volumes.
 #[derive(Debug, Clone, Default)]
@@ -51,7 +62,7 @@ pub struct Listing {
 /// The volumes of one account and region.
 pub struct Volumes {
     pub(crate) registry: Arc<Registry>,
-    /// One volume is made at a time, so that a client token makes one.
+    /// One volume is made at a time here, so that few are begun that another client token's has to take back.
     creating: Arc<tokio::sync::Mutex<()>>,
     _following: Following,
 }
@@ -137,20 +148,46 @@ impl Volumes {
         self.registry.check_running()?;
         check_tags(&request.tags)?;
         check_zone(&request.availability_zone)?;
-        let one = Arc::clone(&self.creating).lock_owned().await;
         let token = match &request.client_token {
-            Some(token) => {
-                let token = Request {
-                    client_token: check_token(token)?,
-                    sha256: fingerprint(&request),
-                };
-                if let Some(made) = self.made_for(&token)? {
-                    return Ok(made);
-                }
-                Some(token)
-            }
+            Some(token) => Some(Request {
+                client_token: check_token(token)?,
+                sha256: fingerprint(&request),
+            }),
             None => None,
         };
+        let mut races = 0;
+        loop {
+            let one = Arc::clone(&self.creating).lock_owned().await;
+            let claim = match &token {
+                Some(token) => match self.made_for(token).await? {
+                    Made::Already(made) => return Ok(*made),
+                    Made::NotYet(expect) => Some(expect),
+                },
+                None => None,
+            };
+            let made = self.create_one(&authorized, request.clone(), token.clone(), claim, one);
+            match made.await {
+                // Another process was first with the token, or gave it up.
+                Err(VolumeError::Catalogue(error))
+                    if races < RACES_MAX
+                        && matches!(&*error, CatalogueError::Conflict { table, .. } if *table == TOKENS) =>
+                {
+                    races += 1;
+                }
+                made => return made,
+            }
+        }
+    }
+
+    /// Makes a volume whose client token, if it has one, is claimed as `claim` expects. `one` is the turn.
+    async fn create_one(
+        &self,
+        authorized: &Authorized<iam::CreateVolume, NewVolume>,
+        request: CreateVolume,
+        token: Option<Request>,
+        claim: Option<Expect>,
+        one: tokio::sync::OwnedMutexGuard<()>,
+    ) -> Result<VolumeInfo, VolumeError> {
         let id = {
             let entries = self.registry.entries.read();
             if entries.len() >= self.options().volumes_max {
@@ -185,26 +222,31 @@ impl Volumes {
         let registry = Arc::clone(&self.registry);
         let info = to_the_end(async move {
             let _one = one;
-            registry.make(descriptor, data_key).await
+            registry.make(descriptor, data_key, claim).await
         })
         .await?;
         tracing::info!(volume = %id, gib = info.size.gib(), "made");
         Ok(info)
     }
 
-    /// The volume that the same client token made.
-    fn made_for(&self, token: &Request) -> Result<Option<VolumeInfo>, VolumeError> {
-        for entry in self.registry.entries.read().values() {
-            let made = entry.descriptor().ok().and_then(|made| made.request);
-            match made {
-                Some(made) if made == *token => return Ok(entry.info()),
-                Some(made) if made.client_token == token.client_token => {
-                    return Err(VolumeError::IdempotentParameterMismatch);
-                }
-                _ => {}
+    /// The volume that the same client token has made, or what is expected of the claim on it by who makes one now. The
+    /// caller has the turn.
+    async fn made_for(&self, token: &Request) -> Result<Made, VolumeError> {
+        let Some((id, version)) = self.registry.claim(&token.client_token).await? else {
+            return Ok(Made::NotYet(Expect::Absent));
+        };
+        // Another process may have made it just now.
+        self.registry.refresh(id).await?;
+        let Some(entry) = self.registry.entry(&id) else {
+            return Ok(Made::NotYet(Expect::Version(version)));
+        };
+        match entry.descriptor()?.request {
+            Some(made) if made == *token => {
+                let info = entry.info().ok_or_else(|| VolumeError::not_found(id))?;
+                Ok(Made::Already(Box::new(info)))
             }
+            _ => Err(VolumeError::IdempotentParameterMismatch),
         }
-        Ok(None)
     }
 
     /// A data key for a new volume: wrapped, to be kept, and opened, to authenticate the first log.

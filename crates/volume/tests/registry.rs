@@ -3,7 +3,7 @@
 
 use std::{path::Path, sync::Arc, time::UNIX_EPOCH};
 
-use catalogue::{Catalogue, MemoryCatalogue, sqlite::SqliteCatalogue};
+use catalogue::{Batch, Catalogue, MemoryCatalogue, Table, sqlite::SqliteCatalogue};
 use crypto::random::SystemRandom;
 use host::{Clock, OsDisk, clock::ManualClock};
 use iam::{
@@ -92,6 +92,8 @@ on_every_catalogue! {
     attachments_are_shared_and_the_last_one_detaches,
     a_deleted_volume_is_gone_and_what_a_crash_left_is_swept,
     a_client_token_makes_one_volume,
+    two_handles_that_are_asked_with_one_client_token_make_one_volume,
+    a_client_token_can_be_used_again_once_its_volume_is_deleted,
     disabling_the_key_stops_the_next_attachment_and_not_this_one,
     copies_cannot_be_swapped,
     a_permission_for_another_resource_is_refused,
@@ -323,6 +325,73 @@ async fn a_client_token_makes_one_volume(world: World) {
         world.create(&volumes, tokened(2)).await,
         Err(VolumeError::IdempotentParameterMismatch)
     ));
+}
+
+async fn two_handles_that_are_asked_with_one_client_token_make_one_volume(world: World) {
+    let (one, two) = (world.volumes().await, world.volumes().await);
+    for round in 0..20 {
+        let request = |gib| CreateVolume {
+            size: VolumeSize::from_gib(gib).unwrap(),
+            client_token: Some(format!("token-{round}")),
+            ..request(Encryption::Unencrypted)
+        };
+        let (a, b) = (
+            world.create(&one, request(1)),
+            world.create(&two, request(1)),
+        );
+        let (a, b) = tokio::join!(a, b);
+        let (a, b) = (a.unwrap(), b.unwrap());
+        assert_eq!(a.id, b.id, "round {round}");
+        for volumes in [&one, &two] {
+            assert!(matches!(
+                world.create(volumes, request(2)).await,
+                Err(VolumeError::IdempotentParameterMismatch)
+            ));
+        }
+        let there = world.volumes().await;
+        let ids: Vec<_> = world.describe(&there).iter().map(|v| v.id).collect();
+        assert_eq!(ids, [a.id], "round {round}");
+        drop(there);
+        world.delete(&one, a.id).await.unwrap();
+    }
+}
+
+async fn a_client_token_can_be_used_again_once_its_volume_is_deleted(world: World) {
+    let tokens = Table::new("volume-token");
+    let claims = async || {
+        let page = world.catalogue.page(tokens, None, None, 10).await.unwrap();
+        page.records.len()
+    };
+    let volumes = world.volumes().await;
+    let tokened = |gib| CreateVolume {
+        size: VolumeSize::from_gib(gib).unwrap(),
+        client_token: Some("token".to_owned()),
+        ..sealed()
+    };
+    let first = world.create(&volumes, tokened(1)).await.unwrap();
+    assert_eq!(claims().await, 1);
+    world.delete(&volumes, first.id).await.unwrap();
+    assert_eq!(claims().await, 0);
+    let second = world.create(&volumes, tokened(2)).await.unwrap();
+    assert_ne!(first.id, second.id);
+
+    // Left without a volume, as by a catalogue that lost the row.
+    let row = Table::new("volume");
+    let page = world.catalogue.page(row, None, None, 10).await.unwrap();
+    let at = page
+        .records
+        .iter()
+        .find(|row| row.key.id == second.id.to_bytes());
+    let at = at.unwrap();
+    let lost = Batch::new().erase(row, at.key.clone(), at.version);
+    world.catalogue.commit(lost).await.unwrap();
+    let third = world.create(&volumes, tokened(1)).await.unwrap();
+    assert_ne!(second.id, third.id);
+    assert_eq!(
+        world.create(&volumes, tokened(1)).await.unwrap().id,
+        third.id
+    );
+    assert_eq!(claims().await, 1);
 }
 
 async fn disabling_the_key_stops_the_next_attachment_and_not_this_one(world: World) {

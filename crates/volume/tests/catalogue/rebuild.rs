@@ -6,7 +6,7 @@ use catalogue::Catalogue;
 use host::Disk as _;
 use volume::{FolderReport, Rebuilt, VolumeError, VolumeState};
 
-use crate::world::{Ground, TABLE, VOLUMES, file};
+use crate::world::{Ground, TABLE, VOLUMES, file, named};
 
 fn outcomes(reports: &[FolderReport]) -> Vec<String> {
     let mut outcomes: Vec<String> = reports
@@ -44,6 +44,25 @@ async fn lost_rows_are_made_again_and_nothing_else_is_touched() {
     assert_eq!(lost.list(&volumes), before);
     lost.use_all(&volumes).await;
     lost.is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_token_makes_no_second_volume_after_the_rows_were_made_again() {
+    let ground = Ground::new().await;
+    let machine = ground.machine(1);
+    let request = || volume::CreateVolume {
+        client_token: Some("token".to_owned()),
+        ..named("a")
+    };
+    let volumes = machine.open().await;
+    let may = ground.may(volumes.new_one());
+    let made = volumes.create(may, request()).await.unwrap();
+    drop(volumes);
+    let lost = ground.machine_on(machine.disk.fork(1));
+    assert_eq!(outcomes(&lost.rebuild().await), ["Rebuilt"]);
+    let volumes = lost.open().await;
+    let may = ground.may(volumes.new_one());
+    assert_eq!(volumes.create(may, request()).await.unwrap().id, made.id);
 }
 
 #[tokio::test(flavor = "multi_thread")]
