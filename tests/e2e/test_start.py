@@ -175,7 +175,7 @@ def test_an_unknown_configuration_key_is_refused_and_the_nearest_named(tmp_path)
 
 @pytest.mark.parametrize(
     "config, word",
-    [("[aws\n", "sealgate.toml"), ('region = 3\n', "sealgate.toml"), ('account_id = "12"\n', "account_id"), ('[aws]\nlisten = "nowhere"\n', "sealgate.toml")],
+    [("[aws\n", "sealgate.toml"), ('regions = 3\n', "sealgate.toml"), ('accounts = ["12"]\n', "accounts"), ('[aws]\nlisten = "nowhere"\n', "sealgate.toml")],
 )
 def test_a_wrong_configuration_is_refused(tmp_path, config, word):
     server = Server(tmp_path, config=config)
@@ -202,7 +202,7 @@ def test_a_directory_of_something_else_is_left_alone(tmp_path):
 
 
 def test_the_configuration_file_and_environment_are_used(tmp_path):
-    config = 'account_id = "210987654321"\nregion = "eu-central-1"\n[log]\nformat = "json"\n'
+    config = 'accounts = ["210987654321"]\nregions = ["eu-central-1"]\n[log]\nformat = "json"\n'
     server = Server(tmp_path, config=config, SEALGATE_LOG_FILTER="debug").start()
     try:
         key, secret = server.credentials

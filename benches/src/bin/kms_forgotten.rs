@@ -15,7 +15,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use iam::RequestContext;
-use iam::identity::{Credential, Principal, SecretAccessKey, SingleCredential};
+use iam::identity::{Credential, FixedCredentials, Principal, SecretAccessKey};
 use iam::sigv4::{Body, Options, Verifier};
 use keyring::Keyring;
 use tokio::net::TcpListener;
@@ -43,7 +43,7 @@ fn main() -> Result<(), Failure> {
             principal: Principal::root(ACCOUNT.parse()?),
             secret: SecretAccessKey::new(secret_key)?,
         };
-        let known = SingleCredential::new(access_key.parse()?, credential);
+        let known = FixedCredentials::one(access_key.parse()?, credential);
         let server = Server {
             verifier: Verifier::new(Options::new(REGION.parse()?), Arc::new(known)),
             keyring: store.open(Audit::Forgotten).await?,

@@ -3,23 +3,27 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use http::request::Parts;
-use iam::{Authorizer, RequestContext};
+use iam::{Authorizer, Region, RequestContext};
 use keyring::Keyring;
 use volume::Volumes;
 
 use crate::{Answer, Protocol, sealgate::Administration};
 
-/// What the fronts work on.
+/// What the fronts work on: the keys and volumes of one account and region, and what is the store's.
 #[derive(Clone)]
 pub struct Backends {
     /// Keys.
     pub keyring: Arc<Keyring>,
     /// Volumes.
     pub volumes: Arc<Volumes>,
-    /// Decides what a caller may do to volumes, jobs and the root key.
+    /// Decides what a caller may do to volumes.
     pub authorizer: Arc<Authorizer>,
+    /// The regions that are served, those of the keys and volumes above among them.
+    pub regions: Arc<[Region]>,
     /// Jobs and the root key.
     pub administration: Arc<dyn Administration>,
+    /// Decides what a caller may do to jobs and the root key, which are the whole store's.
+    pub operator: Arc<Authorizer>,
 }
 
 impl fmt::Debug for Backends {
@@ -86,7 +90,10 @@ static SERVICES: [Service; 6] = [
         protocol: Protocol::Ec2,
         handler: Handler::Whole(|backends, context, head, body| {
             let (volumes, authorizer) = (&backends.volumes, &backends.authorizer);
-            Box::pin(crate::ec2::handle(volumes, authorizer, context, head, body))
+            let regions = &backends.regions;
+            Box::pin(crate::ec2::handle(
+                volumes, authorizer, regions, context, head, body,
+            ))
         }),
         front: "ec2",
     },
@@ -94,7 +101,7 @@ static SERVICES: [Service; 6] = [
         scope: "sealgate",
         protocol: Protocol::Json,
         handler: Handler::Whole(|backends, context, head, body| {
-            let (administration, authorizer) = (&*backends.administration, &*backends.authorizer);
+            let (administration, authorizer) = (&*backends.administration, &*backends.operator);
             Box::pin(crate::sealgate::handle(
                 administration,
                 authorizer,

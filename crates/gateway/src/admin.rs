@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use keyring::Keyring;
+use keyring::{Keyring, KeyringError};
 
 use crate::metrics::Metrics;
 
@@ -54,8 +54,8 @@ impl Readiness {
 pub(crate) struct Admin {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) readiness: Arc<Readiness>,
-    /// Set once it is open. A keyring that cannot write its audit log uses no key, so nothing can be served.
-    pub(crate) keyring: OnceLock<Arc<Keyring>>,
+    /// Set once they are open. A keyring that cannot write its audit log uses no key, so nothing can be served.
+    pub(crate) keyrings: OnceLock<Vec<Arc<Keyring>>>,
 }
 
 impl Admin {
@@ -66,6 +66,14 @@ impl Admin {
         request: Request<Incoming>,
     ) -> Response<Full<Bytes>> {
         self.answer(request.method(), request.uri().path())
+    }
+
+    /// The error of the first keyring that cannot serve.
+    fn keys_healthy(&self) -> Result<(), KeyringError> {
+        let keyrings = self.keyrings.get().into_iter().flatten();
+        keyrings
+            .into_iter()
+            .try_for_each(|keyring| keyring.healthy())
     }
 
     fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
@@ -88,8 +96,8 @@ impl Admin {
             },
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" => match self.readiness.state() {
-                State::Ready => match self.keyring.get().map(|keyring| keyring.healthy()) {
-                    Some(Err(error)) => {
+                State::Ready => match self.keys_healthy() {
+                    Err(error) => {
                         tracing::warn!(%error, "not ready: no key can be used");
                         text(
                             StatusCode::SERVICE_UNAVAILABLE,
@@ -135,7 +143,7 @@ mod tests {
         let admin = Admin {
             metrics: Arc::new(Metrics::new().unwrap()),
             readiness: Arc::default(),
-            keyring: OnceLock::new(),
+            keyrings: OnceLock::new(),
         };
         let status = |path: &str| admin.answer(&Method::GET, path).status();
         assert_eq!(status("/readyz"), 503);
@@ -154,7 +162,7 @@ mod tests {
         let admin = Admin {
             metrics: Arc::new(Metrics::new().unwrap()),
             readiness: Arc::default(),
-            keyring: OnceLock::new(),
+            keyrings: OnceLock::new(),
         };
         admin.readiness.set(State::Ready);
         admin.readiness.part_stopped("jobs");

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use api::Backends;
+use api::sealgate::Administration;
 use catalogue::sqlite::SqliteCatalogue;
 use catalogue::{Catalogue, Scope, StoreId};
 use crypto::random::{Random, SystemRandom};
 use host::{Clock, SystemClock};
-use iam::identity::SingleCredential;
+use iam::identity::FixedCredentials;
 use iam::sigv4::{Options as SigV4Options, Verifier};
 use iam::{AccountId, Authorizer, Credential, Principal, Region, SecretAccessKey};
 use jobs::{Jobs, Work};
@@ -23,22 +24,31 @@ use crate::administration::Administered;
 use crate::aws::Aws;
 use crate::background;
 use crate::config::Config;
-use crate::credentials::RootCredentials;
-use crate::data_dir::DataDir;
+use crate::credentials::RootUsers;
+use crate::data_dir::{DataDir, Paths};
 use crate::known::Known;
 use crate::metrics::Metrics;
 use crate::nbd_front::VolumeExports;
 use crate::observers::{BlockRequests, KeyUses, ObjectRequests};
 use crate::reseal::{self, Part, RotateStoreKey};
+use crate::scopes::Scopes;
 
 /// Volumes that may exist; each attached one holds two files open.
 const VOLUMES_MAX: usize = 10_000;
 
+/// What is served of one account in one region.
+pub(crate) struct Served {
+    pub(crate) s3: s3::Gateway,
+    pub(crate) backends: Backends,
+}
+
 /// The parts of a running server.
 pub(crate) struct Assembly {
-    /// Every key.
-    pub(crate) keyring: Arc<Keyring>,
-    /// The AWS endpoint over keyring, volumes and objects.
+    /// Every key, an account and region each.
+    pub(crate) keyrings: Vec<Arc<Keyring>>,
+    /// Every volume, likewise.
+    pub(crate) volumes: Vec<Arc<Volumes>>,
+    /// The AWS endpoint over keyrings, volumes and objects.
     pub(crate) aws: Arc<Aws>,
     /// The NBD server over the volumes.
     pub(crate) nbd: nbd::Server,
@@ -54,6 +64,33 @@ pub(crate) struct Assembly {
     pub(crate) audit: AuditLog,
 }
 
+/// What every account and region is served from.
+struct Ground<'a> {
+    paths: Paths<'a>,
+    catalogue: Arc<dyn Catalogue>,
+    store_key: StoreKey,
+    audit: AuditLog,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    metrics: Arc<Metrics>,
+    bucket_keys: s3::BucketKeyPolicy,
+    neighbours: Arc<s3::Neighbours>,
+}
+
+/// One account in one region, to be served.
+struct Place {
+    authorizer: Arc<Authorizer>,
+    region: Region,
+    keyring: Arc<Keyring>,
+    volumes: Arc<Volumes>,
+}
+
+impl Place {
+    fn account(&self) -> AccountId {
+        *self.authorizer.account()
+    }
+}
+
 impl Assembly {
     /// Opens what the data directory holds, or makes it on the first start. Blocks the thread that polls it.
     pub(crate) async fn open(
@@ -62,11 +99,9 @@ impl Assembly {
         store_key: &StoreKey,
         metrics: &Arc<Metrics>,
     ) -> anyhow::Result<Self> {
-        let account: AccountId = config.account_id.parse().context("account_id")?;
-        let region: Region = config.region.parse().context("region")?;
+        let scopes = config.scopes()?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let random: Arc<dyn Random> = Arc::new(SystemRandom);
-        let authorizer = Arc::new(Authorizer::new(account));
         let paths = data_dir.paths();
 
         // First of all that a store key seals: what is made after it says whether one that is missing was lost.
@@ -78,71 +113,54 @@ impl Assembly {
         })?;
         // Before any other part is opened: what is refused is not changed.
         known.check().await?;
+        scopes.check(&*catalogue).await?;
         let mut options = AuditOptions::new(paths.audit(), Arc::clone(&clock));
         options.data_events = config.audit.data_events;
         let audit = AuditLog::open(options).context("audit log")?;
-        let keyring = Keyring::open(keyring::Options {
-            catalogue: Arc::clone(&catalogue),
+        let ground = Ground {
+            paths,
+            catalogue,
             store_key: store_key.clone(),
-            audit: audit.clone(),
-            clock: Arc::clone(&clock),
-            random: Arc::clone(&random),
-            authorizer: Arc::clone(&authorizer),
-            region: region.clone(),
-            observer: Arc::new(KeyUses(Arc::clone(metrics))),
-        })
-        .await
-        .context("keyring")?;
-        // After the keyring has accepted the store key: a refused start leaves nothing behind.
-        let credentials = RootCredentials::load_or_create(&paths.credentials(), &*random)?;
-        let volumes = Volumes::open(volume::Options {
-            disk: Arc::new(host::OsDisk),
-            dir: paths.volumes(),
-            keyring: Arc::clone(&keyring),
-            authorizer: Arc::clone(&authorizer),
-            catalogue: Arc::clone(&catalogue),
-            store_key: store_key.clone(),
-            clock: Arc::clone(&clock),
-            random: Arc::clone(&random),
-            region: region.clone(),
-            volumes_max: VOLUMES_MAX,
-        })
-        .await
-        .context("volumes")?;
-        let quarantined = volumes.quarantined().context("volumes")?;
-        metrics
-            .quarantined_volumes
-            .set(i64::try_from(quarantined).unwrap_or(i64::MAX));
-        let options = s3::store::local::Options::new(paths.objects(), Arc::clone(&random));
-        let objects = Arc::new(LocalStore::open(options).context("objects")?);
-        let quarantined = i64::try_from(objects.quarantined()).unwrap_or(i64::MAX);
-        metrics.objects_quarantined.set(quarantined);
-        let s3 = s3::Gateway::open(s3::Options {
-            store: Arc::clone(&objects) as Arc<dyn ObjectStore>,
-            keyring: Arc::clone(&keyring),
-            authorizer: Arc::clone(&authorizer),
-            clock: Arc::clone(&clock),
-            random: Arc::clone(&random),
-            observer: Arc::new(ObjectRequests(Arc::clone(metrics))),
-            audit: audit.clone(),
-            account,
-            region: region.clone(),
-            catalogue: Arc::clone(&catalogue),
-            store_key: store_key.clone(),
+            audit,
+            clock,
+            random,
+            metrics: Arc::clone(metrics),
             bucket_keys: s3::BucketKeyPolicy {
                 lifetime: Duration::from_secs(config.s3.bucket_key_seconds),
                 ..s3::BucketKeyPolicy::default()
             },
-            virtual_host_domains: Vec::new(),
-        })
-        .await
-        .context("buckets")?;
-        let scope = Scope {
-            account: account.to_string(),
-            region: region.to_string(),
+            neighbours: Arc::default(),
         };
+        let mut keyrings = Vec::new();
+        for account in scopes.accounts() {
+            let authorizer = Arc::new(Authorizer::new(account));
+            for region in scopes.regions() {
+                keyrings.push(ground.keyring(&authorizer, region).await?);
+            }
+        }
+        // After the keyrings have accepted the store key: a refused start leaves nothing behind.
+        let path = ground.paths.credentials();
+        let credentials = RootUsers::load_or_create(&path, scopes.accounts(), &*ground.random)?;
+        let mut places = Vec::new();
+        for (authorizer, keyring) in keyrings {
+            places.push(ground.volumes(authorizer, keyring).await?);
+        }
+        let operator = Arc::clone(&places.first().context("accounts")?.authorizer);
+        let quarantined = places[0].volumes.quarantined().context("volumes")?;
+        metrics
+            .quarantined_volumes
+            .set(i64::try_from(quarantined).unwrap_or(i64::MAX));
+        let options =
+            s3::store::local::Options::new(ground.paths.objects(), Arc::clone(&ground.random));
+        let objects = Arc::new(LocalStore::open(options).context("objects")?);
+        let quarantined = i64::try_from(objects.quarantined()).unwrap_or(i64::MAX);
+        metrics.objects_quarantined.set(quarantined);
+        let mut gateways = Vec::new();
+        for place in &places {
+            gateways.push(ground.gateway(place, &objects).await?);
+        }
         known.objects_are_open(&objects);
-        if let Err(error) = known.complete(&credentials, &audit).await {
+        if let Err(error) = known.complete(&credentials, &ground.audit).await {
             // Without any marks, the next start could not tell a first start from a loss. With older ones it can.
             if known.is_new().await {
                 return Err(error.into());
@@ -150,16 +168,151 @@ impl Assembly {
             tracing::error!(%error, "the marks between the parts are not up to date");
         }
         let known = Arc::new(known);
+        let (administration, jobs) = ground
+            .administration(&scopes, &places[0], &gateways[0], &known)
+            .await;
+        let exports = VolumeExports {
+            accounts: places
+                .iter()
+                .map(|place| (Arc::clone(&place.volumes), Arc::clone(&place.authorizer)))
+                .collect(),
+            random: Arc::clone(&ground.random),
+            uid: rustix::process::geteuid().as_raw(),
+        };
+        let nbd = nbd_server(config, metrics, &ground.clock, exports);
+        let keyrings = places.iter().map(|place| Arc::clone(&place.keyring));
+        let volumes = places.iter().map(|place| Arc::clone(&place.volumes));
+        let (keyrings, volumes) = (keyrings.collect(), volumes.collect());
+        let regions: Arc<[Region]> = scopes.regions().cloned().collect();
+        let served = places.into_iter().zip(gateways).map(|(place, s3)| {
+            let at = (place.account(), place.region);
+            let backends = Backends {
+                keyring: place.keyring,
+                volumes: place.volumes,
+                authorizer: place.authorizer,
+                regions: Arc::clone(&regions),
+                administration: Arc::clone(&administration),
+                operator: Arc::clone(&operator),
+            };
+            (at, Served { s3, backends })
+        });
+        let aws = Arc::new(Aws {
+            verifier: verifier(&scopes, &credentials)?,
+            served: served.collect(),
+            metrics: Arc::clone(metrics),
+            clock: ground.clock,
+            random: ground.random,
+        });
+        Ok(Self {
+            keyrings,
+            volumes,
+            aws,
+            nbd,
+            objects,
+            catalogue: ground.catalogue,
+            jobs,
+            known,
+            audit: ground.audit,
+        })
+    }
+}
+
+impl Ground<'_> {
+    async fn keyring(
+        &self,
+        authorizer: &Arc<Authorizer>,
+        region: &Region,
+    ) -> anyhow::Result<(Arc<Authorizer>, Arc<Keyring>)> {
+        let keyring = Keyring::open(keyring::Options {
+            catalogue: Arc::clone(&self.catalogue),
+            store_key: self.store_key.clone(),
+            audit: self.audit.clone(),
+            clock: Arc::clone(&self.clock),
+            random: Arc::clone(&self.random),
+            authorizer: Arc::clone(authorizer),
+            region: region.clone(),
+            observer: Arc::new(KeyUses(Arc::clone(&self.metrics))),
+        });
+        let keyring = keyring.await.context("keyring")?;
+        Ok((Arc::clone(authorizer), keyring))
+    }
+
+    async fn volumes(
+        &self,
+        authorizer: Arc<Authorizer>,
+        keyring: Arc<Keyring>,
+    ) -> anyhow::Result<Place> {
+        let region = keyring.region().clone();
+        let volumes = Volumes::open(volume::Options {
+            disk: Arc::new(host::OsDisk),
+            dir: self.paths.volumes(),
+            keyring: Arc::clone(&keyring),
+            authorizer: Arc::clone(&authorizer),
+            catalogue: Arc::clone(&self.catalogue),
+            store_key: self.store_key.clone(),
+            clock: Arc::clone(&self.clock),
+            random: Arc::clone(&self.random),
+            region: region.clone(),
+            volumes_max: VOLUMES_MAX,
+        });
+        Ok(Place {
+            volumes: volumes.await.context("volumes")?,
+            authorizer,
+            region,
+            keyring,
+        })
+    }
+
+    async fn gateway(
+        &self,
+        place: &Place,
+        objects: &Arc<LocalStore>,
+    ) -> anyhow::Result<s3::Gateway> {
+        let gateway = s3::Gateway::open(s3::Options {
+            store: Arc::clone(objects) as Arc<dyn ObjectStore>,
+            keyring: Arc::clone(&place.keyring),
+            authorizer: Arc::clone(&place.authorizer),
+            clock: Arc::clone(&self.clock),
+            random: Arc::clone(&self.random),
+            observer: Arc::new(ObjectRequests(Arc::clone(&self.metrics))),
+            audit: self.audit.clone(),
+            account: place.account(),
+            region: place.region.clone(),
+            neighbours: Arc::clone(&self.neighbours),
+            catalogue: Arc::clone(&self.catalogue),
+            store_key: self.store_key.clone(),
+            bucket_keys: self.bucket_keys,
+            virtual_host_domains: Vec::new(),
+        });
+        gateway.await.context("buckets")
+    }
+
+    /// Jobs and the root key, which are the whole store's. The owners of what is sealed are those of every account and
+    /// region, whichever place they come from.
+    async fn administration(
+        &self,
+        scopes: &Scopes,
+        place: &Place,
+        s3: &s3::Gateway,
+        known: &Known,
+    ) -> (Arc<dyn Administration>, Arc<Jobs>) {
         let parts = sealed_parts(
-            &catalogue, store_key, &random, &keyring, &volumes, &s3, &known,
+            &self.catalogue,
+            &self.store_key,
+            &self.random,
+            &place.keyring,
+            &place.volumes,
+            s3,
+            known,
         );
-        let rotate = Arc::new(RotateStoreKey::new(store_key.clone(), &parts));
+        let rotate = Arc::new(RotateStoreKey::new(self.store_key.clone(), &parts));
         let jobs = background::jobs(
-            Arc::clone(&catalogue),
-            store_key.clone(),
-            scope,
-            Arc::clone(&clock),
-            metrics,
+            Arc::clone(&self.catalogue),
+            self.store_key.clone(),
+            // No account's: another order of accounts would hide them.
+            Scope::default(),
+            Arc::clone(&self.clock),
+            &self.metrics,
             vec![Arc::clone(&rotate) as Arc<dyn Work>],
         );
         if let Err(error) = rotate.resume(&jobs).await {
@@ -167,45 +320,12 @@ impl Assembly {
         }
         let administration = Administered {
             jobs: Arc::clone(&jobs),
-            store_key: store_key.clone(),
+            store_key: self.store_key.clone(),
             rotate,
-            region: region.clone(),
-            audit: audit.clone(),
+            region: scopes.home().clone(),
+            audit: self.audit.clone(),
         };
-        let nbd = nbd_server(
-            config,
-            metrics,
-            &clock,
-            VolumeExports {
-                volumes: Arc::clone(&volumes),
-                authorizer: Arc::clone(&authorizer),
-                random: Arc::clone(&random),
-                uid: rustix::process::geteuid().as_raw(),
-            },
-        );
-        let aws = Arc::new(Aws {
-            verifier: verifier(account, region, &credentials)?,
-            s3,
-            backends: Backends {
-                keyring: Arc::clone(&keyring),
-                volumes,
-                authorizer: Arc::clone(&authorizer),
-                administration: Arc::new(administration),
-            },
-            metrics: Arc::clone(metrics),
-            clock,
-            random,
-        });
-        Ok(Self {
-            keyring,
-            aws,
-            nbd,
-            objects,
-            catalogue,
-            jobs,
-            known,
-            audit,
-        })
+        (Arc::new(administration), jobs)
     }
 }
 
@@ -260,21 +380,23 @@ fn sealed_parts(
     ])
 }
 
-/// The one verifier, which knows the account's root user.
-fn verifier(
-    account: AccountId,
-    region: Region,
-    credentials: &RootCredentials,
-) -> anyhow::Result<Verifier> {
-    let secret =
-        std::str::from_utf8(credentials.secret_access_key.expose()).context("credentials")?;
-    let credential = Credential {
-        principal: Principal::root(account),
-        secret: SecretAccessKey::new(secret).context("credentials")?,
-    };
-    let access_key = credentials.access_key_id.parse().context("credentials")?;
-    let known = Arc::new(SingleCredential::new(access_key, credential));
-    Ok(Verifier::new(SigV4Options::new(region), known))
+/// The one verifier, which knows each account's root user.
+fn verifier(scopes: &Scopes, users: &RootUsers) -> anyhow::Result<Verifier> {
+    let mut known = Vec::new();
+    for account in scopes.accounts() {
+        let user = users.of(account).context("credentials")?;
+        let secret = std::str::from_utf8(user.secret_access_key.expose()).context("credentials")?;
+        let credential = Credential {
+            principal: Principal::root(account),
+            secret: SecretAccessKey::new(secret).context("credentials")?,
+        };
+        let access_key = user.access_key_id.parse().context("credentials")?;
+        known.push((access_key, credential));
+    }
+    let mut options = SigV4Options::new(scopes.home().clone());
+    options.more_regions = scopes.more_regions().to_vec();
+    let known: FixedCredentials = known.into_iter().collect();
+    Ok(Verifier::new(options, Arc::new(known)))
 }
 
 fn nbd_server(

@@ -4,11 +4,12 @@
 //! read whole within a limit before the signature over it is compared. Which services there are, in
 //! which protocol each is answered and what a refusal is called there is `api`'s to know.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use api::{Backends, Protocol, Refusal, Service};
+use api::{Protocol, Refusal, Service};
 use bytes::Bytes;
 use crypto::random::Random;
 use host::Clock;
@@ -16,9 +17,10 @@ use http::request::Parts;
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
-use iam::RequestContext;
 use iam::sigv4::{Body, Pending, Verified, Verifier};
+use iam::{AccountId, Region, RequestContext};
 
+use crate::assembly::Served;
 use crate::metrics::{Front, Metrics, Outcome};
 use crate::small_body;
 
@@ -28,8 +30,8 @@ pub(crate) type AnswerBody = Either<Full<Bytes>, s3::ResponseBody>;
 /// Everything behind the AWS port.
 pub(crate) struct Aws {
     pub(crate) verifier: Verifier,
-    pub(crate) s3: s3::Gateway,
-    pub(crate) backends: Backends,
+    /// By account and region.
+    pub(crate) served: HashMap<(AccountId, Region), Served>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
@@ -54,11 +56,14 @@ impl Aws {
         if service.is_some_and(Service::streams) {
             return match pending.finish(Body::Unread) {
                 Ok(verified) => {
+                    let Some(served) = self.served(&verified) else {
+                        return refuse(Refusal::NotServed(verified.service));
+                    };
                     let context = self.context(&head, &verified, request_id, peer);
                     let request = Request::from_parts(head, body);
                     // In a place of its own: hyper moves this future for each request of any service, and keeps room
                     // for it in each connection.
-                    Box::pin(self.s3.handle(request, &verified, context))
+                    Box::pin(served.s3.handle(request, &verified, context))
                         .await
                         .map(Either::Right)
                 }
@@ -69,12 +74,12 @@ impl Aws {
             Ok(read) => read,
             Err(refusal) => return refuse(refusal),
         };
-        let Some(service) = service else {
+        let (Some(service), Some(served)) = (service, self.served(&verified)) else {
             return refuse(Refusal::NotServed(verified.service));
         };
         let context = &self.context(&head, &verified, request_id.clone(), peer);
         let bytes_in = body.len() as u64;
-        match service.answer(&self.backends, context, &head, body).await {
+        match service.answer(&served.backends, context, &head, body).await {
             Some(answer) => self.answer(
                 Front::of_service(service),
                 answer.operation,
@@ -85,6 +90,12 @@ impl Aws {
             // A service that streams, and its requests went another way above.
             None => refuse(Refusal::NotServed(verified.service)),
         }
+    }
+
+    /// What the account of a request has in its region. The verifier lets no other ones through.
+    fn served(&self, verified: &Verified) -> Option<&Served> {
+        let at = (verified.principal.account(), verified.region.clone());
+        self.served.get(&at)
     }
 
     /// Counts and hands on an answer that is whole.

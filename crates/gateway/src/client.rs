@@ -18,7 +18,7 @@ use iam::uri::encode;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use crate::credentials::RootCredentials;
+use crate::credentials::{RootCredentials, RootUsers};
 use crate::data_dir::{Paths, Runtime};
 
 /// An answer longer than this is not one of ours.
@@ -44,7 +44,7 @@ impl Client {
         })?;
         Ok(Self {
             runtime: Runtime::read(&data_dir)?,
-            credentials: RootCredentials::load(&Paths(&data_dir).credentials())?,
+            credentials: RootUsers::load(&Paths(&data_dir).credentials())?.into_default(),
         })
     }
 

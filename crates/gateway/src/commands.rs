@@ -28,7 +28,7 @@ pub(crate) fn env(config: &Config) -> anyhow::Result<()> {
         Ok(runtime) => (runtime.aws, runtime.region),
         Err(_) => (
             format!("http://{}", config.aws.listen),
-            config.region.clone(),
+            config.regions.first().cloned().unwrap_or_default(),
         ),
     };
     let credentials = Paths(&dir).credentials();

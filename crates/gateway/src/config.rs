@@ -11,16 +11,18 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::scopes::Scopes;
+
 /// Every setting, with its default. Field names are the keys of `sealgate.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Config {
     /// Where everything is kept; created with mode 0700.
     pub(crate) data_dir: PathBuf,
-    /// The AWS account this server is: twelve digits.
-    pub(crate) account_id: String,
-    /// The AWS region this server is.
-    pub(crate) region: String,
+    /// The AWS accounts this server serves: twelve digits each.
+    pub(crate) accounts: Vec<String>,
+    /// The AWS regions it serves, each with every account.
+    pub(crate) regions: Vec<String>,
     /// The root key.
     pub(crate) root_key: RootKey,
     /// The endpoint for every AWS service.
@@ -177,8 +179,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             data_dir: PathBuf::from("./sealgate-data"),
-            account_id: "123456789012".into(),
-            region: "us-east-1".into(),
+            accounts: vec!["123456789012".into()],
+            regions: vec!["us-east-1".into()],
             root_key: RootKey::default(),
             aws: Aws::default(),
             nbd: Nbd::default(),
@@ -347,6 +349,12 @@ impl Config {
         toml::from_str(text).map_err(malformed)
     }
 
+    /// The accounts and regions that are served.
+    pub(crate) fn scopes(&self) -> Result<Scopes, ConfigError> {
+        Scopes::parse(&self.accounts, &self.regions)
+            .map_err(|(key, why)| ConfigError::Invalid { key, why })
+    }
+
     /// Refuses what cannot be served. Call once all sources are merged.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let invalid = |key, why: &str| {
@@ -355,16 +363,7 @@ impl Config {
                 why: why.into(),
             })
         };
-        if self.account_id.len() != 12 || !self.account_id.bytes().all(|b| b.is_ascii_digit()) {
-            return invalid("account_id", "must be twelve digits");
-        }
-        let region_ok = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        if self.region.is_empty() || self.region.len() > 32 || !self.region.bytes().all(region_ok) {
-            return invalid(
-                "region",
-                "must be lower-case letters, digits and hyphens, such as us-east-1",
-            );
-        }
+        self.scopes()?;
         if self.root_key.file.is_some() && self.root_key.passphrase.is_some() {
             return invalid("root_key", "set either `file` or `passphrase`, not both");
         }
@@ -484,8 +483,10 @@ mod tests {
             error.contains("`aws.lisen`") && error.contains("`aws.listen`"),
             "{error}"
         );
-        let error = parse("acount_id = \"1\"").unwrap_err().to_string();
-        assert!(error.contains("`account_id`"), "{error}");
+        let error = parse("acounts = [\"1\"]").unwrap_err().to_string();
+        assert!(error.contains("`accounts`"), "{error}");
+        let error = parse("region = \"eu-west-1\"").unwrap_err().to_string();
+        assert!(error.contains("`regions`"), "{error}");
         let error = parse("[nbd]\nbucket_key_seconds = 3")
             .unwrap_err()
             .to_string();
@@ -512,8 +513,8 @@ mod tests {
             f(&mut c);
             c.check().unwrap_err().to_string()
         };
-        assert!(refused(|c| c.account_id = "12".into()).contains("account_id"));
-        assert!(refused(|c| c.region = "US".into()).contains("region"));
+        assert!(refused(|c| c.accounts = vec!["12".into()]).contains("accounts"));
+        assert!(refused(|c| c.regions = vec!["US".into()]).contains("regions"));
         assert!(refused(|c| c.nbd.listen = Some(([0, 0, 0, 0], 10809).into())).contains("TLS"));
         assert!(refused(|c| c.nbd.handshake_timeout_seconds = 0).contains("handshake_timeout"));
         assert!(refused(|c| c.log.filter = "a=b=c".into()).contains("log.filter"));

@@ -19,7 +19,7 @@ use root::{Reseal, StoreKey};
 use s3::store::local::{LocalStore, stamp};
 use tokio::sync::watch;
 
-use crate::credentials::RootCredentials;
+use crate::credentials::RootUsers;
 use crate::data_dir::Paths;
 use crate::metrics::Metrics;
 
@@ -87,6 +87,12 @@ impl Known {
             path: at.clone(),
             wrong: parts::Wrong::Damaged(why),
         })?;
+        // A start that was cut short may have added accounts. Those that were marked are the same.
+        let marked = self.ledger.mark(Part::Credentials).await;
+        let found = found.map(|found| match marked {
+            Some(marked) => found.mark_of_first(marked.sequence),
+            None => found.mark(),
+        });
         self.ledger
             .check_mark(Part::Credentials, &at, found)
             .await?;
@@ -134,7 +140,7 @@ impl Known {
     /// a part that is missing was lost.
     pub(crate) async fn complete(
         &self,
-        credentials: &RootCredentials,
+        credentials: &RootUsers,
         audit: &AuditLog,
     ) -> Result<(), PartsError> {
         let observed = [
@@ -181,6 +187,7 @@ impl Known {
             }
             Part::Credentials => {
                 let found = credentials(&at).map_err(anyhow::Error::msg)?;
+                let found = found.map(|found| found.mark());
                 self.ledger.accept(part, &[], found).await?;
             }
             Part::Audit | Part::Volumes | Part::Objects => {
@@ -270,14 +277,14 @@ pub(crate) fn path_of(paths: &Paths<'_>, part: Part) -> PathBuf {
 }
 
 /// What the credentials say of themselves; `None` if they are not there.
-fn credentials(path: &Path) -> Result<Option<Mark>, String> {
+fn credentials(path: &Path) -> Result<Option<RootUsers>, String> {
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.to_string()),
         Ok(_) => {}
     }
-    match RootCredentials::load(path) {
-        Ok(found) => Ok(Some(found.mark())),
+    match RootUsers::load(path) {
+        Ok(found) => Ok(Some(found)),
         Err(error) => Err(format!("{:#}", error.root_cause())),
     }
 }

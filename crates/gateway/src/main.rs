@@ -36,6 +36,7 @@ mod passphrase;
 mod rebuild;
 mod reseal;
 mod root_key;
+mod scopes;
 mod serve;
 mod small_body;
 mod throttle;

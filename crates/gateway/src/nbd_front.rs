@@ -10,20 +10,53 @@ use nbd::{
     BlockSizes, Errno, Export, ExportInfo, ExportName, Exports, Extent, ExtentKind, OpenError,
     Peer, ZeroOptions,
 };
-use volume::{AttachedVolume, ErrorKind, VolumeError, VolumeId, VolumeInfo, Volumes};
+use volume::{AttachedVolume, ErrorKind, OneVolume, VolumeError, VolumeId, VolumeInfo, Volumes};
 
-/// The account's volumes, for peers that may have them.
+/// The volumes of every account and region, for peers that may have them.
 pub(crate) struct VolumeExports {
-    pub(crate) volumes: Arc<Volumes>,
-    pub(crate) authorizer: Arc<Authorizer>,
+    /// What is served, and who decides about it.
+    pub(crate) accounts: Vec<(Arc<Volumes>, Arc<Authorizer>)>,
     pub(crate) random: Arc<dyn Random>,
     /// The user this process runs as: on the unix socket, it and root may attach.
     pub(crate) uid: u32,
 }
 
+/// One account in one region, as its root user sees it.
+struct Place<'a> {
+    volumes: &'a Volumes,
+    authorizer: &'a Authorizer,
+    context: Arc<RequestContext>,
+}
+
+impl Place<'_> {
+    fn caller(&self) -> Caller<'_> {
+        Caller::new(&self.context, Via::Volume)
+    }
+
+    /// The volumes named, or every one there is.
+    fn describe(&self, ids: &[VolumeId]) -> Result<Vec<VolumeInfo>, OpenError> {
+        let authorized = self
+            .authorizer
+            .authorize::<DescribeVolumes, _>(self.caller(), self.volumes.every())
+            .map_err(|denied| OpenError::Denied(denied.to_string()))?;
+        self.volumes
+            .describe(authorized, ids)
+            .map_err(|e| refuse(&e))
+    }
+
+    fn may_attach(
+        &self,
+        id: VolumeId,
+    ) -> Result<iam::Authorized<AttachVolume, OneVolume>, OpenError> {
+        self.authorizer
+            .authorize(self.caller(), self.volumes.one(id))
+            .map_err(|denied| OpenError::Denied(denied.to_string()))
+    }
+}
+
 impl VolumeExports {
-    /// Who a peer is to the rest of the program, if it is anybody.
-    fn context(&self, peer: &Peer) -> Result<Arc<RequestContext>, OpenError> {
+    /// What a peer may reach, if it is anybody: it is every account's root user.
+    fn places(&self, peer: &Peer) -> Result<Vec<Place<'_>>, OpenError> {
         let source: Option<IpAddr> = match peer {
             Peer::Unix { uid, .. } if *uid == self.uid || *uid == 0 => None,
             // The configuration allows loopback only, where anybody on this machine is the administrator: the
@@ -33,70 +66,70 @@ impl VolumeExports {
         };
         let mut id = [0; 8];
         self.random.fill(&mut id);
-        let principal = Principal::root(*self.authorizer.account());
-        let mut context = RequestContext::new(principal, format!("nbd-{}", hex::encode(id)));
-        context.source = source;
-        Ok(Arc::new(context))
+        let id = format!("nbd-{}", hex::encode(id));
+        let accounts = self.accounts.iter().map(|(volumes, authorizer)| {
+            let principal = Principal::root(*authorizer.account());
+            let mut context = RequestContext::new(principal, id.clone());
+            context.source = source;
+            Place {
+                volumes,
+                authorizer,
+                context: Arc::new(context),
+            }
+        });
+        Ok(accounts.collect())
     }
 
-    /// Every volume there is.
-    fn all(&self, caller: Caller<'_>) -> Result<Vec<VolumeInfo>, OpenError> {
-        let authorized = self
-            .authorizer
-            .authorize::<DescribeVolumes, _>(caller, self.volumes.every())
-            .map_err(|denied| OpenError::Denied(denied.to_string()))?;
-        self.volumes
-            .describe(authorized, &[])
-            .map_err(|e| refuse(&e))
-    }
-
-    fn find(&self, caller: Caller<'_>, name: &ExportName) -> Result<VolumeId, OpenError> {
-        if !name.as_str().is_empty() {
-            return self
-                .volumes
-                .find_by_export_name(name.as_str())
-                .map_err(|e| refuse(&e));
+    /// The volume that a name means, and where it is. Names are looked for everywhere: one that two have means neither.
+    fn find<'p, 'a>(
+        places: &'p [Place<'a>],
+        name: &ExportName,
+    ) -> Result<(&'p Place<'a>, VolumeId), OpenError> {
+        let mut found = None;
+        for place in places {
+            let ids = if name.as_str().is_empty() {
+                // The default export: the volume, if there is only one.
+                let all = place.describe(&[])?;
+                all.iter().map(|volume| volume.id).collect()
+            } else {
+                match place.volumes.find_by_export_name(name.as_str()) {
+                    Ok(id) => vec![id],
+                    Err(VolumeError::NotFound(_) | VolumeError::MalformedId(_)) => Vec::new(),
+                    Err(error) => return Err(refuse(&error)),
+                }
+            };
+            for id in ids {
+                if found.replace((place, id)).is_some() {
+                    let why = match name.as_str() {
+                        "" => "there are several volumes: name one",
+                        _ => "volumes of several accounts or regions have this name: use the id",
+                    };
+                    return Err(OpenError::Unavailable(why.into()));
+                }
+            }
         }
-        // The default export: the volume, if there is only one.
-        match self.all(caller)?.as_slice() {
-            [only] => Ok(only.id),
-            [] => Err(OpenError::Unknown),
-            _ => Err(OpenError::Unavailable(
-                "there are several volumes: name one".into(),
-            )),
-        }
+        found.ok_or(OpenError::Unknown)
     }
 }
 
 #[async_trait]
 impl Exports for VolumeExports {
     async fn list(&self, peer: &Peer) -> Result<Vec<ExportName>, OpenError> {
-        let context = self.context(peer)?;
-        let caller = Caller::new(&context, Via::Volume);
-        let volumes = self.all(caller)?;
-        Ok(volumes
-            .iter()
-            .filter_map(|volume| ExportName::new(volume.id.to_string()).ok())
-            .collect())
+        let mut names = Vec::new();
+        for place in self.places(peer)? {
+            let volumes = place.describe(&[])?;
+            let ids = volumes.iter().map(|volume| volume.id.to_string());
+            names.extend(ids.filter_map(|id| ExportName::new(id).ok()));
+        }
+        Ok(names)
     }
 
     async fn describe(&self, peer: &Peer, name: &ExportName) -> Result<ExportInfo, OpenError> {
-        let context = self.context(peer)?;
-        let caller = Caller::new(&context, Via::Volume);
-        let id = self.find(caller, name)?;
+        let places = self.places(peer)?;
+        let (place, id) = Self::find(&places, name)?;
         // Decided, but nothing is attached and no key is used: the permission is not spent, and there is nothing to record.
-        let _may = self
-            .authorizer
-            .authorize::<AttachVolume, _>(caller, self.volumes.one(id))
-            .map_err(|denied| OpenError::Denied(denied.to_string()))?;
-        let authorized = self
-            .authorizer
-            .authorize::<DescribeVolumes, _>(caller, self.volumes.every())
-            .map_err(|denied| OpenError::Denied(denied.to_string()))?;
-        let described = self
-            .volumes
-            .describe(authorized, &[id])
-            .map_err(|e| refuse(&e))?;
+        let _may = place.may_attach(id)?;
+        let described = place.describe(&[id])?;
         let [volume] = described.as_slice() else {
             return Err(OpenError::Unknown);
         };
@@ -104,14 +137,10 @@ impl Exports for VolumeExports {
     }
 
     async fn open(&self, peer: &Peer, name: &ExportName) -> Result<Arc<dyn Export>, OpenError> {
-        let context = self.context(peer)?;
-        let caller = Caller::new(&context, Via::Volume);
-        let id = self.find(caller, name)?;
-        let authorized = self
-            .authorizer
-            .authorize(caller, self.volumes.one(id))
-            .map_err(|denied| OpenError::Denied(denied.to_string()))?;
-        let volume = self.volumes.attach(authorized).await.map_err(|e| {
+        let places = self.places(peer)?;
+        let (place, id) = Self::find(&places, name)?;
+        let authorized = place.may_attach(id)?;
+        let volume = place.volumes.attach(authorized).await.map_err(|e| {
             tracing::warn!(volume = %id, %peer, error = %e, "a volume could not be attached");
             refuse(&e)
         })?;

@@ -120,7 +120,7 @@ async fn serve(
             .as_ref()
             .map(TcpListener::local_addr)
             .transpose()?,
-        region: config.region.clone(),
+        region: config.regions.first().cloned().unwrap_or_default(),
         pid: std::process::id(),
     };
     // The admin port answers while the stores are opened, so that `/readyz` can say so; it outlives the drain.
@@ -128,7 +128,7 @@ async fn serve(
     let admin = Arc::new(Admin {
         metrics: Arc::clone(&metrics),
         readiness: Arc::clone(&readiness),
-        keyring: OnceLock::new(),
+        keyrings: OnceLock::new(),
     });
     let admin_parts = Arc::clone(&admin);
     let admin_limits = Limits {
@@ -147,7 +147,8 @@ async fn serve(
     let assembly = Assembly::open(&config, &data_dir, &store_key, &metrics).await?;
     let nbd_unix = bind_nbd_socket(&data_dir)?;
     let Assembly {
-        keyring,
+        keyrings,
+        volumes,
         aws,
         nbd,
         objects,
@@ -156,7 +157,7 @@ async fn serve(
         known,
         audit,
     } = assembly;
-    let _ = admin_parts.keyring.set(Arc::clone(&keyring));
+    let _ = admin_parts.keyrings.set(keyrings.clone());
     private::replace(
         &OsDisk,
         &data_dir.paths().runtime(),
@@ -164,7 +165,6 @@ async fn serve(
     )
     .context("cannot write runtime.json")?;
 
-    let volumes = Arc::clone(&aws.backends.volumes);
     let aws_limits = Limits {
         open: Some(metrics.aws_connections.clone()),
         ..limits(config.aws.connections_max)
@@ -189,7 +189,7 @@ async fn serve(
         objects_stopped.await;
         objects_readiness.part_stopped("objects");
     });
-    let sweeper = tokio::spawn(sweep_keys(keyring));
+    let sweeper = tokio::spawn(sweep_keys(keyrings));
     let reviewer = tokio::spawn(review_attachments(volumes));
     let worker = tokio::spawn(background::work(
         jobs,
@@ -296,27 +296,33 @@ fn bind_nbd_socket(data_dir: &DataDir) -> anyhow::Result<UnixListener> {
 }
 
 /// Destroys keys past their deletion date, and rotates those that are due, for as long as the server runs.
-async fn sweep_keys(keyring: Arc<Keyring>) {
+async fn sweep_keys(keyrings: Vec<Arc<Keyring>>) {
     let mut ticks = tokio::time::interval(KEY_SWEEP_INTERVAL);
     loop {
         ticks.tick().await;
-        match keyring.sweep().await {
-            Ok(swept) if swept == keyring::Swept::default() => {}
-            Ok(swept) => tracing::info!(?swept, "keys swept"),
-            Err(error) => tracing::error!(%error, "keys could not be swept"),
+        for keyring in &keyrings {
+            let (account, region) = (keyring.account(), keyring.region());
+            match keyring.sweep().await {
+                Ok(swept) if swept == keyring::Swept::default() => {}
+                Ok(swept) => tracing::info!(%account, %region, ?swept, "keys swept"),
+                Err(error) => {
+                    tracing::error!(%account, %region, %error, "keys could not be swept");
+                }
+            }
         }
     }
 }
 
 /// Reports attached volumes that would be refused today, once each, for as long as the server runs.
-async fn review_attachments(volumes: Arc<Volumes>) {
+async fn review_attachments(volumes: Vec<Arc<Volumes>>) {
     let mut reported = BTreeSet::new();
     let mut ticks = tokio::time::interval(REVIEW_INTERVAL);
     loop {
         ticks.tick().await;
-        let volumes = Arc::clone(&volumes);
+        let volumes = volumes.clone();
         // It may be the last to hold a volume, and then it detaches it.
-        let Ok(refused) = tokio::task::spawn_blocking(move || volumes.review()).await else {
+        let review = move || -> Vec<_> { volumes.iter().flat_map(|v| v.review()).collect() };
+        let Ok(refused) = tokio::task::spawn_blocking(review).await else {
             return;
         };
         for (volume, error) in &refused {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::{
     Arn,
     chunked::{Decoder, Mode, Options},
-    identity::{Credential, Principal, SecretAccessKey, SingleCredential},
+    identity::{Credential, FixedCredentials, Principal, SecretAccessKey},
     sigv4::{self, Body, StreamingSignature, Verifier, authorization::Authorization, canonical},
 };
 
@@ -78,7 +78,7 @@ pub fn request(data: &[u8]) {
         principal: Principal::root("123456789012".parse().expect("digits")),
         secret: SecretAccessKey::new("wJalrXUtnFEMI/K7MDENG").expect("printable"),
     };
-    let credentials = SingleCredential::new("AKIDEXAMPLE".parse().expect("letters"), credential);
+    let credentials = FixedCredentials::one("AKIDEXAMPLE".parse().expect("letters"), credential);
     let region = "us-east-1".parse().expect("a region");
     let verifier = Verifier::new(sigv4::Options::new(region), Arc::new(credentials));
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_369_353_600);

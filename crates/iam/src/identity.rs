@@ -2,7 +2,7 @@
 //!
 //! Everything here is parsed once, at the edge, and trusted afterwards. [`SecretAccessKey`] is
 //! wiped on drop, cannot be cloned or printed, and is reached through one word, `expose`.
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{collections::HashMap, fmt, str::FromStr, sync::Arc};
 
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
@@ -148,26 +148,32 @@ pub trait Credentials: Send + Sync {
     fn lookup(&self, access_key: &AccessKeyId) -> Option<Arc<Credential>>;
 }
 
-/// One credential, fixed at start: the account's root user.
+/// Credentials that are fixed at start: each account's root user.
 #[derive(Debug)]
-pub struct SingleCredential {
-    access_key: AccessKeyId,
-    credential: Arc<Credential>,
-}
+pub struct FixedCredentials(HashMap<AccessKeyId, Arc<Credential>>);
 
-impl SingleCredential {
+impl FixedCredentials {
     /// Knows `access_key` and nothing else.
-    pub fn new(access_key: AccessKeyId, credential: Credential) -> Self {
-        Self {
-            access_key,
-            credential: Arc::new(credential),
-        }
+    pub fn one(access_key: AccessKeyId, credential: Credential) -> Self {
+        [(access_key, credential)].into_iter().collect()
     }
 }
 
-impl Credentials for SingleCredential {
+impl FromIterator<(AccessKeyId, Credential)> for FixedCredentials {
+    /// Of two credentials of one access key the last counts.
+    fn from_iter<I: IntoIterator<Item = (AccessKeyId, Credential)>>(credentials: I) -> Self {
+        let credentials = credentials.into_iter();
+        Self(
+            credentials
+                .map(|(access_key, credential)| (access_key, Arc::new(credential)))
+                .collect(),
+        )
+    }
+}
+
+impl Credentials for FixedCredentials {
     fn lookup(&self, access_key: &AccessKeyId) -> Option<Arc<Credential>> {
-        (*access_key == self.access_key).then(|| Arc::clone(&self.credential))
+        self.0.get(access_key).cloned()
     }
 }
 

@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName};
 use iam::{
     Credential, Principal, SecretAccessKey,
     chunked::{ChunkedError, Decoder, Mode, Options},
-    identity::SingleCredential,
+    identity::FixedCredentials,
     sigv4::{self, Body, Payload, Verifier},
 };
 use proptest::prelude::*;
@@ -74,7 +74,7 @@ impl Client {
             principal: Principal::root("123456789012".parse().unwrap()),
             secret: SecretAccessKey::new(SECRET).unwrap(),
         };
-        let credentials = SingleCredential::new("AKIDEXAMPLE".parse().unwrap(), credential);
+        let credentials = FixedCredentials::one("AKIDEXAMPLE".parse().unwrap(), credential);
         let verifier = Verifier::new(
             sigv4::Options::new("us-east-1".parse().unwrap()),
             Arc::new(credentials),

@@ -10,7 +10,7 @@ use http::request::Parts;
 use iam::{
     Credential, Principal, SecretAccessKey,
     chunked::{ChunkedError, Decoder, Options},
-    identity::SingleCredential,
+    identity::FixedCredentials,
     sigv4::{self, Body, Form, Payload, SigV4Error, Verifier, claimed_service},
 };
 
@@ -29,7 +29,7 @@ fn verifier(access_key: &str, secret: &str) -> Verifier {
         principal: Principal::root("123456789012".parse().unwrap()),
         secret: SecretAccessKey::new(secret).unwrap(),
     };
-    let credentials = SingleCredential::new(access_key.parse().unwrap(), credential);
+    let credentials = FixedCredentials::one(access_key.parse().unwrap(), credential);
     Verifier::new(
         sigv4::Options::new("us-east-1".parse().unwrap()),
         Arc::new(credentials),

@@ -194,6 +194,36 @@ fn an_unknown_access_key_and_a_wrong_secret_are_told_apart_as_aws_does() {
 }
 
 #[test]
+fn each_region_served_may_be_named_and_global_services_fall_back_to_the_first() {
+    let credentials = Arc::new(Replaceable(Mutex::new(None)));
+    credentials.set(Some(SECRET));
+    let mut options = sigv4::Options::new("eu-west-1".parse().unwrap());
+    options.more_regions = vec!["us-east-1".parse().unwrap()];
+    let verifier = Verifier::new(options, credentials as Arc<dyn Credentials>);
+    let verify = |region, service| {
+        let request = Signer {
+            region,
+            service,
+            ..Signer::default()
+        }
+        .request();
+        verifier.verify(&request, Body::Unread, at(NOW))
+    };
+    for region in ["eu-west-1", "us-east-1"] {
+        for service in ["s3", "sts"] {
+            assert_eq!(verify(region, service).unwrap().region.as_str(), region);
+        }
+    }
+    for service in ["s3", "sts"] {
+        let error = verify("eu-west-2", service).unwrap_err();
+        assert!(
+            matches!(&error, SigV4Error::WrongRegion { expected, .. } if expected.as_str() == "eu-west-1"),
+            "{error:?}"
+        );
+    }
+}
+
+#[test]
 fn the_scope_names_our_region_and_the_day_of_the_request() {
     let error = verify(
         &Signer {
@@ -218,7 +248,7 @@ fn the_scope_names_our_region_and_the_day_of_the_request() {
         ..Signer::default()
     }
     .request();
-    assert_eq!(verify(&sts).unwrap().region, "us-east-1");
+    assert_eq!(verify(&sts).unwrap().region.as_str(), "eu-west-1");
 
     let headers = [
         ("host", "h"),

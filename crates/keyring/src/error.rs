@@ -81,16 +81,6 @@ pub enum KeyringError {
         /// The store whose key was given.
         header: StoreId,
     },
-    /// Ours: there are keys, and none of the account and region that were asked for. Refused at open, nothing changed.
-    #[error(
-        "the keys here belong to account {account}, region {region}: is another one configured by mistake?"
-    )]
-    WrongAccount {
-        /// The account of keys that are there.
-        account: String,
-        /// Their region.
-        region: String,
-    },
     /// The store's fault: a record was changed, moved, cut or lost.
     #[error("record {id} of table {table} is damaged or does not belong there: {why}")]
     Damaged {
@@ -142,7 +132,6 @@ impl KeyringError {
             Self::AccessDenied(_) => "AccessDeniedException",
             Self::DryRun => "DryRunOperationException",
             Self::WrongStore { .. }
-            | Self::WrongAccount { .. }
             | Self::Damaged { .. }
             | Self::Catalogue(_)
             | Self::Unknown(_)

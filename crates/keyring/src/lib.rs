@@ -66,5 +66,6 @@ pub use metadata::{
     RotationKind, RotationStatus, Service, Tag, Tier,
 };
 pub use observer::{NoObserver, Observer};
+pub use records::scopes;
 pub use resource::{AllKeys, KeyResource, NamedAlias, NamedKey, SealedBlob};
 pub use spec::{KeyOrigin, KeySpec, KeyUsage};

@@ -23,9 +23,9 @@ impl Keyring {
     /// Opens the keyring in `options.catalogue`; a catalogue without keys is one without keys yet.
     ///
     /// Reads and opens every record, and destroys keys whose deletion date has passed; may be cancelled.
-    /// Refused with nothing changed: the store key of another store; an account and region that have no
-    /// keys, where others have some; a record that was changed or moved; a lost key; a lost material. A
-    /// lost alias is not noticed, nor is an old copy of a record together with the version it had,
+    /// Refused with nothing changed: the store key of another store; a record that was changed or moved;
+    /// a lost key; a lost material. Keys of other accounts and regions are left alone: whether these are
+    /// served, [`scopes`](crate::scopes) tells. A lost alias is not noticed, nor is an old copy of a record together with the version it had,
     /// unless a rotation lies between.
     pub async fn open(options: Options) -> Result<Arc<Self>, KeyringError> {
         let Options {
@@ -57,7 +57,6 @@ impl Keyring {
             account,
             region: region.clone(),
         };
-        records.check_scope().await?;
         let (snapshot, followed) = records.load().await?;
         let inner = Arc::new(Inner {
             records,

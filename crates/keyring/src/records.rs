@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use catalogue::{Catalogue, CatalogueError, Key, Record, Sequence, Table};
+use catalogue::{Catalogue, CatalogueError, Key, Record, Scope, Sequence, Table};
 use crypto::random::Random;
 use iam::{AccountId, Region};
 
@@ -18,6 +18,15 @@ use crate::{
 const PAGE: usize = 1000;
 /// How often tables that others change meanwhile are read anew, until they agree with one another.
 const READS_MAX: u32 = 8;
+
+/// The accounts and regions that have keys in `catalogue`: each wants a keyring of its own. May be cancelled.
+///
+/// # Errors
+/// Those of the catalogue.
+pub async fn scopes(catalogue: &dyn Catalogue) -> Result<Vec<Scope>, CatalogueError> {
+    // Aliases and materials are there beside keys alone.
+    catalogue::scopes(catalogue, KEYS).await
+}
 
 /// The records, and what opens them.
 pub(crate) struct Records {
@@ -120,28 +129,6 @@ impl Records {
                 Some(next) => page = next,
                 None => return Ok(()),
             }
-        }
-    }
-
-    /// Fails if the catalogue has keys, and none of them is of our account and region: that is a
-    /// mistyped configuration rather than a second account.
-    pub(crate) async fn check_scope(&self) -> Result<(), KeyringError> {
-        let ours = self.catalogue.page(KEYS, Some(self.vault.scope()), None, 1);
-        if !ours.await?.records.is_empty() {
-            return Ok(());
-        }
-        match self
-            .catalogue
-            .page(KEYS, None, None, 1)
-            .await?
-            .records
-            .pop()
-        {
-            None => Ok(()),
-            Some(other) => Err(KeyringError::WrongAccount {
-                account: other.key.scope.account,
-                region: other.key.scope.region,
-            }),
         }
     }
 

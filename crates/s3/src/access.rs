@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use iam::{Action, Arn, Authorized, Authorizer, Caller, Resource};
 
-use crate::bucket::{self, BucketId, Registry};
+use crate::bucket::{self, BucketId, Neighbours, Registry};
 use crate::error::Error;
 use crate::store::StoreError;
 
@@ -102,14 +102,39 @@ impl Resource for Object {
 pub(crate) struct Access {
     authorizer: Arc<Authorizer>,
     buckets: Arc<Registry>,
+    neighbours: Arc<Neighbours>,
 }
 
 impl Access {
-    pub(crate) fn new(authorizer: Arc<Authorizer>, buckets: Arc<Registry>) -> Self {
+    pub(crate) fn new(
+        authorizer: Arc<Authorizer>,
+        buckets: Arc<Registry>,
+        neighbours: Arc<Neighbours>,
+    ) -> Self {
         Self {
             authorizer,
             buckets,
+            neighbours,
         }
+    }
+
+    /// The bucket of a name. One that another region of the account has is reached through that region, and one of
+    /// another account not at all: no policy allows it yet.
+    fn find(&self, name: &str) -> Result<Option<Arc<bucket::Bucket>>, Error> {
+        let found = self.buckets.get(name);
+        if found.is_none()
+            && let Some(owner) = self.neighbours.owner(name)
+            && owner != *self.buckets.scope()
+        {
+            return Err(if owner.account == self.buckets.scope().account {
+                Error::Elsewhere {
+                    region: owner.region,
+                }
+            } else {
+                Error::Denied
+            });
+        }
+        Ok(found)
     }
 
     /// For what is about all buckets.
@@ -121,6 +146,20 @@ impl Access {
         self.ask(caller, Buckets { arn })
     }
 
+    /// For a bucket that is to be made, whoever has the name.
+    pub(crate) fn new_bucket<A: Action>(
+        &self,
+        caller: Caller<'_>,
+        bucket: &str,
+    ) -> Result<OnBucket<A>, Error> {
+        let resource = Bucket {
+            arn: Arn::s3_bucket(bucket),
+            name: bucket.to_owned(),
+            found: None,
+        };
+        self.ask(caller, resource)
+    }
+
     pub(crate) fn bucket<A: Action>(
         &self,
         caller: Caller<'_>,
@@ -129,7 +168,7 @@ impl Access {
         let resource = Bucket {
             arn: Arn::s3_bucket(bucket),
             name: bucket.to_owned(),
-            found: self.buckets.get(bucket),
+            found: self.find(bucket)?,
         };
         self.ask(caller, resource)
     }
@@ -143,7 +182,7 @@ impl Access {
         let resource = Object {
             arn: Arn::s3_object(bucket, key),
             bucket: bucket.to_owned(),
-            found: self.buckets.get(bucket),
+            found: self.find(bucket)?,
             key: key.to_owned(),
         };
         self.ask(caller, resource)

@@ -32,6 +32,12 @@ pub enum Error {
     /// `iam` did not allow it.
     #[error("access denied")]
     Denied,
+    /// The bucket is in another region of the account, where it is to be asked for.
+    #[error("the bucket is in {region}")]
+    Elsewhere {
+        /// Where it is.
+        region: String,
+    },
     /// A condition of the request asks for "304 Not Modified".
     #[error("not modified")]
     NotModified {
@@ -157,6 +163,7 @@ impl Error {
         match self {
             Self::Client { code, .. } => Cow::Borrowed(code),
             Self::Denied => Cow::Borrowed("AccessDenied"),
+            Self::Elsewhere { .. } => Cow::Borrowed("PermanentRedirect"),
             Self::NotModified { .. } => Cow::Borrowed("NotModified"),
             Self::InvalidRange { .. } => Cow::Borrowed("InvalidRange"),
             Self::Keyring(error) => kms_code(error),
@@ -173,6 +180,7 @@ impl Error {
         match self {
             Self::Client { status, .. } => *status,
             Self::Denied => StatusCode::FORBIDDEN,
+            Self::Elsewhere { .. } => StatusCode::MOVED_PERMANENTLY,
             Self::NotModified { .. } => StatusCode::NOT_MODIFIED,
             Self::InvalidRange { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Keyring(error) => kms_status(error),
@@ -189,6 +197,9 @@ impl Error {
         match self {
             Self::Client { message, .. } => message.clone(),
             Self::Denied => Cow::Borrowed("Access Denied"),
+            Self::Elsewhere { region } => Cow::Owned(format!(
+                "The bucket you are attempting to access is in the region {region}: sign the request for that region."
+            )),
             Self::NotModified { .. } => Cow::Borrowed("Not Modified"),
             Self::InvalidRange { .. } => Cow::Borrowed("The requested range is not satisfiable"),
             Self::Keyring(error) => kms_message(error),
@@ -222,7 +233,7 @@ impl Error {
         error
     }
 
-    /// Headers beyond the usual: the entity of a 304, the size of a 416.
+    /// Headers beyond the usual: the entity of a 304, the size of a 416, the region of a 301.
     fn headers(&self) -> Option<HeaderMap> {
         let mut headers = HeaderMap::new();
         match self {
@@ -233,6 +244,10 @@ impl Error {
             Self::InvalidRange { size } => {
                 let value = HeaderValue::try_from(format!("bytes */{size}")).ok()?;
                 headers.insert(http::header::CONTENT_RANGE, value);
+            }
+            Self::Elsewhere { region } => {
+                let value = HeaderValue::try_from(region).ok()?;
+                headers.insert("x-amz-bucket-region", value);
             }
             _ => return None,
         }

@@ -26,6 +26,7 @@ use root::{Reseal, StoreKey};
 use s3s::service::{S3Service, S3ServiceBuilder};
 
 use crate::body::{Report, ResponseBody};
+use crate::bucket::Neighbours;
 use crate::bucket_key::BucketKeyPolicy;
 use crate::data_trail::DataTrail;
 use crate::error::Error;
@@ -57,10 +58,12 @@ pub struct Options {
     pub observer: Arc<dyn Observer>,
     /// Where accesses to objects are recorded, if it records data events.
     pub audit: audit::AuditLog,
-    /// The account every bucket belongs to.
+    /// The account whose buckets these are.
     pub account: iam::AccountId,
-    /// The region every bucket is in.
+    /// The region they are in.
     pub region: iam::Region,
+    /// The buckets of the other accounts and regions of this process, which these join: the same for all of them.
+    pub neighbours: Arc<Neighbours>,
     /// What buckets there are.
     pub catalogue: Arc<dyn Catalogue>,
     /// Seals buckets, and the envelopes of objects, uploads and parts.

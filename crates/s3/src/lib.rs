@@ -58,6 +58,7 @@ mod url;
 mod vault;
 
 pub use body::{BodyError, ResponseBody};
+pub use bucket::{Neighbours, scopes};
 pub use bucket_key::BucketKeyPolicy;
 pub use error::Error;
 pub use gateway::{Gateway, Options, refuse};

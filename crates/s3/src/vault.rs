@@ -10,7 +10,7 @@ use iam::action::s3 as action;
 use iam::{Action, Authorized};
 
 use crate::access::{Buckets, OnBucket, OnObject};
-use crate::bucket::{Bucket, BucketId, Created, Registry};
+use crate::bucket::{Bucket, BucketId, Created, Neighbours, Registry};
 use crate::bucket_default::BucketDefault;
 use crate::envelope::Sealed;
 use crate::error::Error;
@@ -58,29 +58,52 @@ impl SeesBucket for action::CreateBucket {}
 pub(crate) struct Vault {
     store: Arc<dyn ObjectStore>,
     buckets: Arc<Registry>,
+    neighbours: Arc<Neighbours>,
 }
 
 impl Vault {
-    pub(crate) fn new(store: Arc<dyn ObjectStore>, buckets: Arc<Registry>) -> Self {
-        Self { store, buckets }
+    pub(crate) fn new(
+        store: Arc<dyn ObjectStore>,
+        buckets: Arc<Registry>,
+        neighbours: Arc<Neighbours>,
+    ) -> Self {
+        Self {
+            store,
+            buckets,
+            neighbours,
+        }
     }
 
+    /// The account's buckets in one region, or in all.
     pub(crate) fn buckets(
         &self,
         _may: &Authorized<action::ListAllMyBuckets, Buckets>,
+        region: Option<&str>,
         prefix: &str,
         after: Option<&str>,
         limit: usize,
-    ) -> Page<Arc<Bucket>> {
-        self.buckets.page(prefix, after, limit)
+    ) -> Page<(Arc<Bucket>, String)> {
+        let account = &self.buckets.scope().account;
+        self.neighbours.page(account, region, prefix, after, limit)
     }
 
+    /// Whether buckets may be made in the region.
+    pub(crate) fn serves(&self, region: &str) -> bool {
+        let account = &self.buckets.scope().account;
+        self.neighbours.of(account, region).is_some()
+    }
+
+    /// Makes a bucket in a region that is served.
     pub(crate) async fn create_bucket(
         &self,
         on: &OnBucket<action::CreateBucket>,
+        region: &str,
         created: SystemTime,
     ) -> Result<Created, Error> {
-        self.buckets.create(on.resource().name(), created).await
+        let account = &self.buckets.scope().account;
+        let there = self.neighbours.of(account, region);
+        let there = there.ok_or(Error::Internal("a region that is not served"))?;
+        there.create(on.resource().name(), created).await
     }
 
     pub(crate) async fn delete_bucket(

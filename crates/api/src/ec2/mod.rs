@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Response, StatusCode, header, request::Parts};
-use iam::{Authorizer, Caller, RequestContext, Via};
+use iam::{Authorizer, Caller, Region, RequestContext, Via};
 use volume::Volumes;
 
 use self::{fault::Fault, request::Request};
@@ -56,10 +56,11 @@ const NOT_YET: [&str; 22] = [
     "ResetSnapshotAttribute",
 ];
 
-/// Answers one request.
+/// Answers one request. `regions` are those that DescribeRegions names.
 pub async fn handle(
     volumes: &Volumes,
     authorizer: &Authorizer,
+    regions: &[Region],
     context: &Arc<RequestContext>,
     head: &Parts,
     body: Bytes,
@@ -75,6 +76,7 @@ pub async fn handle(
             Request {
                 volumes,
                 authorizer,
+                regions,
                 caller,
                 host,
                 form,

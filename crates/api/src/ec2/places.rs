@@ -1,4 +1,4 @@
-//! DescribeAvailabilityZones and DescribeRegions: one region, with three zones that differ in name
+//! DescribeAvailabilityZones and DescribeRegions: regions with three zones each that differ in name
 //! alone. Clients ask for them before they make a volume.
 use iam::Resource;
 
@@ -71,7 +71,7 @@ impl Filtered for Region<'_> {
 }
 
 impl Request<'_> {
-    /// The region served.
+    /// The region of the request.
     pub(super) fn region(&self) -> String {
         self.volumes
             .every()
@@ -141,21 +141,21 @@ impl Request<'_> {
         let filters = Filters::read(&self.form, |name| {
             ["region-name", "opt-in-status"].contains(&name)
         })?;
-        let region = self.region();
-        if let Some(other) = self
-            .form
-            .list("RegionName")
-            .into_iter()
-            .find(|name| *name != region)
-        {
+        let names = self.form.list("RegionName");
+        let unknown = |name: &&&str| self.regions.iter().all(|region| region.as_str() != **name);
+        if let Some(other) = names.iter().find(unknown) {
             return Err(Fault::invalid("region", other, "There is no such region."));
         }
         let _listing = self.authorize::<iam::DescribeRegions, _>(self.volumes.every())?;
         Ok(self.answer("DescribeRegionsResponse", |xml| {
             xml.element("regionInfo", |xml| {
-                if filters.pass(&Region(&region)) {
+                let regions = self.regions.iter().map(iam::Region::as_str);
+                for region in regions
+                    .filter(|region| names.is_empty() || names.contains(region))
+                    .filter(|region| filters.pass(&Region(region)))
+                {
                     xml.element("item", |xml| {
-                        xml.text("regionName", &region);
+                        xml.text("regionName", region);
                         xml.text("regionEndpoint", self.host);
                         xml.text("optInStatus", "opt-in-not-required");
                     });

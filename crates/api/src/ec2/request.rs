@@ -1,5 +1,5 @@
 //! One EC2 request on its way: its parameters, the permission it asks for, the document that answers it.
-use iam::{Action, Authorized, Authorizer, Caller, Resource};
+use iam::{Action, Authorized, Authorizer, Caller, Region, Resource};
 use volume::Volumes;
 
 use super::fault::Fault;
@@ -11,6 +11,8 @@ const NAMESPACE: &str = "http://ec2.amazonaws.com/doc/2016-11-15/";
 pub(super) struct Request<'a> {
     pub(super) volumes: &'a Volumes,
     pub(super) authorizer: &'a Authorizer,
+    /// All that are served.
+    pub(super) regions: &'a [Region],
     pub(super) caller: Caller<'a>,
     /// The `Host` the client called.
     pub(super) host: &'a str,

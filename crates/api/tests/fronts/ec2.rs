@@ -239,7 +239,11 @@ async fn places_are_the_region_and_its_zones() {
         .await;
     assert_eq!(texts(&one, "zoneName"), ["us-east-1b"]);
     let regions = fixture.ec2_ok("Action=DescribeRegions").await;
-    assert_eq!(texts(&regions, "regionName"), ["us-east-1"]);
+    assert_eq!(texts(&regions, "regionName"), ["us-east-1", "eu-west-1"]);
+    let one = fixture.ec2_ok("Action=DescribeRegions&RegionName.1=eu-west-1");
+    assert_eq!(texts(&one.await, "regionName"), ["eu-west-1"]);
+    let unknown = fixture.ec2_error("Action=DescribeRegions&RegionName.1=eu-west-2");
+    assert_eq!(unknown.await, "InvalidParameterValue");
     assert_eq!(text(&regions, "regionEndpoint"), "127.0.0.1:9000");
 }
 

@@ -165,8 +165,10 @@ impl Fixture {
             .into_parts();
         let volumes = self.volumes.as_ref().unwrap();
         let body = Bytes::from(format!("Version=2016-11-15&{form}"));
+        let regions = ["us-east-1", "eu-west-1"].map(|name| name.parse().unwrap());
+        let context = self.context();
         let answer =
-            api::ec2::handle(volumes, &self.authorizer, &self.context(), &head, body).await;
+            api::ec2::handle(volumes, &self.authorizer, &regions, &context, &head, body).await;
         let text = String::from_utf8(answer.response.body().to_vec()).unwrap();
         assert_eq!(
             answer.response.headers()["content-type"],

@@ -29,8 +29,10 @@ static SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-toke
 /// How a [`Verifier`] judges.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The region credential scopes must name.
+    /// The first region that credential scopes may name; told to clients that name one that is not served.
     pub region: Region,
+    /// The other ones.
+    pub more_regions: Vec<Region>,
     /// How far the client's clock may be from ours, either way. AWS allows 15 minutes.
     pub skew: Duration,
     /// Signing keys kept at most.
@@ -42,6 +44,7 @@ impl Options {
     pub fn new(region: Region) -> Self {
         Self {
             region,
+            more_regions: Vec::new(),
             skew: Duration::from_secs(15 * 60),
             cached_keys: 1024,
         }
@@ -67,8 +70,9 @@ pub struct Verified {
     pub access_key: AccessKeyId,
     /// For which service, as in the credential scope: `s3`, `kms`, `ec2`, `sts`...
     pub service: String,
-    /// For which region.
-    pub region: String,
+    /// For which region: one of those served, the first for a request of a global service that
+    /// names another one.
+    pub region: Region,
     /// How the body is covered.
     pub payload: Payload,
     /// Where the signature stood.
@@ -176,6 +180,25 @@ impl Verifier {
         }
     }
 
+    /// The region served that a credential scope names.
+    fn region(&self, form: Form, credential: &Credential<'_>) -> Result<Region, SigV4Error> {
+        let first = &self.options.region;
+        let served = std::iter::once(first).chain(&self.options.more_regions);
+        let mut named = served.filter(|region| region.as_str() == credential.region);
+        // IAM and STS were global before they were regional: their clients may name us-east-1.
+        let global =
+            matches!(credential.service, "iam" | "sts") && credential.region == "us-east-1";
+        match named.next() {
+            Some(region) => Ok(region.clone()),
+            None if global => Ok(first.clone()),
+            None => Err(SigV4Error::WrongRegion {
+                form,
+                expected: first.clone(),
+                found: credential.region.to_owned(),
+            }),
+        }
+    }
+
     fn pend(
         &self,
         head: &Parts,
@@ -199,16 +222,7 @@ impl Verifier {
                 "Invalid credential date. It must be the same as the date of the request.",
             )));
         }
-        // IAM and STS were global before they were regional: their clients may name us-east-1.
-        let global =
-            matches!(credential.service, "iam" | "sts") && credential.region == "us-east-1";
-        if credential.region != self.options.region.as_str() && !global {
-            return Err(SigV4Error::WrongRegion {
-                form,
-                expected: self.options.region.clone(),
-                found: credential.region.to_owned(),
-            });
-        }
+        let region = self.region(form, &credential)?;
         let unknown = || SigV4Error::UnknownAccessKey(credential.access_key.to_owned());
         let access_key: AccessKeyId = credential.access_key.parse().map_err(|_| unknown())?;
         let record = self.credentials.lookup(&access_key).ok_or_else(unknown)?;
@@ -250,7 +264,7 @@ impl Verifier {
             credential: credential.text.into(),
             scope: credential.scope.into(),
             service: credential.service.to_owned(),
-            region: credential.region.to_owned(),
+            region,
             timestamp,
             form,
         })
@@ -272,7 +286,7 @@ pub struct Pending {
     credential: Box<str>,
     scope: Box<str>,
     service: String,
-    region: String,
+    region: Region,
     timestamp: Timestamp,
     form: Form,
 }

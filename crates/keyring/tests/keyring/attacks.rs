@@ -358,20 +358,23 @@ async fn the_store_key_of_another_store_is_refused_and_nothing_is_changed() {
 }
 
 #[tokio::test]
-async fn an_account_without_keys_beside_one_that_has_some_is_refused_and_nothing_is_changed() {
+async fn keys_of_another_account_are_neither_seen_nor_used_and_the_catalogue_says_whose_there_are()
+{
     let fixture = Fixture::new().await;
-    fixture.create().await;
+    let key = fixture.create().await;
+    let blob = fixture.seal(&key, &[]).await;
     let closed = fixture.close();
     let before = state(&closed).await;
-    let Err((closed, error)) = closed.try_open("123456789021", None).await else {
-        panic!("a mistyped account was taken");
-    };
-    assert!(
-        matches!(&error, KeyringError::WrongAccount { account, .. } if account == ACCOUNT),
-        "{error}"
-    );
-    assert_eq!(state(&closed).await, before);
-    closed.open().await;
+    let other = closed.try_open("123456789021", None).await;
+    let other = other.map_err(|(_, error)| error).unwrap();
+    assert!(!other.keyring.is_enabled(&key));
+    assert!(!other.opens(&blob).await);
+    let closed = other.close();
+    assert_eq!(state(&closed).await.0, before.0);
+    let scopes = keyring::scopes(&*closed.store.catalogue).await.unwrap();
+    let scopes: Vec<_> = scopes.iter().map(|scope| scope.account.as_str()).collect();
+    assert_eq!(scopes, [ACCOUNT]);
+    assert!(closed.open().await.opens(&blob).await);
 }
 
 /// How far the catalogue and the log have got.

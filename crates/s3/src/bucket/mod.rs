@@ -7,12 +7,15 @@
 
 mod follow;
 mod id;
+mod neighbours;
 mod record;
 mod registry;
 
 pub(crate) use follow::{Following, follow};
 pub(crate) use id::BucketId;
+pub use neighbours::Neighbours;
 #[cfg(any(fuzzing, test))]
 pub(crate) use record::decode_any;
 pub(crate) use record::{NAMES, TABLE};
+pub use registry::scopes;
 pub(crate) use registry::{Bucket, Created, Registry, RegistryOptions};

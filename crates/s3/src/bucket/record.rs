@@ -148,11 +148,6 @@ impl Records {
         BucketId::parse(&claim.bucket).ok_or(Error::Integrity)?;
         Ok(claim)
     }
-
-    /// Whether a claim is this account's and region's.
-    pub(crate) fn is_ours(&self, claim: &Claim) -> bool {
-        claim.account == self.scope.account && claim.region == self.scope.region
-    }
 }
 
 fn encode(record: &impl Serialize) -> Vec<u8> {

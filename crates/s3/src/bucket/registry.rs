@@ -68,7 +68,9 @@ pub(crate) enum Created {
     New,
     /// It was there, and is ours.
     Ours,
-    /// Another account's or region's has the name.
+    /// Another bucket of our account has the name, in another region.
+    OursElsewhere,
+    /// Another account's has the name.
     Taken,
 }
 
@@ -105,6 +107,14 @@ impl Known {
             self.by_name.remove(&name);
         }
     }
+}
+
+/// The accounts and regions that have buckets in `catalogue`: each wants a gateway of its own. May be cancelled.
+///
+/// # Errors
+/// Those of the catalogue.
+pub async fn scopes(catalogue: &dyn Catalogue) -> Result<Vec<Scope>, CatalogueError> {
+    catalogue::scopes(catalogue, TABLE).await
 }
 
 /// The buckets of one account and region.
@@ -221,6 +231,11 @@ impl Registry {
         Ok(!self.store.uploads(bucket, &query).await?.entries.is_empty())
     }
 
+    /// Whose buckets these are.
+    pub(crate) fn scope(&self) -> &Scope {
+        self.records.scope()
+    }
+
     /// The bucket of this name, as it was last seen: within a second of what other processes do.
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Bucket>> {
         self.known.read().by_name.get(name).cloned()
@@ -319,11 +334,18 @@ impl Registry {
     /// Whose bucket has the name that another writer was first to claim.
     async fn whose(&self, name: &str, followed: &mut Sequence) -> Result<Created, Error> {
         match self.catalogue.get(NAMES, &Records::name_at(name)).await? {
-            Some(stored) if self.records.is_ours(&self.records.open_claim(&stored)?) => {
+            Some(stored) => {
+                let claim = self.records.open_claim(&stored)?;
+                let scope = self.scope();
+                if claim.account != scope.account {
+                    return Ok(Created::Taken);
+                }
+                if claim.region != scope.region {
+                    return Ok(Created::OursElsewhere);
+                }
                 self.catch_up(followed).await?;
                 Ok(Created::Ours)
             }
-            Some(_) => Ok(Created::Taken),
             // Claimed and given up again meanwhile.
             None => Err(Error::operation_aborted()),
         }

@@ -44,23 +44,18 @@ impl Front {
                 }
             },
         };
-        let elsewhere = request
-            .query
-            .get("bucket-region")
-            .is_some_and(|region| region != self.region.as_str());
-        let page = if elsewhere {
-            Default::default()
-        } else {
-            self.vault.buckets(&may, prefix, after.as_deref(), limit)
-        };
+        let region = request.query.get("bucket-region");
+        let page = self
+            .vault
+            .buckets(&may, region, prefix, after.as_deref(), limit);
         let token = page.entries.last().filter(|_| page.truncated);
         let output = ListBucketsOutput {
-            continuation_token: token.map(|bucket| super::listing::token(bucket.name())),
+            continuation_token: token.map(|(bucket, _)| super::listing::token(bucket.name())),
             buckets: Some(
                 page.entries
                     .into_iter()
-                    .map(|bucket| Bucket {
-                        bucket_region: Some(self.region.to_string()),
+                    .map(|(bucket, region)| Bucket {
+                        bucket_region: Some(region),
                         creation_date: Some(bucket.created().into()),
                         name: Some(bucket.name().to_owned()),
                     })
@@ -79,28 +74,30 @@ impl Front {
     ) -> Result<S3Response<CreateBucketOutput>, Error> {
         let on = self
             .access
-            .bucket::<action::CreateBucket>(request.caller(), &input.bucket)?;
+            .new_bucket::<action::CreateBucket>(request.caller(), &input.bucket)?;
         let wanted = input
             .create_bucket_configuration
             .and_then(|config| config.location_constraint)
             .map(|constraint| constraint.as_str().to_owned());
         let here = self.region.as_str();
         // Clients of the classic region send no constraint; some send it all the same.
-        if wanted
-            .as_deref()
-            .is_some_and(|wanted| !wanted.is_empty() && wanted != here)
-        {
+        let region = wanted.as_deref().filter(|wanted| !wanted.is_empty());
+        let region = region.unwrap_or(here);
+        // The classic region alone makes buckets in others.
+        let allowed = region == here || (here == CLASSIC_REGION && self.vault.serves(region));
+        if !allowed {
             return Err(Error::client(
                 StatusCode::BAD_REQUEST,
                 "IllegalLocationConstraintException",
                 format!(
-                    "The specified location constraint is not valid here; this endpoint serves {here}."
+                    "The {region} location constraint is incompatible for the region specific endpoint this request was sent to ({here})."
                 ),
             ));
         }
-        match self.vault.create_bucket(&on, self.clock.now()).await? {
+        let now = self.clock.now();
+        match self.vault.create_bucket(&on, region, now).await? {
             Created::New => {}
-            Created::Ours if here == CLASSIC_REGION => {
+            Created::Ours if region == CLASSIC_REGION => {
                 // What AWS does there: the owner may create a bucket again.
             }
             Created::Taken => {
@@ -110,7 +107,7 @@ impl Front {
                     "The requested bucket name is not available. The bucket namespace is shared by all users of the system. Please select a different name and try again.",
                 ));
             }
-            Created::Ours => {
+            Created::Ours | Created::OursElsewhere => {
                 return Err(Error::client(
                     StatusCode::CONFLICT,
                     "BucketAlreadyOwnedByYou",

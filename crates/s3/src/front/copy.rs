@@ -167,7 +167,14 @@ impl Front {
         }
         let on = self
             .access
-            .object::<action::GetObject>(request.caller(), &bucket, &key)?;
+            .object::<action::GetObject>(request.caller(), &bucket, &key)
+            .map_err(|error| match error {
+                // Sent to that region, the request would not find the bucket it copies to.
+                Error::Elsewhere { .. } => Error::not_implemented(
+                    "Copying from a bucket in another region is not implemented.",
+                ),
+                error => error,
+            })?;
         let customer = sse::copy_source(&request.headers, request.confidential())?;
         let (record, reader) = self.vault.open(&on).await?;
         let open = self.opened(&on, record, reader)?;

@@ -76,10 +76,15 @@ impl Front {
             options.observer,
             options.bucket_keys,
         );
+        options.neighbours.join(&buckets);
         Ok(Self {
-            access: Access::new(options.authorizer, Arc::clone(&buckets)),
+            access: Access::new(
+                options.authorizer,
+                Arc::clone(&buckets),
+                Arc::clone(&options.neighbours),
+            ),
             _following: follow(&buckets),
-            vault: Vault::new(options.store, buckets),
+            vault: Vault::new(options.store, buckets, options.neighbours),
             keys: ObjectKeys::new(options.keyring, bucket_keys, Arc::clone(&options.random)),
             envelopes,
             clock: options.clock,

@@ -196,6 +196,7 @@ async fn world_on(
         audit,
         account: ACCOUNT.parse().unwrap(),
         region: "us-east-1".parse().unwrap(),
+        neighbours: Arc::default(),
         catalogue: Arc::clone(&catalogue),
         store_key: store_key.clone(),
         bucket_keys,
