@@ -1,4 +1,4 @@
-//! From a volume's data key to the keys that seal its sectors and its log.
+//! From a volume's data key to the keys that seal its sectors, its log and its slots' owner table.
 //!
 //! A volume has one 64-byte data key. Each generation (a layer above a
 //! snapshot) and each 1 TiB region gets a sector key of its own, so two
@@ -11,6 +11,8 @@
 //!            ‖ data unit (u32 BE), left out when it is 4096)
 //! log key (32)    = HKDF-SHA256(salt = "", ikm = data key,
 //!     info = "sealgate volume log key v1" ‖ volume (16))
+//! owner key (32)  = HKDF-SHA256(salt = "", ikm = data key,
+//!     info = "sealgate volume owner key v1" ‖ volume (16))
 //! ```
 
 use crate::CryptoError;
@@ -66,13 +68,17 @@ impl VolumeDataKey {
 
     /// The key that authenticates the volume's metadata log.
     pub fn log_key(&self, volume: &[u8; 16]) -> MacKey {
+        self.mac_key(b"sealgate volume log key v1", volume)
+    }
+
+    /// The key that authenticates the header and the owner table of the volume's slot file.
+    pub fn owner_key(&self, volume: &[u8; 16]) -> MacKey {
+        self.mac_key(b"sealgate volume owner key v1", volume)
+    }
+
+    fn mac_key(&self, label: &[u8], volume: &[u8; 16]) -> MacKey {
         MacKey::new(&SecretBytes::init_with(|key| {
-            hkdf_sha256(
-                b"",
-                self.0.expose(),
-                &[b"sealgate volume log key v1", volume],
-                key,
-            );
+            hkdf_sha256(b"", self.0.expose(), &[label, volume], key);
         }))
     }
 }

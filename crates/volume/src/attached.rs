@@ -1,6 +1,6 @@
 //! A volume in use.
 
-use std::{fmt, sync::Arc, thread::JoinHandle};
+use std::{collections::BTreeMap, fmt, sync::Arc, thread::JoinHandle};
 
 use iam::Authorizer;
 use keyring::Keyring;
@@ -46,6 +46,7 @@ trait Requests: Send + Sync {
         fua: bool,
     ) -> Result<(), VolumeError>;
     fn extents(&self, offset: u64, len: u64, max: usize) -> Result<Vec<Extent>, VolumeError>;
+    fn close(&self) -> Result<(), VolumeError>;
     fn keep_house(&self);
     fn stop_housekeeping(&self);
     fn free_space(&self);
@@ -94,6 +95,10 @@ impl<P: Protection> Requests for Engine<P> {
         self.extents(offset, len, max)
     }
 
+    fn close(&self) -> Result<(), VolumeError> {
+        self.close()
+    }
+
     fn keep_house(&self) {
         self.keep_house();
     }
@@ -115,7 +120,19 @@ pub struct AttachedVolume {
     engine: Arc<dyn Requests>,
     housekeeper: Option<JoinHandle<()>>,
     grounds: Mutex<Grounds>,
+    unflushed: Arc<Unflushed>,
     _only: OwnedSemaphorePermit,
+}
+
+/// Volumes that were detached with something that could not be flushed, and not attached and detached in order since.
+#[derive(Debug, Default)]
+pub(crate) struct Unflushed(Mutex<BTreeMap<VolumeId, VolumeError>>);
+
+impl Unflushed {
+    pub(crate) fn all(&self) -> Vec<(VolumeId, VolumeError)> {
+        let all = self.0.lock();
+        all.iter().map(|(id, why)| (*id, why.clone())).collect()
+    }
 }
 
 impl AttachedVolume {
@@ -124,6 +141,7 @@ impl AttachedVolume {
         id: VolumeId,
         engine: Engine<P>,
         grounds: Grounds,
+        unflushed: Arc<Unflushed>,
         only: OwnedSemaphorePermit,
     ) -> Result<Self, VolumeError> {
         let engine: Arc<dyn Requests> = Arc::new(engine);
@@ -137,6 +155,7 @@ impl AttachedVolume {
             engine,
             housekeeper: Some(housekeeper),
             grounds: Mutex::new(grounds),
+            unflushed,
             _only: only,
         })
     }
@@ -225,11 +244,18 @@ impl Drop for AttachedVolume {
             tracing::error!(volume = %self.id, "the housekeeping of a volume panicked");
         }
         // Nobody asked for it, but nobody expects a detach to lose what an orderly host would have written by and by.
-        if let Err(error) = self.engine.flush() {
-            tracing::warn!(volume = %self.id, %error, "a volume was detached without a flush");
-        }
+        let flushed = self.engine.flush();
         // The housekeeper ends with what it is doing, and the flush may have freed more.
         self.engine.free_space();
+        match flushed.and_then(|()| self.engine.close()) {
+            Ok(()) => {
+                self.unflushed.0.lock().remove(&self.id);
+            }
+            Err(error) => {
+                tracing::error!(volume = %self.id, %error, "a volume was detached and could not be flushed");
+                self.unflushed.0.lock().insert(self.id, error);
+            }
+        }
         tracing::info!(volume = %self.id, "detached");
     }
 }

@@ -24,6 +24,8 @@ pub(crate) struct Entry {
     pub(crate) row: RwLock<Known>,
     /// Why its folder cannot be used.
     pub(crate) fault: Mutex<Option<VolumeError>>,
+    /// What was wrong with its files when they were last to be opened; another try is made all the same.
+    pub(crate) damage: Mutex<Option<VolumeError>>,
     /// One attaches, deletes or changes the descriptor at a time.
     pub(crate) changing: Arc<tokio::sync::Mutex<()>>,
     /// Who is attached, if anybody is.
@@ -38,6 +40,7 @@ impl Entry {
         Arc::new(Self {
             row: RwLock::new(row),
             fault: Mutex::default(),
+            damage: Mutex::default(),
             changing: Arc::default(),
             attached: Mutex::new(Weak::new()),
             only: Arc::new(Semaphore::new(1)),
@@ -70,6 +73,18 @@ impl Entry {
         }
     }
 
+    /// Its files were damaged when they were to be opened: it is in error until they open.
+    pub(crate) fn found_damaged(&self, error: &VolumeError) {
+        if matches!(error, VolumeError::Damaged { .. }) {
+            *self.damage.lock() = Some(error.clone());
+        }
+    }
+
+    /// Its files have opened.
+    pub(crate) fn found_sound(&self) {
+        *self.damage.lock() = None;
+    }
+
     pub(crate) fn state(&self) -> VolumeState {
         match *self.state.lock() {
             VolumeState::Available => {}
@@ -79,7 +94,10 @@ impl Entry {
             Some(attached) if attached.alive().is_err() => VolumeState::Error,
             Some(_) => VolumeState::InUse,
             None if self.only.available_permits() == 0 => VolumeState::InUse,
-            None if self.fault.lock().is_some() => VolumeState::Error,
+            None if self.fault.lock().is_some() || self.damage.lock().is_some() => {
+                VolumeState::Error
+            }
+            None if self.row.read().descriptor.is_err() => VolumeState::Error,
             None => VolumeState::Available,
         }
     }

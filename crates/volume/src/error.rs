@@ -60,6 +60,12 @@ pub enum VolumeError {
         /// What the system said.
         source: Arc<io::Error>,
     },
+    /// The store's: a repair could not tell what these sectors hold. They can be written, and trimmed.
+    #[error("the sector at byte {offset} was marked by a repair: what it held is not known")]
+    Marked {
+        /// Of its first byte, in the volume.
+        offset: u64,
+    },
     /// The store's: what was acknowledged may be lost, so the volume does nothing more until it is attached again.
     #[error("the volume has failed and must be attached again: {0}")]
     Failed(Arc<str>),
@@ -136,6 +142,7 @@ impl VolumeError {
             | Self::TooMany(_) => ErrorKind::Invalid,
             Self::Catalogue(error) if matches!(**error, CatalogueError::Full) => ErrorKind::NoSpace,
             Self::Io { .. }
+            | Self::Marked { .. }
             | Self::Failed(_)
             | Self::Damaged { .. }
             | Self::DamagedRow { .. }
@@ -175,6 +182,7 @@ impl VolumeError {
                 _ => "InternalError",
             },
             Self::Io { .. }
+            | Self::Marked { .. }
             | Self::Damaged { .. }
             | Self::DamagedRow { .. }
             | Self::FolderMissing(_)

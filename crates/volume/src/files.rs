@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Name of the slot file.
-const SLOTS_NAME: &str = "slots";
+pub(crate) const SLOTS_NAME: &str = "slots";
 /// Exists while a volume has failed and was not attached again: what the page cache holds of its files may not be what
 /// the disk holds.
 const FAILED_NAME: &str = "failed";

@@ -9,12 +9,13 @@ use crate::{
     VolumeId, copy,
     descriptor::Row,
     engine::{Engine, Media, Shape},
-    geometry::CHUNK_LEN,
+    geometry::{CHUNK_LEN, LayerId, Slot},
     log::{
         Record,
         folder::{LOG_NAME, LogFolder},
         frame::{self, FRAME_ALIGN, FileHeader, FramePlace, PAGE_LEN, PAYLOAD_LEN_MAX, Payload},
     },
+    owner::{Claim, HEADER_LEN, OWNER_LEN, SlotHeader},
     protection::Unencrypted,
 };
 
@@ -66,8 +67,22 @@ fn open(log: &[u8]) {
     let (slots, file) = slots
         .and_then(|slots| Ok((slots, file?)))
         .expect("the disk is new");
-    slots.set_len(CHUNK_LEN).expect("the disk is well");
+    slots.set_len(Slot(1).start()).expect("the disk is well");
     file.write_at(0, log).expect("the disk is well");
+    let header = SlotHeader {
+        volume: id(),
+        sealed: false,
+        layer: LayerId(0),
+        closed: false,
+        sequence: 1,
+        log_epoch: 0,
+        log_durable: 0,
+        revision: 1,
+    };
+    let owner_key = MacKey::public("sealgate unencrypted volume owners v1");
+    slots
+        .write_at(0, &header.encode(&owner_key))
+        .expect("the disk is well");
     let media = Media {
         slots,
         log: LogFolder::new(Arc::new(disk), Path::new("/")),
@@ -91,6 +106,27 @@ pub fn record(data: &[u8]) {
         record.encode(&mut again);
         let end = data.len() - rest.len();
         assert_eq!(again, &data[end - again.len()..end]);
+    }
+}
+
+/// The header of a slot file, and an entry of its owner table; what decodes encodes to the same bytes.
+pub fn owner(data: &[u8]) {
+    let key = MacKey::public("sealgate unencrypted volume owners v1");
+    // What does not authenticate is refused before anything else is looked at, so the MAC is made here.
+    const { assert!(HEADER_LEN == OWNER_LEN) };
+    let Some(data) = data.first_chunk::<96>() else {
+        return;
+    };
+    let mut bytes = [0; HEADER_LEN];
+    bytes[..96].copy_from_slice(data);
+    bytes[96..].copy_from_slice(&key.mac(&[data]));
+    if let Ok(header) = SlotHeader::decode(&bytes, &key) {
+        assert_eq!(header.encode(&key), bytes);
+    }
+    for slot in [Slot(0), Slot(u32::MAX - 1)] {
+        if let Claim::Owner(owner) = Claim::decode(&bytes, &key, id(), slot) {
+            assert_eq!(owner.encode(&key, id(), slot), bytes);
+        }
     }
 }
 
@@ -132,6 +168,7 @@ mod tests {
             record(some);
             log(some);
             descriptor(some);
+            owner(some);
             let kinds: Vec<u8> = (0..80)
                 .map(|n| match n % 4 {
                     0 => (rng.number() % 9) as u8,
@@ -142,6 +179,13 @@ mod tests {
             log(&kinds);
         }
         descriptor(include_bytes!("../golden/volume.copy"));
+        let slots = include_bytes!("../golden/slots");
+        for at in 0..96 {
+            let mut bytes = slots.to_vec();
+            bytes[at] ^= 1;
+            owner(&bytes);
+            owner(&bytes[HEADER_LEN..]);
+        }
         descriptor(include_bytes!("../golden/volume.contents"));
     }
 }

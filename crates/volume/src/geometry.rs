@@ -55,10 +55,40 @@ pub(crate) fn within_sector(offset: u64) -> usize {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Slot(pub(crate) u32);
 
+/// Slots whose owners stand in one table, which lies before them and is as long as a slot.
+pub(crate) const GROUP_SLOTS: u32 = 4096;
+/// Bytes of the slot file before the first table: its header, twice.
+pub(crate) const SLOT_HEADER_LEN: u64 = CHUNK_LEN;
+/// Bytes of a table and the slots behind it.
+const GROUP_LEN: u64 = (GROUP_SLOTS as u64 + 1) * CHUNK_LEN;
+
 impl Slot {
     /// Its first byte's offset in the slot file.
     pub(crate) fn start(self) -> u64 {
-        u64::from(self.0) * CHUNK_LEN
+        self.table_start() + (1 + u64::from(self.within_group())) * CHUNK_LEN
+    }
+
+    /// Where the table begins that has its owner.
+    pub(crate) fn table_start(self) -> u64 {
+        SLOT_HEADER_LEN + u64::from(self.0 / GROUP_SLOTS) * GROUP_LEN
+    }
+
+    /// Which slot of its group it is.
+    pub(crate) fn within_group(self) -> u32 {
+        self.0 % GROUP_SLOTS
+    }
+
+    /// Whether the other slot's bytes follow its own.
+    pub(crate) fn is_followed_by(self, other: Self) -> bool {
+        self.next() == Some(other) && other.within_group() != 0
+    }
+
+    /// How many slots a file of that length has, the last one perhaps in part; `None` if no file is that long.
+    pub(crate) fn count_in(file_len: u64) -> Option<u32> {
+        let len = file_len.saturating_sub(SLOT_HEADER_LEN);
+        let within = (len % GROUP_LEN).div_ceil(CHUNK_LEN).saturating_sub(1);
+        let count = len / GROUP_LEN * u64::from(GROUP_SLOTS) + within;
+        u32::try_from(count).ok().filter(|count| *count < u32::MAX)
     }
 
     /// The slot behind it.
@@ -80,6 +110,23 @@ pub(crate) struct Generation(pub(crate) u32);
 pub(crate) struct SlotRun {
     pub(crate) first: Slot,
     pub(crate) count: u32,
+}
+
+impl SlotRun {
+    /// Cuts the run where a group ends, so that the bytes of each part lie together.
+    pub(crate) fn by_group(self) -> impl Iterator<Item = Self> {
+        let mut rest = self;
+        std::iter::from_fn(move || {
+            if rest.count == 0 {
+                return None;
+            }
+            let count = rest.count.min(GROUP_SLOTS - rest.first.within_group());
+            let part = Self { count, ..rest };
+            rest.first.0 += count;
+            rest.count -= count;
+            Some(part)
+        })
+    }
 }
 
 /// Some of a chunk's 128 sectors; bit *n* is sector *n*.
@@ -131,6 +178,11 @@ impl Sectors {
         rest.trailing_zeros().min(end - from)
     }
 
+    /// How many.
+    pub(crate) fn count(self) -> u32 {
+        self.0.count_ones()
+    }
+
     /// The first sector in it; 128 if there is none.
     pub(crate) fn first(self) -> u32 {
         self.0.trailing_zeros()
@@ -145,6 +197,31 @@ impl Sectors {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slots_lie_behind_the_table_of_their_group_and_are_counted_from_the_length() {
+        assert_eq!(Slot(0).table_start(), CHUNK_LEN);
+        assert_eq!(Slot(0).start(), 2 * CHUNK_LEN);
+        assert_eq!(Slot(4095).start(), 4097 * CHUNK_LEN);
+        assert_eq!(Slot(4096).table_start(), 4098 * CHUNK_LEN);
+        assert_eq!(Slot(4096).start(), 4099 * CHUNK_LEN);
+        assert!(Slot(0).is_followed_by(Slot(1)) && !Slot(4095).is_followed_by(Slot(4096)));
+        assert_eq!(Slot::count_in(0), Some(0));
+        assert_eq!(Slot::count_in(Slot(0).start()), Some(0));
+        for slot in [0, 1, 4094, 4095, 4096, 10_000] {
+            assert_eq!(Slot::count_in(Slot(slot).start() + 1), Some(slot + 1));
+            assert_eq!(
+                Slot::count_in(Slot(slot).start() + CHUNK_LEN),
+                Some(slot + 1)
+            );
+        }
+        let run = SlotRun {
+            first: Slot(4090),
+            count: 5000,
+        };
+        let parts: Vec<_> = run.by_group().map(|run| (run.first.0, run.count)).collect();
+        assert_eq!(parts, [(4090, 6), (4096, 4096), (8192, 898)]);
+    }
 
     #[test]
     fn a_range_of_sectors_has_exactly_those() {

@@ -41,6 +41,7 @@ mod log;
 mod map;
 mod model;
 mod options;
+mod owner;
 mod protection;
 mod ranges;
 mod rebuild;

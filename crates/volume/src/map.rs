@@ -37,11 +37,45 @@ pub(crate) struct Entry {
     /// Sectors that are zero, without being in the slot. Never both. A sector that is neither comes from below; there
     /// is nothing below yet, so it reads as zeroes too.
     pub(crate) zero: Sectors,
+    /// Sectors that were written and cannot be told from what they are not: a repair has marked them. They are neither
+    /// of the others, and cannot be read until they are written or trimmed.
+    pub(crate) lost: Sectors,
 }
 
 impl Entry {
     pub(crate) fn is_empty(&self) -> bool {
-        self.valid.is_empty() && self.zero.is_empty()
+        self.valid.is_empty() && self.zero.is_empty() && self.lost.is_empty()
+    }
+
+    /// Two masks that say all three: what is in both is lost.
+    pub(crate) fn masks(&self) -> (Sectors, Sectors) {
+        (self.valid.with(self.lost), self.zero.with(self.lost))
+    }
+
+    /// The inverse of [`masks`](Self::masks).
+    pub(crate) fn from_masks(
+        slot: Slot,
+        generation: Generation,
+        (valid, zero): (Sectors, Sectors),
+    ) -> Self {
+        let lost = valid.and(zero);
+        Self {
+            slot,
+            generation,
+            valid: valid.without(lost),
+            zero: zero.without(lost),
+            lost,
+        }
+    }
+
+    /// These sectors hold nothing any more.
+    pub(crate) fn without(&self, sectors: Sectors) -> Self {
+        Self {
+            valid: self.valid.without(sectors),
+            zero: self.zero.without(sectors),
+            lost: self.lost.without(sectors),
+            ..*self
+        }
     }
 }
 
@@ -81,6 +115,7 @@ impl Word {
     }
 }
 
+/// [`Entry::masks`]
 struct Masks {
     valid: Sectors,
     zero: Sectors,
@@ -148,12 +183,8 @@ impl Map {
                 (masks.valid, masks.zero)
             }
         };
-        Some(Entry {
-            slot: word.slot(),
-            generation: word.generation(),
-            valid,
-            zero,
-        })
+        let (slot, generation) = (word.slot(), word.generation());
+        Some(Entry::from_masks(slot, generation, (valid, zero)))
     }
 
     /// The slot of the chunk before this one, if it has any: a hint where to put this one. Takes no lock.
@@ -161,6 +192,16 @@ impl Map {
         let before = Chunk(chunk.0.checked_sub(1)?);
         let word = Word(self.leaf(before)?.words[(before.0 % LEAF_CHUNKS) as usize].load(Relaxed));
         (word.kind() != KIND_NONE).then(|| word.slot())
+    }
+
+    /// Whether all sectors of the chunk before this one are in its slot. Takes no lock.
+    pub(crate) fn is_full_before(&self, chunk: Chunk) -> bool {
+        let before = chunk.0.checked_sub(1).map(Chunk);
+        let leaf = before.and_then(|before| Some((before, self.leaf(before)?)));
+        leaf.is_some_and(|(before, leaf)| {
+            let word = &leaf.words[(before.0 % LEAF_CHUNKS) as usize];
+            Word(word.load(Relaxed)).kind() == KIND_FULL
+        })
     }
 
     /// Sets what the layer has of a chunk (an empty entry: nothing). Hold the chunk's range lock
@@ -187,10 +228,8 @@ impl Map {
                     KIND_PARTIAL
                 };
                 if kind == KIND_PARTIAL {
-                    let masks = Masks {
-                        valid: entry.valid,
-                        zero: entry.zero,
-                    };
+                    let (valid, zero) = entry.masks();
+                    let masks = Masks { valid, zero };
                     self.masks(chunk).lock().insert(chunk.0, masks);
                 }
                 (kind, Word::new(kind, entry.slot, entry.generation))
@@ -232,6 +271,7 @@ mod tests {
             generation: Generation(1),
             valid,
             zero,
+            lost: Sectors::NONE,
         }
     }
 
@@ -244,6 +284,14 @@ mod tests {
             entry(u32::MAX - 1, Sectors::NONE, Sectors::ALL),
             entry(7, some, Sectors::range(100, 28)),
             entry(7, Sectors::NONE, some),
+            Entry {
+                lost: Sectors::ALL,
+                ..entry(7, Sectors::NONE, Sectors::NONE)
+            },
+            Entry {
+                lost: Sectors::range(9, 2),
+                ..entry(7, some, Sectors::range(100, 28))
+            },
         ];
         for before in entries {
             for after in entries {

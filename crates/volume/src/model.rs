@@ -192,7 +192,7 @@ pub enum Protection {
 }
 
 /// What a volume is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum VolumeState {
     /// Being made.
     Creating,
@@ -202,11 +202,21 @@ pub enum VolumeState {
     InUse,
     /// Going away.
     Deleting,
-    /// Its row or its folder is damaged or missing; it can be deleted and nothing else. Or its attachment has failed.
+    /// Its row or its folder is damaged or missing: it can be repaired or deleted and nothing else. Or its attachment has
+    /// failed.
     Error,
 }
 
 impl VolumeState {
+    /// Every state.
+    pub const ALL: [Self; 5] = [
+        Self::Creating,
+        Self::Available,
+        Self::InUse,
+        Self::Deleting,
+        Self::Error,
+    ];
+
     /// EC2's name.
     pub fn as_str(self) -> &'static str {
         match self {

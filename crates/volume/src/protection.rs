@@ -49,6 +49,9 @@ pub(crate) trait Protection: private::Closed + Send + Sync + 'static {
 
     /// What the metadata log is authenticated with.
     fn log_key(&self) -> &MacKey;
+
+    /// What the header and the owner table of the slot file are authenticated with.
+    fn owner_key(&self) -> &MacKey;
 }
 
 /// AES-256-XTS, data unit 4096 bytes, a key a generation and TiB.
@@ -59,6 +62,7 @@ pub(crate) struct Sealed {
     /// The sector keys of `generation`, derived when first needed.
     keys: Box<[OnceLock<SectorKey>]>,
     log_key: MacKey,
+    owner_key: MacKey,
 }
 
 impl Sealed {
@@ -67,6 +71,7 @@ impl Sealed {
         let regions = u64::from(CHUNKS_MAX) * CHUNK_LEN / REGION_LEN;
         Self {
             log_key: data_key.log_key(&volume.to_bytes()),
+            owner_key: data_key.owner_key(&volume.to_bytes()),
             volume,
             data_key,
             generation,
@@ -125,17 +130,23 @@ impl Protection for Sealed {
     fn log_key(&self) -> &MacKey {
         &self.log_key
     }
+
+    fn owner_key(&self) -> &MacKey {
+        &self.owner_key
+    }
 }
 
 /// No encryption: what was asked for when the volume was made, and never anything else afterwards.
 pub(crate) struct Unencrypted {
     log_key: MacKey,
+    owner_key: MacKey,
 }
 
 impl Unencrypted {
     pub(crate) fn new() -> Self {
         Self {
             log_key: MacKey::public("sealgate unencrypted volume log v1"),
+            owner_key: MacKey::public("sealgate unencrypted volume owners v1"),
         }
     }
 }
@@ -172,6 +183,10 @@ impl Protection for Unencrypted {
 
     fn log_key(&self) -> &MacKey {
         &self.log_key
+    }
+
+    fn owner_key(&self) -> &MacKey {
+        &self.owner_key
     }
 }
 

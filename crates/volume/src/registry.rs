@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 
 use crate::{
     VolumeError, VolumeId, VolumeState,
+    attached::Unflushed,
     descriptor::Row,
     entry::{Entry, Known},
     options::Options,
@@ -35,6 +36,8 @@ pub(crate) struct Registry {
     pub(crate) followed: Mutex<Sequence>,
     /// Why nothing is changed or attached any more, once what the catalogue holds is not known.
     stopped: OnceLock<Arc<str>>,
+    /// What could not be flushed when it was detached.
+    pub(crate) unflushed: Arc<Unflushed>,
 }
 
 /// The rows there are.
@@ -68,6 +71,7 @@ impl Registry {
             entries: RwLock::default(),
             followed: Mutex::default(),
             stopped: OnceLock::new(),
+            unflushed: Arc::default(),
         }
     }
 

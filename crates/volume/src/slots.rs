@@ -1,20 +1,21 @@
 //! Which slots of the slot file are free, and how they get space.
 //!
-//! A slot goes round: *bare* (no space on disk) → *ready* (space taken, in runs, so that a write neither runs out of
-//! space nor waits for block allocation) → in use by the map → *retired* (the map let go of it, but the record that says
-//! so is not durable, so a crash may bring it back) → punched → bare.
+//! A slot goes round: *bare* (no space on disk) or *ready* (space taken ahead, in runs, for what is written in order, so
+//! that it neither runs out of space nor waits for block allocation) → in use by the map → *retired* (the map let go of
+//! it, but the record that says so is not durable, so a crash may bring it back) → punched → bare.
 //!
 //! Slots are handed out in order, next to the caller's last one if that is free, so that what is written in order lies
-//! in order and is read back with one call.
+//! in order and is read back with one call. Scattered writes get bare ones: a slot is 512 KiB, and takes no more than what
+//! is written there.
 
 use std::{collections::BTreeMap, io};
 
 use parking_lot::Mutex;
 
-use crate::geometry::{CHUNK_LEN, Slot, SlotRun};
+use crate::geometry::{Slot, SlotRun};
 
-/// Space is taken an eighth of the file at a time, within these bounds (in slots: 4 MiB, 64 MiB), so that a small
-/// volume wastes little and a large one asks seldom.
+/// Space is taken ahead for an eighth of the file at a time, within these bounds (in slots: 4 MiB, 64 MiB), so that a
+/// small volume wastes little and a large one asks seldom.
 const GROW_MIN: u32 = 8;
 const GROW_MAX: u32 = 128;
 /// One past the greatest slot number; the value itself stands for "no slot" in the formats.
@@ -28,65 +29,76 @@ pub(crate) struct Slots {
 struct State {
     ready: RunSet,
     bare: RunSet,
+    /// Of the free ones, those that could not be punched: they are not empty.
+    soiled: RunSet,
     /// One past the last slot that was ever handed out or made ready.
     end: u32,
     retired: Vec<SlotRun>,
 }
 
+/// A slot that was handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Taken {
+    pub(crate) slot: Slot,
+    /// Whether it has its space.
+    pub(crate) spaced: bool,
+    /// Whether it reads as zeroes.
+    pub(crate) empty: bool,
+}
+
 impl Slots {
-    /// With `end` slots in the file, all of them in use but those of `punched`, which the caller is to
-    /// [`restore`](Self::restore) once they are punched.
+    /// With `end` slots in the file, all of them in use but those that the caller is to [`restore`](Self::restore) once
+    /// they are punched.
     pub(crate) fn new(end: u32) -> Self {
         Self {
             state: Mutex::new(State {
                 ready: RunSet::default(),
                 bare: RunSet::default(),
+                soiled: RunSet::default(),
                 end,
                 retired: Vec::new(),
             }),
         }
     }
 
-    /// Takes a free slot, `near` if that is free. `allocate(offset, len)` takes space in the slot file; it is called
-    /// under this allocator's lock.
+    /// Takes a free slot, `near` if that is free; with `ahead` one that has space, and space for more behind it.
+    /// `allocate(run)` takes space in the slot file; it is called under this allocator's lock.
     pub(crate) fn take(
         &self,
         near: Option<Slot>,
-        allocate: impl Fn(u64, u64) -> io::Result<()>,
-    ) -> io::Result<Slot> {
+        ahead: bool,
+        allocate: impl Fn(SlotRun) -> io::Result<()>,
+    ) -> io::Result<Taken> {
         let mut state = self.state.lock();
-        if let Some(near) = near
-            && state.ready.remove(near.0)
-        {
-            return Ok(near);
-        }
-        if let Some(first) = state.ready.pop_first() {
-            return Ok(Slot(first));
-        }
-        state.grow(allocate)?;
-        match near {
-            Some(near) if state.ready.remove(near.0) => Ok(near),
-            _ => {
-                let first = state.ready.pop_first();
-                Ok(Slot(first.expect("growing made at least one slot ready")))
-            }
-        }
+        let (slot, spaced) = if ahead {
+            (state.take_ready(near, allocate)?, true)
+        } else {
+            state.take_any(near)?
+        };
+        Ok(Taken {
+            slot: Slot(slot),
+            spaced,
+            empty: !state.soiled.remove(slot),
+        })
     }
 
-    /// Returns a slot that was taken and never came into the map.
-    pub(crate) fn give_back(&self, slot: Slot) {
-        self.state.lock().ready.insert(slot.0, 1);
+    /// Returns a slot that was taken and never written.
+    pub(crate) fn give_back(&self, taken: Taken) {
+        let mut state = self.state.lock();
+        let to = if taken.spaced {
+            &mut state.ready
+        } else {
+            &mut state.bare
+        };
+        to.insert(taken.slot.0, 1);
+        if !taken.empty {
+            state.soiled.insert(taken.slot.0, 1);
+        }
     }
 
     /// A slot that the map let go of. It stays untouched until the next record is durable.
-    pub(crate) fn retire(&self, slot: Slot) {
-        push_run(
-            &mut self.state.lock().retired,
-            SlotRun {
-                first: slot,
-                count: 1,
-            },
-        );
+    pub(crate) fn retire(&self, run: SlotRun) {
+        push_run(&mut self.state.lock().retired, run);
     }
 
     /// The slots retired so far. Call it before collecting the map's changes: then every slot returned has its change
@@ -104,26 +116,88 @@ impl Slots {
         }
     }
 
-    /// Slots without use and without space may be taken again.
-    pub(crate) fn restore(&self, run: SlotRun) {
-        self.state.lock().bare.insert(run.first.0, run.count);
+    /// Slots without use may be taken again. `empty`: they read as zeroes.
+    pub(crate) fn restore(&self, run: SlotRun, empty: bool) {
+        let mut state = self.state.lock();
+        state.bare.insert(run.first.0, run.count);
+        if !empty {
+            state.soiled.insert(run.first.0, run.count);
+        }
     }
 }
 
 impl State {
-    /// Makes some slots ready: free ones first, then at the end of the file. If the disk has no room for many, it
-    /// may have room for one.
-    fn grow(&mut self, allocate: impl Fn(u64, u64) -> io::Result<()>) -> io::Result<()> {
+    fn take_ready(
+        &mut self,
+        near: Option<Slot>,
+        allocate: impl Fn(SlotRun) -> io::Result<()>,
+    ) -> io::Result<u32> {
+        if let Some(near) = near
+            && self.ready.remove(near.0)
+        {
+            return Ok(near.0);
+        }
+        if let Some(first) = self.ready.pop_first() {
+            return Ok(first);
+        }
+        self.grow(near, allocate)?;
+        match near {
+            Some(near) if self.ready.remove(near.0) => Ok(near.0),
+            _ => {
+                let first = self.ready.pop_first();
+                Ok(first.expect("growing made at least one slot ready"))
+            }
+        }
+    }
+
+    /// One that has space is taken from the end of those, where what is written in order comes last. Also says whether
+    /// it has.
+    fn take_any(&mut self, near: Option<Slot>) -> io::Result<(u32, bool)> {
+        if let Some(Slot(near)) = near {
+            if self.ready.remove(near) {
+                return Ok((near, true));
+            }
+            if self.bare.remove(near) {
+                return Ok((near, false));
+            }
+        }
+        if let Some(last) = self.ready.pop_last() {
+            return Ok((last, true));
+        }
+        if let Some(first) = self.bare.pop_first() {
+            return Ok((first, false));
+        }
+        if self.end == SLOTS_END {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.end += 1;
+        Ok((self.end - 1, false))
+    }
+
+    /// Makes some slots ready: free ones first, from `near` on if that is one, then at the end of the file. If the disk
+    /// has no room for many, it may have room for one.
+    fn grow(
+        &mut self,
+        near: Option<Slot>,
+        allocate: impl Fn(SlotRun) -> io::Result<()>,
+    ) -> io::Result<()> {
         let want = (self.end / 8).clamp(GROW_MIN, GROW_MAX);
+        let bare = near
+            .and_then(|near| self.bare.from(near.0))
+            .or_else(|| self.bare.first());
         for count in [want, 1] {
-            let (first, count, at_end) = match self.bare.first() {
+            let (first, count, at_end) = match bare {
                 Some((first, len)) => (first, len.min(count), false),
                 None => (self.end, count.min(SLOTS_END - self.end), true),
             };
             if count == 0 {
                 return Err(io::ErrorKind::StorageFull.into());
             }
-            match allocate(Slot(first).start(), u64::from(count) * CHUNK_LEN) {
+            let run = SlotRun {
+                first: Slot(first),
+                count,
+            };
+            match allocate(run) {
                 Ok(()) => {}
                 // No such call here: the space is taken when it is written.
                 Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
@@ -133,7 +207,7 @@ impl State {
             if at_end {
                 self.end += count;
             } else {
-                self.bare.take_front(first, count);
+                self.bare.take(first, count);
             }
             self.ready.insert(first, count);
             return Ok(());
@@ -159,18 +233,36 @@ impl RunSet {
         self.0.first_key_value().map(|(first, len)| (*first, *len))
     }
 
+    /// What is left of the run that `at` is in, from there on.
+    fn from(&self, at: u32) -> Option<(u32, u32)> {
+        let (first, len) = self.0.range(..=at).next_back()?;
+        (at - first < *len).then(|| (at, first + len - at))
+    }
+
     fn pop_first(&mut self) -> Option<u32> {
         let (first, _) = self.first()?;
-        self.take_front(first, 1);
+        self.remove(first);
         Some(first)
     }
 
-    /// Takes the first `count` of the run that begins with `first`.
-    fn take_front(&mut self, first: u32, count: u32) {
-        let len = self.0.remove(&first).expect("a run begins there");
-        debug_assert!(count <= len);
-        if len > count {
-            self.0.insert(first + count, len - count);
+    fn pop_last(&mut self) -> Option<u32> {
+        let (first, len) = self.0.last_key_value()?;
+        let last = first + len - 1;
+        self.remove(last);
+        Some(last)
+    }
+
+    /// Takes `count` from `first` on, which are all in one run.
+    fn take(&mut self, first: u32, count: u32) {
+        let (start, len) = self.0.range(..=first).next_back().expect("it is in a run");
+        let (start, end) = (*start, start + len);
+        debug_assert!(first + count <= end);
+        self.0.remove(&start);
+        if first > start {
+            self.0.insert(start, first - start);
+        }
+        if end > first + count {
+            self.0.insert(first + count, end - first - count);
         }
     }
 
@@ -217,68 +309,99 @@ mod tests {
     use super::*;
     use std::cell::{Cell, RefCell};
 
+    fn run(first: u32, count: u32) -> SlotRun {
+        SlotRun {
+            first: Slot(first),
+            count,
+        }
+    }
+
     #[test]
-    fn slots_come_in_order_and_space_in_runs() {
+    fn what_is_written_in_order_gets_slots_in_order_and_space_in_runs() {
         let slots = Slots::new(0);
         let calls = RefCell::new(Vec::new());
-        let allocate = |offset, len| {
-            calls.borrow_mut().push((offset, len));
+        let allocate = |run| {
+            calls.borrow_mut().push(run);
             Ok(())
         };
+        let take = |near| slots.take(near, true, allocate).unwrap();
         for n in 0..9 {
-            assert_eq!(slots.take(None, allocate).unwrap(), Slot(n));
+            assert_eq!(take(None).slot, Slot(n));
         }
+        assert_eq!(*calls.borrow(), [run(0, 8), run(8, 8)]);
+        assert_eq!(take(Some(Slot(12))).slot, Slot(12));
+        assert_eq!(take(Some(Slot(12))).slot, Slot(9));
+    }
+
+    #[test]
+    fn scattered_writes_take_no_space_ahead_but_what_there_is() {
+        let slots = Slots::new(0);
+        let none = |_| panic!("nothing is taken ahead");
+        let any = |near| slots.take(near, false, none).unwrap();
+        let taken = any(None);
         assert_eq!(
-            *calls.borrow(),
-            [(0, 8 * CHUNK_LEN), (8 * CHUNK_LEN, 8 * CHUNK_LEN)]
+            taken,
+            Taken {
+                slot: Slot(0),
+                spaced: false,
+                empty: true
+            }
         );
-        assert_eq!(slots.take(Some(Slot(12)), allocate).unwrap(), Slot(12));
-        assert_eq!(slots.take(Some(Slot(12)), allocate).unwrap(), Slot(9));
+        slots.give_back(taken);
+        assert_eq!(any(None), taken);
+        assert_eq!(slots.take(None, true, |_| Ok(())).unwrap().slot, Slot(1));
+        // Slots 2 to 8 have space; the last of them goes first.
+        assert_eq!((any(None).slot, any(None).spaced), (Slot(8), true));
+        assert_eq!(any(Some(Slot(2))).slot, Slot(2));
     }
 
     #[test]
     fn a_retired_slot_is_not_handed_out_before_it_is_restored() {
         let slots = Slots::new(0);
-        let allocate = |_, _| Ok(());
-        let first = slots.take(None, allocate).unwrap();
-        slots.retire(first);
-        let mut seen: Vec<_> = (0..20)
-            .map(|_| slots.take(None, allocate).unwrap())
-            .collect();
+        let take = || slots.take(None, true, |_| Ok(())).unwrap().slot;
+        let first = take();
+        slots.retire(run(first.0, 1));
+        let mut seen: Vec<_> = (0..20).map(|_| take()).collect();
         assert!(!seen.contains(&first));
         let retired = slots.take_retired();
         slots.untake_retired(retired);
         let retired = slots.take_retired();
-        assert_eq!(
-            retired,
-            [SlotRun {
-                first: Slot(0),
-                count: 1
-            }]
-        );
-        slots.restore(retired[0]);
-        seen = (0..10)
-            .map(|_| slots.take(None, allocate).unwrap())
-            .collect();
+        assert_eq!(retired, [run(0, 1)]);
+        slots.restore(retired[0], true);
+        seen = (0..10).map(|_| take()).collect();
         assert!(seen.contains(&first));
+    }
+
+    #[test]
+    fn a_slot_that_could_not_be_punched_is_not_called_empty() {
+        let slots = Slots::new(3);
+        slots.restore(run(0, 2), false);
+        slots.restore(run(2, 1), true);
+        let take = || slots.take(None, false, |_| Ok(())).unwrap();
+        let first = take();
+        assert!(!first.empty);
+        slots.give_back(first);
+        assert_eq!(take(), first);
+        assert!(!take().empty);
+        assert!(take().empty && take().empty);
     }
 
     #[test]
     fn a_full_disk_gives_its_last_slot_and_then_an_error() {
         let slots = Slots::new(0);
-        let left = Cell::new(CHUNK_LEN);
-        let allocate = |_, len| {
-            if len > left.get() {
+        let left = Cell::new(1);
+        let allocate = |run: SlotRun| {
+            if run.count > left.get() {
                 return Err(io::ErrorKind::StorageFull.into());
             }
-            left.set(left.get() - len);
+            left.set(left.get() - run.count);
             Ok(())
         };
-        assert_eq!(slots.take(None, allocate).unwrap(), Slot(0));
-        let error = slots.take(None, allocate).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
-        left.set(CHUNK_LEN);
-        assert_eq!(slots.take(None, allocate).unwrap(), Slot(1));
+        let take = || slots.take(None, true, allocate);
+        assert_eq!(take().unwrap().slot, Slot(0));
+        assert_eq!(take().unwrap_err().kind(), io::ErrorKind::StorageFull);
+        left.set(1);
+        assert_eq!(take().unwrap().slot, Slot(1));
     }
 
     #[test]
@@ -289,9 +412,11 @@ mod tests {
         set.insert(2, 2);
         assert_eq!(set.first(), Some((0, 6)));
         assert!(set.remove(3) && !set.remove(3) && !set.remove(6));
-        assert_eq!(
-            set.0.iter().map(|(a, b)| (*a, *b)).collect::<Vec<_>>(),
-            [(0, 3), (4, 2)]
-        );
+        let all = |set: &RunSet| set.0.iter().map(|(a, b)| (*a, *b)).collect::<Vec<_>>();
+        assert_eq!(all(&set), [(0, 3), (4, 2)]);
+        assert_eq!((set.from(1), set.from(3)), (Some((1, 2)), None));
+        set.take(1, 1);
+        assert_eq!(all(&set), [(0, 1), (2, 1), (4, 2)]);
+        assert_eq!(set.pop_last(), Some(5));
     }
 }

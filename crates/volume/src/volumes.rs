@@ -10,7 +10,7 @@
 //! A volume whose row does not open is served to nobody: it is not listed, attaching it says what is wrong, and it can
 //! be deleted. So is one whose folder is missing, but it is listed.
 
-use std::{ops::Bound, sync::Arc};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc, time::Duration};
 
 use catalogue::{CatalogueError, Expect};
 use crypto::{context::EncryptionContext, secret::SecretVec, volume_key::VolumeDataKey};
@@ -91,6 +91,48 @@ impl Volumes {
         files::quarantined(disk, dir)
             .map(|aside| aside.len())
             .map_err(|error| VolumeError::from_io("looking into the quarantine", error))
+    }
+
+    /// How many volumes there are, by state. No permission: it names none.
+    pub fn by_state(&self) -> BTreeMap<VolumeState, usize> {
+        let mut by_state = BTreeMap::new();
+        for entry in self.registry.entries.read().values() {
+            *by_state.entry(entry.state()).or_default() += 1;
+        }
+        by_state
+    }
+
+    /// The volumes that are in error, at most `max` of them, in the order of their ids.
+    pub fn in_error(&self, max: usize) -> Vec<VolumeId> {
+        let entries = self.registry.entries.read();
+        let wrong = entries
+            .iter()
+            .filter(|(_, entry)| entry.state() == VolumeState::Error);
+        wrong.map(|(id, _)| *id).take(max).collect()
+    }
+
+    /// Waits until nobody has a volume attached, at most so long, and gives those whose last content could not be
+    /// flushed, and why: what was written there and not flushed may be lost. For the end, when nothing attaches any more.
+    pub async fn detached(&self, within: Duration) -> Vec<(VolumeId, VolumeError)> {
+        let entries: Vec<(VolumeId, Arc<Entry>)> = {
+            let entries = self.registry.entries.read();
+            let entries = entries.iter();
+            entries
+                .map(|(id, entry)| (*id, Arc::clone(entry)))
+                .collect()
+        };
+        let deadline = tokio::time::Instant::now() + within;
+        let mut attached = Vec::new();
+        for (id, entry) in entries {
+            let released = entry.only.acquire();
+            match tokio::time::timeout_at(deadline, released).await {
+                Ok(_) => {}
+                Err(_) => attached.push((id, VolumeError::InUse(id))),
+            }
+        }
+        let mut unflushed = self.registry.unflushed.all();
+        unflushed.extend(attached);
+        unflushed
     }
 
     fn options(&self) -> &Options {
@@ -375,6 +417,8 @@ impl Volumes {
     ///
     /// It is gone when this returns, also after a crash; its space is given back in the background. Its wrapped data
     /// key goes with it, so what may be left of its sectors on the medium opens no more.
+    ///
+    /// If the future is dropped, the volume is deleted all the same, folder and all, or not at all.
     pub async fn delete(
         &self,
         authorized: Authorized<iam::DeleteVolume, OneVolume>,
@@ -397,13 +441,12 @@ impl Volumes {
             registry.delete(id, &entry).await?;
             // Whoever still has the entry will not get a permit any more.
             only.forget();
+            tracing::info!(volume = %id, "deleted");
+            // From in here: nobody may be waiting any more, and the folder is to go all the same.
+            tokio::spawn(async move { registry.finish_deletion(id).await });
             Ok(())
         })
-        .await?;
-        let registry = Arc::clone(&self.registry);
-        tokio::spawn(async move { registry.finish_deletion(id).await });
-        tracing::info!(volume = %id, "deleted");
-        Ok(())
+        .await
     }
 
     /// Sets tags (a tag of the same key is replaced).
@@ -518,9 +561,18 @@ impl Volumes {
             key,
         };
         let registry = Arc::clone(&self.registry);
-        let attached =
-            blocking(move || open_files(&registry.options, &descriptor, data_key, grounds, only))
-                .await?;
+        let opened =
+            blocking(move || open_files(&registry, &descriptor, data_key, grounds, only)).await;
+        let attached = match opened {
+            Ok(attached) => {
+                entry.found_sound();
+                attached
+            }
+            Err(error) => {
+                entry.found_damaged(&error);
+                return Err(error);
+            }
+        };
         let attached = Arc::new(attached);
         *entry.attached.lock() = Arc::downgrade(&attached);
         Ok(attached)
@@ -553,22 +605,23 @@ impl Volumes {
 }
 
 fn open_files(
-    options: &Options,
+    registry: &Registry,
     descriptor: &Descriptor,
     data_key: Option<VolumeDataKey>,
     grounds: Grounds,
     only: OwnedSemaphorePermit,
 ) -> Result<AttachedVolume, VolumeError> {
-    let id = descriptor.id;
+    let (id, Options { disk, dir, .. }) = (descriptor.id, &registry.options);
+    let unflushed = Arc::clone(&registry.unflushed);
     match data_key {
         Some(data_key) => {
             let sealed = Sealed::new(id, data_key, BASE_GENERATION);
-            let engine = files::open(&options.disk, &options.dir, descriptor, sealed)?;
-            AttachedVolume::new(id, engine, grounds, only)
+            let engine = files::open(disk, dir, descriptor, sealed)?;
+            AttachedVolume::new(id, engine, grounds, unflushed, only)
         }
         None => {
-            let engine = files::open(&options.disk, &options.dir, descriptor, Unencrypted::new())?;
-            AttachedVolume::new(id, engine, grounds, only)
+            let engine = files::open(disk, dir, descriptor, Unencrypted::new())?;
+            AttachedVolume::new(id, engine, grounds, unflushed, only)
         }
     }
 }

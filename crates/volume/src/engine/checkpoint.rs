@@ -16,7 +16,12 @@ use super::{BASE_GENERATION, BASE_LAYER, Engine};
 use crate::{
     VolumeError,
     geometry::Chunk,
-    log::{Batch, Record, frame::FileHeader, replay, writer::LogFile},
+    log::{
+        Batch, Record,
+        frame::{FileHeader, PAGE_LEN},
+        replay,
+        writer::LogFile,
+    },
     protection::Protection,
 };
 
@@ -50,7 +55,52 @@ impl<P: Protection> Engine<P> {
     pub(crate) fn checkpoint(&self) -> Result<(), VolumeError> {
         let _one_at_a_time = self.checkpointing.lock();
         self.alive()?;
-        self.whole(|| self.write_anew())
+        self.whole(|| self.write_anew())?;
+        let (epoch, end) = {
+            let log = &self.journal.file().log;
+            (log.header().epoch, log.header().checkpoint_end)
+        };
+        if let Err(error) = self.note_log(epoch, end) {
+            tracing::warn!(volume = %self.shape.volume, %error, "the header of the slot file could not be written");
+        }
+        // Until it is made, and if it cannot be, the checkpoint is there once.
+        if let Err(error) = self.write_copy() {
+            tracing::warn!(volume = %self.shape.volume, %error, "the map's last checkpoint could not be copied");
+        }
+        Ok(())
+    }
+
+    /// Makes the second copy of the checkpoint that there is.
+    pub(crate) fn copy_checkpoint(&self) -> Result<(), VolumeError> {
+        let _one_at_a_time = self.checkpointing.lock();
+        self.alive()?;
+        self.write_copy()
+            .map_err(|error| VolumeError::from_io("copying the map's last checkpoint", error))
+    }
+
+    fn write_copy(&self) -> io::Result<()> {
+        let (file, end) = {
+            let log = &self.journal.file().log;
+            (log.file(), log.header().checkpoint_end)
+        };
+        self.log_folder.copy_checkpoint(&*file, end)
+    }
+
+    /// Whether there is a copy of this log's checkpoint; whether it is whole is found when it is needed, or checked.
+    pub(super) fn has_checkpoint_copy(&self) -> bool {
+        let same = || {
+            let Some(copy) = self.log_folder.open_copy()? else {
+                return Ok(false);
+            };
+            let header = *self.journal.file().log.header();
+            let mut page = [0; PAGE_LEN];
+            if copy.len()? != header.checkpoint_end {
+                return Ok(false);
+            }
+            copy.read_at(0, &mut page)?;
+            Ok::<_, io::Error>(page == header.encode(self.protection.log_key()))
+        };
+        same().unwrap_or(false)
     }
 
     fn write_anew(&self) -> Result<(), VolumeError> {

@@ -10,12 +10,24 @@ pub(super) struct Chores {
     wake: Condvar,
 }
 
+/// Things to do.
 #[derive(Default)]
-struct Work {
-    punch: Vec<SlotRun>,
-    checkpoint: bool,
-    flush: bool,
+pub(super) struct Work {
+    /// Slots to punch.
+    pub(super) punch: Vec<SlotRun>,
+    /// Whether the log is to be written anew.
+    pub(super) checkpoint: bool,
+    /// Whether its checkpoint is to be copied.
+    pub(super) copy: bool,
+    /// Whether to flush.
+    pub(super) flush: bool,
     stop: bool,
+}
+
+impl Work {
+    fn is_empty(&self) -> bool {
+        self.punch.is_empty() && !self.checkpoint && !self.copy && !self.flush
+    }
 }
 
 impl Chores {
@@ -41,6 +53,13 @@ impl Chores {
         }
     }
 
+    /// The checkpoint has no second copy.
+    pub(super) fn copy_checkpoint(&self) {
+        if !std::mem::replace(&mut self.work.lock().copy, true) {
+            self.wake.notify_one();
+        }
+    }
+
     /// Much was written that was not flushed.
     pub(super) fn flush(&self) {
         if !std::mem::replace(&mut self.work.lock().flush, true) {
@@ -56,19 +75,23 @@ impl Chores {
     /// Waits until there is something to do; false if there will be nothing more.
     pub(super) fn wait(&self) -> bool {
         let mut work = self.work.lock();
-        while work.punch.is_empty() && !work.checkpoint && !work.flush && !work.stop {
+        while work.is_empty() && !work.stop {
             self.wake.wait(&mut work);
         }
         !work.stop
     }
 
-    /// Slots to punch, whether to flush, and whether the log is to be written anew.
-    pub(super) fn take(&self) -> (Vec<SlotRun>, bool, bool) {
+    /// All there is to do; it is not to be done again.
+    pub(super) fn take(&self) -> Work {
         let mut work = self.work.lock();
-        (
-            std::mem::take(&mut work.punch),
-            std::mem::take(&mut work.flush),
-            std::mem::take(&mut work.checkpoint),
-        )
+        let stop = work.stop;
+        let taken = std::mem::take(&mut *work);
+        work.stop = stop;
+        taken
+    }
+
+    /// Slots to punch.
+    pub(super) fn take_punches(&self) -> Vec<SlotRun> {
+        std::mem::take(&mut self.work.lock().punch)
     }
 }

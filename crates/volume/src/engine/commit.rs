@@ -51,7 +51,15 @@ impl<P: Protection> Engine<P> {
         if let Some(file) = file {
             file.sync_data()
                 .map_err(|error| self.fail("syncing the metadata log", &error))?;
-            self.journal.file().log.synced(end);
+            let epoch = {
+                let log = &mut self.journal.file().log;
+                log.synced(end);
+                log.header().epoch
+            };
+            // Durable with the next flush's sync. It proves later that a log was cut; without, a flush is no less one.
+            if let Err(error) = self.note_log(epoch, end) {
+                tracing::warn!(volume = %self.shape.volume, %error, "the header of the slot file could not be written");
+            }
         }
         self.unsettled.settle(written.epoch);
         self.housekeeping.punch(retired);

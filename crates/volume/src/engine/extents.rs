@@ -48,11 +48,15 @@ impl<P: Protection> Engine<P> {
                     Some(entry) if entry.valid.contains(sector) => {
                         (ExtentKind::Data, entry.valid.run(sector, CHUNK_SECTORS))
                     }
+                    // It must be read to be missed.
+                    Some(entry) if entry.lost.contains(sector) => {
+                        (ExtentKind::Data, entry.lost.run(sector, CHUNK_SECTORS))
+                    }
                     Some(entry) if entry.zero.contains(sector) => {
                         (ExtentKind::Zero, entry.zero.run(sector, CHUNK_SECTORS))
                     }
                     Some(entry) => {
-                        let written = entry.valid.with(entry.zero);
+                        let written = entry.valid.with(entry.zero).with(entry.lost);
                         (ExtentKind::Hole, written.run(sector, CHUNK_SECTORS))
                     }
                 };

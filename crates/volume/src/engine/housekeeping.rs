@@ -28,21 +28,30 @@ impl<P: Protection> Engine<P> {
 
     /// Does what there is to do.
     pub(crate) fn tidy(&self) {
-        let (runs, flush, checkpoint) = self.housekeeping.take();
-        for run in runs {
+        let work = self.housekeeping.take();
+        for run in work.punch {
             self.punch(run);
         }
-        if flush && let Err(error) = self.flush() {
+        if work.flush
+            && let Err(error) = self.flush()
+        {
             tracing::warn!(volume = %self.shape.volume, %error, "what was written could not be flushed in the background");
         }
-        if checkpoint && let Err(error) = self.checkpoint() {
+        if work.checkpoint
+            && let Err(error) = self.checkpoint()
+        {
             tracing::warn!(volume = %self.shape.volume, %error, "the metadata log could not be written anew");
+        }
+        if work.copy
+            && let Err(error) = self.copy_checkpoint()
+        {
+            tracing::warn!(volume = %self.shape.volume, %error, "the map's last checkpoint could not be copied");
         }
     }
 
     /// Gives back the space that nobody has come to give back yet: who detaches after a trim has a right to it.
     pub(crate) fn free_space(&self) {
-        for run in self.housekeeping.take().0 {
+        for run in self.housekeeping.take_punches() {
             self.punch(run);
         }
     }
@@ -54,13 +63,17 @@ impl<P: Protection> Engine<P> {
                 count: run.count.min(PUNCH_SLOTS_MAX),
                 ..run
             };
-            if let Err(error) = self.store.punch(now)
+            if let Err(error) = self.disown(now) {
+                tracing::warn!(volume = %self.shape.volume, %error, "the owners of freed slots could not be cleared");
+            }
+            let punched = self.store.punch(now);
+            if let Err(error) = &punched
                 && error.kind() != std::io::ErrorKind::Unsupported
             {
                 // The space stays taken; the slots can be used all the same.
                 tracing::warn!(volume = %self.shape.volume, %error, "the space of freed slots could not be given back");
             }
-            self.slots.restore(now);
+            self.slots.restore(now, punched.is_ok());
             run.first.0 += now.count;
             run.count -= now.count;
         }

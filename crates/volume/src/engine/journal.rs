@@ -76,6 +76,8 @@ pub(super) enum Need {
     Space,
     /// Frees space, or changes what has space.
     NoSpace,
+    /// Says, when the volume is opened, what of the log was not borne out. All but the mark of the flush that follows.
+    Correction,
     /// Makes durable what was answered.
     Mark,
 }
@@ -85,6 +87,7 @@ impl Need {
         match self {
             Self::Space => RESERVE_LEN,
             Self::NoSpace => MARKS_LEN,
+            Self::Correction => MARK_LEN_MAX as u64,
             Self::Mark => 0,
         }
     }

@@ -5,6 +5,7 @@
 //! | `open` | making a volume's files, reading them back |
 //! | `read`, `write`, `zero`, `extents` | the requests |
 //! | `journal` | the log: changes are written to it before they are answered |
+//! | `owners` | the owner table of the slots: the map, seen from the other side |
 //! | `unsettled` | which sectors the slot file was not synced since |
 //! | `recovery` | what the log says after a crash, compared with the slots |
 //! | `commit`, `rounds` | flush: what is durable when, and who runs it |
@@ -42,7 +43,7 @@ use crate::{
     protection::Protection,
     ranges::Ranges,
     slot_file::SlotFile,
-    slots::Slots,
+    slots::{Slots, Taken},
 };
 
 mod checkpoint;
@@ -52,6 +53,7 @@ mod extents;
 mod housekeeping;
 mod journal;
 mod open;
+mod owners;
 mod read;
 mod recovery;
 mod rounds;
@@ -94,6 +96,7 @@ pub(crate) struct Engine<P: Protection> {
     protection: P,
     store: SlotFile<P>,
     slots: Slots,
+    owners: owners::Owners,
     map: Map,
     ranges: Ranges,
     /// Whether the slot file was written since it was last synced. Set after the write, so that it is never clear while
@@ -146,10 +149,10 @@ impl<P: Protection> Engine<P> {
         VolumeError::Failed(reason)
     }
 
-    /// Takes a slot, with space.
-    fn take_slot(&self, near: Option<Slot>) -> Result<Slot, VolumeError> {
+    /// Takes a slot; with `ahead`, one with space, and with space for more behind it.
+    fn take_slot(&self, near: Option<Slot>, ahead: bool) -> Result<Taken, VolumeError> {
         self.slots
-            .take(near, |offset, len| self.store.allocate(offset, len))
+            .take(near, ahead, |run| self.store.allocate(run))
             .map_err(|error| VolumeError::from_io("taking space in the slot file", error))
     }
 

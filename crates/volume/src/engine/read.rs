@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 use super::{Engine, sector_of};
 use crate::{
     VolumeError,
-    geometry::{CHUNK_LEN, CHUNK_SECTORS, Chunk, Generation, SECTOR_LEN, within_sector},
+    geometry::{CHUNK_LEN, CHUNK_SECTORS, Chunk, Generation, SECTOR_LEN, Sectors, within_sector},
     protection::Protection,
     ranges::windows,
     slot_file::Place,
@@ -65,6 +65,14 @@ impl<P: Protection> Engine<P> {
                 at += len;
                 continue;
             };
+            if !entry.lost.is_empty() {
+                let marked = entry.lost.and(Sectors::range(first, end - first));
+                if !marked.is_empty() {
+                    let sector = chunk.first_sector() + u64::from(marked.first());
+                    let offset = sector * SECTOR_LEN as u64;
+                    return Err(VolumeError::Marked { offset });
+                }
+            }
             let mut sector = first;
             while sector < end {
                 let count = entry.valid.run(sector, end);

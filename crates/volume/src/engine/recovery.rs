@@ -40,6 +40,14 @@ pub(super) enum Compared {
     Less,
 }
 
+/// A map that was read back.
+pub(super) struct Recovered {
+    pub(super) map: Map,
+    pub(super) compared: Compared,
+    /// The chunks of which less was there than the log says, in order.
+    pub(super) dropped: Vec<Chunk>,
+}
+
 /// What unsettled sectors may hold: by chunk, by sector.
 #[derive(Default)]
 struct Candidates(HashMap<Chunk, BTreeMap<u32, Candidate>>);
@@ -156,6 +164,7 @@ impl Recovery {
                         generation,
                         valid,
                         zero,
+                        lost: Sectors::NONE,
                     };
                     let chunk = Chunk(chunk.0 + n);
                     map.set(chunk, Some(entry));
@@ -233,12 +242,13 @@ impl Recovery {
             self.unsettled.keep(chunk, Sectors::NONE);
         }
         let known = before.map_or(Sectors::NONE, |entry| entry.valid);
-        let zero = before.map_or(Sectors::NONE, |entry| entry.zero);
+        let left = before.map(|entry| entry.without(sectors));
         let entry = Entry {
             slot: place.slot,
             generation,
             valid: known.with(sectors),
-            zero: zero.without(sectors),
+            zero: left.map_or(Sectors::NONE, |left| left.zero),
+            lost: left.map_or(Sectors::NONE, |left| left.lost),
         };
         self.map.set(chunk, Some(entry));
         for (sector, sums) in (place.sector..).zip(sums) {
@@ -264,8 +274,9 @@ impl Recovery {
         self,
         store: &SlotFile<P>,
         file_len: u64,
-    ) -> io::Result<(Map, Compared)> {
+    ) -> io::Result<Recovered> {
         let mut compared = Compared::Nothing;
+        let mut dropped = Vec::new();
         let mut buf = vec![0; usize::try_from(CHUNK_LEN).expect("512 KiB")];
         let mut chunks: Vec<_> = self.unsettled.0.into_iter().collect();
         chunks.sort_unstable_by_key(|(chunk, _)| *chunk);
@@ -309,7 +320,12 @@ impl Recovery {
             };
             self.map
                 .set(chunk, Some(left).filter(|left| !left.is_empty()));
+            dropped.push(chunk);
         }
-        Ok((self.map, compared))
+        Ok(Recovered {
+            map: self.map,
+            compared,
+            dropped,
+        })
     }
 }

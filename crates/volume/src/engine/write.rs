@@ -21,15 +21,21 @@ use super::{
 };
 use crate::{
     VolumeError,
-    geometry::{CHUNK_SECTORS, Chunk, Generation, SECTOR_LEN, Sectors, Slot, within_sector},
+    geometry::{
+        CHUNK_SECTORS, Chunk, Generation, SECTOR_LEN, Sectors, Slot, SlotRun, within_sector,
+    },
     log::{record::written_len_max, sums::SectorSums},
     map::Entry,
     protection::Protection,
     ranges::{WINDOW_CHUNKS, windows},
     slot_file::Place,
+    slots::Taken,
 };
 
 use super::BASE_GENERATION;
+
+/// A slot of which so many sectors are written gets the space of the others.
+const DENSE_SECTORS: u32 = 16;
 
 /// Some sectors of one chunk, and where they go.
 #[derive(Clone, Copy)]
@@ -37,8 +43,8 @@ struct Piece {
     chunk: Chunk,
     slot: Slot,
     generation: Generation,
-    /// Whether the slot was taken by this request.
-    fresh: bool,
+    /// If the slot was taken by this request.
+    taken: Option<Taken>,
     first: u32,
     count: u32,
     /// Of these, those that are in no slot.
@@ -162,6 +168,14 @@ impl<P: Protection> Engine<P> {
                 return Err(error);
             }
         };
+        let owned = pieces.iter().filter_map(|piece| {
+            let taken = piece.taken?;
+            Some((taken, piece.chunk, piece.generation))
+        });
+        if let Err(error) = self.own(owned) {
+            self.discard(pieces.iter());
+            return Err(error);
+        }
         let mut last = None;
         let outcome = self.write_pieces(&pieces, offset, buf, &mut last);
         drop(claim);
@@ -205,7 +219,7 @@ impl<P: Protection> Engine<P> {
                 .windows(2)
                 .take_while(|pair| match pair {
                     [Some(a), Some(b)] => {
-                        a.slot.next() == Some(b.slot)
+                        a.slot.is_followed_by(b.slot)
                             && a.first + a.count == CHUNK_SECTORS
                             && b.first == 0
                             && a.generation == b.generation
@@ -237,7 +251,7 @@ impl<P: Protection> Engine<P> {
                 outcome.map_err(|error| VolumeError::from_io("writing the slot file", error))
             });
             if let Err(error) = outcome {
-                self.give_back(todo.iter().flatten());
+                self.discard(todo.iter().flatten());
                 return Err(error);
             }
             if let Some(range) = run.new_sectors() {
@@ -288,7 +302,7 @@ impl<P: Protection> Engine<P> {
         };
         let mut sector = sector_of(offset);
         let end = sector + (len / SECTOR_LEN) as u64;
-        let mut before = None;
+        let mut before: Option<Slot> = None;
         while sector < end {
             let chunk = Chunk::at(sector * SECTOR_LEN as u64);
             let first = chunk.sector_at(sector * SECTOR_LEN as u64);
@@ -299,12 +313,14 @@ impl<P: Protection> Engine<P> {
             let valid = entry.map_or(Sectors::NONE, |entry| entry.valid);
             let new = sectors.without(valid);
             let again = sectors.without(new).and(self.unsettled.of(chunk));
-            let (slot, generation, fresh) = match entry {
-                Some(entry) => (entry.slot, entry.generation, false),
+            // What is written in order gets its space ahead; anything else when there is enough of it.
+            let in_order = before.is_some() || self.map.is_full_before(chunk);
+            let (slot, generation, taken) = match entry {
+                Some(entry) => (entry.slot, entry.generation, None),
                 None => {
                     let near = before.or_else(|| self.map.slot_before(chunk));
-                    match self.take_slot(near.and_then(Slot::next)) {
-                        Ok(slot) => (slot, BASE_GENERATION, true),
+                    match self.take_slot(near.and_then(Slot::next), in_order) {
+                        Ok(taken) => (taken.slot, BASE_GENERATION, Some(taken)),
                         Err(error) => {
                             self.give_back(pieces.iter());
                             return Err(error);
@@ -312,11 +328,14 @@ impl<P: Protection> Engine<P> {
                     }
                 }
             };
+            if !new.is_empty() && !in_order && taken.is_none_or(|taken| !taken.spaced) {
+                self.space_if_dense(slot, valid.count(), valid.with(new).count());
+            }
             pieces.push(Piece {
                 chunk,
                 slot,
                 generation,
-                fresh,
+                taken,
                 first,
                 count,
                 new,
@@ -328,10 +347,33 @@ impl<P: Protection> Engine<P> {
         Ok(pieces)
     }
 
-    fn give_back<'a>(&self, pieces: impl Iterator<Item = &'a Piece>) {
-        for piece in pieces.filter(|piece| piece.fresh) {
-            self.slots.give_back(piece.slot);
+    /// Takes the rest of a slot's space when so many of its sectors are written that it is not wasted.
+    fn space_if_dense(&self, slot: Slot, before: u32, after: u32) {
+        if before >= DENSE_SECTORS || after < DENSE_SECTORS {
+            return;
         }
+        // Nothing depends on it: without, the space is taken by what is written.
+        let _ = self.store.allocate(SlotRun {
+            first: slot,
+            count: 1,
+        });
+    }
+
+    /// Returns slots in which nothing was written.
+    fn give_back<'a>(&self, pieces: impl Iterator<Item = &'a Piece>) {
+        for taken in pieces.filter_map(|piece| piece.taken) {
+            self.slots.give_back(taken);
+        }
+    }
+
+    /// Returns slots that never came into the map, and may have an owner, and bytes.
+    fn discard<'a>(&self, pieces: impl Iterator<Item = &'a Piece>) {
+        let taken = pieces.filter_map(|piece| piece.taken);
+        let runs = taken.map(|taken| SlotRun {
+            first: taken.slot,
+            count: 1,
+        });
+        self.housekeeping.punch(runs.collect());
     }
 
     /// The sectors of a piece are in its slot, and a record of that epoch says so.
@@ -342,14 +384,14 @@ impl<P: Protection> Engine<P> {
         let entry = match self.map.get(piece.chunk) {
             Some(entry) => Entry {
                 valid: entry.valid.with(piece.new),
-                zero: entry.zero.without(piece.new),
-                ..entry
+                ..entry.without(piece.new)
             },
             None => Entry {
                 slot: piece.slot,
                 generation: piece.generation,
                 valid: piece.new,
                 zero: Sectors::NONE,
+                lost: Sectors::NONE,
             },
         };
         self.map.set(piece.chunk, Some(entry));

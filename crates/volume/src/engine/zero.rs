@@ -10,14 +10,34 @@ use super::{
 };
 use crate::{
     VolumeError,
-    geometry::{CHUNK_LEN, CHUNK_SECTORS, Chunk, SECTOR_LEN, Sectors, Slot},
+    geometry::{CHUNK_LEN, CHUNK_SECTORS, Chunk, SECTOR_LEN, Sectors, Slot, SlotRun},
     log::{Record, frame::FRAME_OVERHEAD, record::RECORD_LEN_MAX},
     map::Entry,
     protection::Protection,
+    slot_file::Place,
 };
 
 /// Most bytes in the log of one change.
 const CHANGE_LEN_MAX: usize = RECORD_LEN_MAX + 2 * FRAME_OVERHEAD;
+
+/// Runs of freed slots that are let go together.
+const FREED_MAX: usize = 1024;
+
+/// Slots that a request has freed and not let go of.
+#[derive(Default)]
+struct Freed(Vec<SlotRun>);
+
+impl Freed {
+    fn push(&mut self, slot: Slot) {
+        match self.0.last_mut() {
+            Some(last) if last.first.0 + last.count == slot.0 => last.count += 1,
+            _ => self.0.push(SlotRun {
+                first: slot,
+                count: 1,
+            }),
+        }
+    }
+}
 
 impl<P: Protection> Engine<P> {
     /// The range reads as zeroes and its space is given back, as far as whole chunks can be.
@@ -63,7 +83,7 @@ impl<P: Protection> Engine<P> {
         let _held = self.ranges.write(chunk, chunk);
         let sector = chunk.sector_at(offset);
         match self.map.get(chunk) {
-            Some(entry) if entry.valid.contains(sector) => {
+            Some(entry) if entry.valid.with(entry.lost).contains(sector) => {
                 let zeroes = [0; SECTOR_LEN];
                 self.write_part(
                     offset,
@@ -77,7 +97,9 @@ impl<P: Protection> Engine<P> {
     /// Whole sectors, from byte to byte.
     fn zero_sectors(&self, start: u64, end: u64, keep: bool) -> Result<(), VolumeError> {
         let mut last = None;
-        let outcome = self.zero_chunks(start, end, keep, &mut last);
+        let mut freed = Freed::default();
+        let outcome = self.zero_chunks(start, end, keep, &mut last, &mut freed);
+        let outcome = outcome.and(self.free(&mut freed));
         // What was zeroed before something failed is zeroed.
         match last {
             Some(ticket) => self.log(ticket).and(outcome),
@@ -92,6 +114,7 @@ impl<P: Protection> Engine<P> {
         end: u64,
         keep: bool,
         last: &mut Option<Ticket>,
+        freed: &mut Freed,
     ) -> Result<(), VolumeError> {
         let mut at = start;
         let mut near = None;
@@ -111,8 +134,11 @@ impl<P: Protection> Engine<P> {
             let ticket = if keep {
                 self.zero_keeping(chunk, sectors, &mut near)?
             } else {
-                self.zero_freeing(chunk, sectors)?
+                self.zero_freeing(chunk, sectors, freed)?
             };
+            if freed.0.len() >= FREED_MAX {
+                self.free(freed)?;
+            }
             *last = ticket.or(*last);
             if let Some(ticket) = ticket.filter(|ticket| ticket.long) {
                 self.log(ticket)?;
@@ -122,29 +148,44 @@ impl<P: Protection> Engine<P> {
         Ok(())
     }
 
-    /// Some sectors of a chunk become zero; if nothing is left of it, its slot is retired.
-    fn zero_freeing(&self, chunk: Chunk, sectors: Sectors) -> Result<Option<Ticket>, VolumeError> {
+    /// Some sectors of a chunk become zero; if nothing is left of it, its slot is freed.
+    fn zero_freeing(
+        &self,
+        chunk: Chunk,
+        sectors: Sectors,
+        freed: &mut Freed,
+    ) -> Result<Option<Ticket>, VolumeError> {
         let _held = self.ranges.write(chunk, chunk);
         let Some(entry) = self.map.get(chunk) else {
             return Ok(None);
         };
-        let left = Entry {
-            valid: entry.valid.without(sectors),
-            zero: entry.zero.without(sectors),
-            ..entry
-        };
+        let left = entry.without(sectors);
         if left == entry {
             return Ok(None);
         }
         let claim = self.claim(CHANGE_LEN_MAX, Need::NoSpace)?;
+        if !left.is_empty() {
+            self.amend(chunk, &entry, sectors)?;
+        }
         let left = Some(left).filter(|left| !left.is_empty());
         let ticket = self.put_entry(chunk, left);
         drop(claim);
         if left.is_none() {
             // After the record was queued: a flush lets go of the slots that are retired before it writes the queue.
-            self.slots.retire(entry.slot);
+            freed.push(entry.slot);
         }
         Ok(Some(ticket))
+    }
+
+    /// Lets slots go that the map does not name any more. Their owners go first: once a slot is retired, another request
+    /// may get it.
+    fn free(&self, freed: &mut Freed) -> Result<(), VolumeError> {
+        let mut outcome = Ok(());
+        for run in std::mem::take(&mut freed.0) {
+            outcome = outcome.and(self.disown(run));
+            self.slots.retire(run);
+        }
+        outcome
     }
 
     /// Some sectors of a chunk become zero; it gets a slot if it has none, behind `near`, which that slot then is.
@@ -164,24 +205,72 @@ impl<P: Protection> Engine<P> {
         let claim = self.claim(CHANGE_LEN_MAX, need)?;
         let entry = match before {
             Some(entry) => Entry {
-                valid: entry.valid.without(sectors),
                 zero: entry.zero.with(sectors),
-                ..entry
+                ..entry.without(sectors)
             },
-            None => Entry {
-                slot: self.take_slot(near.and_then(Slot::next))?,
-                generation: BASE_GENERATION,
-                valid: Sectors::NONE,
-                zero: sectors,
-            },
+            None => self.new_zeroes(chunk, sectors, near.and_then(Slot::next))?,
         };
         *near = Some(entry.slot);
         if before == Some(entry) {
             return Ok(None);
         }
+        if let Some(before) = &before {
+            self.keep_space(entry.slot, sectors)?;
+            self.amend(chunk, before, sectors)?;
+        }
         let ticket = self.put_entry(chunk, Some(entry));
         drop(claim);
         Ok(Some(ticket))
+    }
+
+    /// A slot for a chunk that has none, with space for these sectors, which are zero.
+    fn new_zeroes(
+        &self,
+        chunk: Chunk,
+        sectors: Sectors,
+        near: Option<Slot>,
+    ) -> Result<Entry, VolumeError> {
+        // Whole chunks come in a row; a part of one takes its own space.
+        let taken = self.take_slot(near, sectors == Sectors::ALL)?;
+        let kept = match taken.spaced {
+            true => Ok(()),
+            false => self.keep_space(taken.slot, sectors),
+        };
+        if let Err(error) = kept {
+            self.slots.give_back(taken);
+            return Err(error);
+        }
+        if let Err(error) = self.own([(taken, chunk, BASE_GENERATION)].into_iter()) {
+            self.housekeeping.punch(vec![SlotRun {
+                first: taken.slot,
+                count: 1,
+            }]);
+            return Err(error);
+        }
+        Ok(Entry {
+            slot: taken.slot,
+            generation: BASE_GENERATION,
+            valid: Sectors::NONE,
+            zero: sectors,
+            lost: Sectors::NONE,
+        })
+    }
+
+    /// Takes the space of some sectors of a slot, so that writing them does not run out of it.
+    fn keep_space(&self, slot: Slot, sectors: Sectors) -> Result<(), VolumeError> {
+        let place = Place {
+            slot,
+            sector: sectors.first(),
+        };
+        match self
+            .store
+            .allocate_sectors(place, sectors.end() - sectors.first())
+        {
+            Err(error) if error.kind() == std::io::ErrorKind::Unsupported => Ok(()),
+            taken => {
+                taken.map_err(|error| VolumeError::from_io("taking space in the slot file", error))
+            }
+        }
     }
 
     /// Changes what the map has of a chunk, under its lock, with a record.

@@ -24,7 +24,7 @@ pub(crate) const BLOCK_LEN: usize = 512;
 /// Length of the file header, checksum and MAC included. The rest of its page is zero.
 const FILE_HEADER_LEN: usize = 100;
 const FILE_MAGIC: [u8; 8] = *b"SGVOLMAP";
-const FORMAT_VERSION: u16 = 2;
+const FORMAT_VERSION: u16 = 3;
 /// Flag of the file header: the volume is sealed, and the MAC is secret.
 const FLAG_SEALED: u16 = 1;
 

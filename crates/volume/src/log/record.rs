@@ -238,8 +238,9 @@ impl Record {
                     KIND_PARTIAL,
                     &[layer.0, chunk.0, entry.slot.0, entry.generation.0, 0],
                 );
-                out.extend_from_slice(&entry.valid.0.to_le_bytes());
-                out.extend_from_slice(&entry.zero.0.to_le_bytes());
+                let (valid, zero) = entry.masks();
+                out.extend_from_slice(&valid.0.to_le_bytes());
+                out.extend_from_slice(&zero.0.to_le_bytes());
             }
             &Self::Unmap {
                 layer,
@@ -315,14 +316,11 @@ impl Record {
                 if reader.number()? != 0 {
                     return Err("a record's padding is not zero");
                 }
-                let entry = Entry {
-                    slot,
-                    generation,
-                    valid: Sectors(u128::from_le_bytes(reader.take()?)),
-                    zero: Sectors(u128::from_le_bytes(reader.take()?)),
-                };
-                if entry.valid.overlaps(entry.zero) || entry.is_empty() {
-                    return Err("a record's masks contradict each other");
+                let valid = Sectors(u128::from_le_bytes(reader.take()?));
+                let zero = Sectors(u128::from_le_bytes(reader.take()?));
+                let entry = Entry::from_masks(slot, generation, (valid, zero));
+                if entry.is_empty() {
+                    return Err("a record's masks are empty");
                 }
                 Self::Partial {
                     layer,
@@ -523,6 +521,7 @@ pub(super) mod tests {
                     generation,
                     valid: Sectors::range(1, 2),
                     zero: Sectors::range(127, 1),
+                    lost: Sectors::range(50, 1),
                 },
             },
             Record::Unmap {
@@ -576,6 +575,7 @@ pub(super) mod tests {
                     generation: Generation(1),
                     valid: Sectors::ALL,
                     zero: Sectors::NONE,
+                    lost: Sectors::NONE,
                 }),
             )
         };

@@ -6,7 +6,7 @@ use crypto::mac::MacKey;
 use host::File;
 
 use crate::log::{
-    frame::{self, FRAME_ALIGN, FRAME_LEN_MAX, FileHeader, Frame, NoFrame, PAGE_LEN},
+    frame::{self, FRAME_ALIGN, FRAME_LEN_MAX, FileHeader, Frame, FramePlace, NoFrame, PAGE_LEN},
     record::Record,
     writer::{LogFile, Position},
 };
@@ -42,36 +42,66 @@ pub(crate) struct Replayed {
     pub(crate) log: LogFile,
     /// Whether anything stands behind the last frame. It was never acknowledged.
     pub(crate) torn: bool,
+    /// Whether a part of the header or of the checkpoint was damaged, and read from the copy.
+    pub(crate) mended: bool,
 }
 
 /// Reads a log and calls `each` with the sequence of its frame and every record, in order. `each` says what is wrong with a
-/// record, if anything.
+/// record, if anything. What is damaged of the header and the checkpoint is read from the `copy` of these. Changes
+/// nothing and syncs nothing.
 pub(crate) fn replay(
     file: Arc<dyn File>,
+    copy: Option<Arc<dyn File>>,
     key: &MacKey,
     expected: &FileHeader,
     mut each: impl FnMut(u64, Record) -> Result<(), &'static str>,
 ) -> Result<Replayed, ReplayError> {
     let damaged = |at, why| ReplayError::Damaged { at, why };
     let len = file.len()?;
-    let mut page = [0; PAGE_LEN];
-    if len < PAGE_LEN as u64 {
-        return Err(damaged(len, "the file ends within its header"));
-    }
-    file.read_at(0, &mut page)?;
-    let header = FileHeader::decode(&page, key).map_err(|why| damaged(0, why))?;
+    let copied = copy.as_deref().and_then(|copy| read_header(copy, key).ok());
+    let found = match read_header(&*file, key) {
+        Err(ReplayError::Damaged { at, why }) => {
+            copied.ok_or(damaged(at, why)).map(|it| (it, true))
+        }
+        found => found.map(|header| (header, false)),
+    };
+    let (header, mut mended) = found?;
     if (header.volume, header.sealed, header.size)
         != (expected.volume, expected.sealed, expected.size)
     {
         return Err(damaged(0, "the log of another volume"));
     }
+    if len < header.checkpoint_end {
+        return Err(damaged(len, "the file ends within its checkpoint"));
+    }
+    let copy = copy.filter(|_| copied == Some(header));
+    let copy_len = copy.as_ref().map_or(Ok(0), |copy| copy.len())?;
+    let mut spare = copy.as_deref().map(|copy| Window::new(copy, copy_len));
     let mut previous = header.seed(key);
 
     let mut window = Window::new(&*file, len);
     let mut at = PAGE_LEN as u64;
     let (mut sequence, mut settled) = (1, 1);
     loop {
-        let frame = match frame::decode(key, at, window.at(at)?) {
+        let follows = |frame: &Frame<'_>| {
+            let FramePlace {
+                sequence: found,
+                durable,
+                previous: before,
+            } = frame.place;
+            found == sequence && before == previous && durable <= at
+        };
+        let mut read = frame::decode(key, at, window.at(at)?);
+        if at < header.checkpoint_end
+            && !read.as_ref().is_ok_and(follows)
+            && let Some(spare) = &mut spare
+            && let Ok(frame) = frame::decode(key, at, spare.at(at)?)
+            && follows(&frame)
+        {
+            mended = true;
+            read = Ok(frame);
+        }
+        let frame = match read {
             Ok(frame) => frame,
             Err(NoFrame::Damaged(why)) => return Err(damaged(at, why)),
             Err(NoFrame::Unwritten) if at < header.checkpoint_end => {
@@ -79,10 +109,7 @@ pub(crate) fn replay(
             }
             Err(NoFrame::Unwritten) => break,
         };
-        if frame.place.sequence != sequence
-            || frame.place.previous != previous
-            || frame.place.durable > at
-        {
+        if !follows(&frame) {
             return Err(damaged(at, "a frame does not follow the one before"));
         }
         each_record(&frame, |record| {
@@ -100,9 +127,6 @@ pub(crate) fn replay(
     }
 
     let torn = tail(&mut window, key, at)?;
-    // What was read may be in the page cache alone, if the process and not the machine went down in the middle of a
-    // flush. Slots that it frees are about to be used again, so it must be on disk.
-    file.sync_data()?;
     Ok(Replayed {
         log: LogFile::resume(
             file,
@@ -116,7 +140,53 @@ pub(crate) fn replay(
             len,
         ),
         torn,
+        mended,
     })
+}
+
+/// The header of a log, or of the copy of a checkpoint.
+fn read_header(file: &dyn File, key: &MacKey) -> Result<FileHeader, ReplayError> {
+    let damaged = |at, why| ReplayError::Damaged { at, why };
+    let len = file.len()?;
+    let mut page = [0; PAGE_LEN];
+    if len < PAGE_LEN as u64 {
+        return Err(damaged(len, "the file ends within its header"));
+    }
+    file.read_at(0, &mut page)?;
+    FileHeader::decode(&page, key).map_err(|why| damaged(0, why))
+}
+
+/// Whether a copy has all of a log's header and checkpoint, byte for byte authentic. `Err` says what is wrong with it.
+pub(crate) fn check_copy(
+    copy: &dyn File,
+    key: &MacKey,
+    log: &FileHeader,
+) -> Result<(), ReplayError> {
+    let header = read_header(copy, key)?;
+    if header != *log {
+        return Err(ReplayError::Damaged {
+            at: 0,
+            why: "it is of another log",
+        });
+    }
+    let mut window = Window::new(copy, copy.len()?);
+    let mut at = PAGE_LEN as u64;
+    let mut previous = header.seed(key);
+    while at < header.checkpoint_end {
+        match frame::decode(key, at, window.at(at)?) {
+            Ok(frame) if frame.place.previous == previous => {
+                previous = frame.tag;
+                at += frame.len;
+            }
+            _ => {
+                return Err(ReplayError::Damaged {
+                    at,
+                    why: "a frame of it is damaged",
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Calls `each` with a frame's records, in order.
@@ -228,7 +298,10 @@ impl<'a> Window<'a> {
     /// What stands at `at`, as long as a frame can be or up to the end of the file.
     fn at(&mut self, at: u64) -> io::Result<&[u8]> {
         debug_assert!(at.is_multiple_of(FRAME_ALIGN as u64));
-        let left = usize::try_from(self.len.saturating_sub(at)).unwrap_or(usize::MAX);
+        if at >= self.len {
+            return Ok(&[]);
+        }
+        let left = usize::try_from(self.len - at).unwrap_or(usize::MAX);
         let need = left.min(FRAME_LEN_MAX);
         let has = self.start + self.buf.len() as u64;
         if at < self.start || at + need as u64 > has {
@@ -307,7 +380,7 @@ mod tests {
     fn read(disk: &SimDisk) -> Result<(Vec<Record>, bool), ReplayError> {
         let mut records = Vec::new();
         let file = folder(disk).open_current().unwrap();
-        let replayed = replay(file, &key(), &header(), |_, record| {
+        let replayed = replay(file, None, &key(), &header(), |_, record| {
             records.push(record);
             Ok(())
         })?;
@@ -358,7 +431,7 @@ mod tests {
             assert_eq!(copy(&key(), part, &mut log, settled).unwrap(), mark);
             log.finish(&key()).unwrap();
             let mut records = Vec::new();
-            replay(log.file(), &key(), &header(), |_, record| {
+            replay(log.file(), None, &key(), &header(), |_, record| {
                 records.push(record);
                 Ok(())
             })

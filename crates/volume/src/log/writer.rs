@@ -155,6 +155,18 @@ impl LogFile {
         }
     }
 
+    /// Makes everything behind the last frame zero, durably. It takes no space.
+    pub(crate) fn clear_tail(&mut self) -> io::Result<()> {
+        const LEN: usize = 64 << 10;
+        let mut at = self.end;
+        while at < self.prepared {
+            let len = usize::try_from(self.prepared - at).map_or(LEN, |left| left.min(LEN));
+            self.file.write_at(at, &vec![0; len])?;
+            at += len as u64;
+        }
+        self.file.sync_data()
+    }
+
     /// Appends payloads, a frame each. Durable after a sync of the file.
     pub(crate) fn append(&mut self, key: &MacKey, payloads: &[Payload]) -> io::Result<()> {
         self.buf.clear();

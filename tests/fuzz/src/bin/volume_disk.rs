@@ -1,14 +1,16 @@
-//! What a volume reads back from its disk: metadata log, records, the copy of its row or what is sealed in one, and the claim on a client token. The first byte chooses which.
+//! What a volume reads back from its disk: metadata log, records, the copy of its row or what is sealed in one, the claim
+//! on a client token, and the header and owner table of its slots. The first byte chooses which.
 #![no_main]
 
-use volume::fuzzing::{descriptor, log, record, token_claim};
+use volume::fuzzing::{descriptor, log, owner, record, token_claim};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let [which, bytes @ ..] = data else { return };
-    match which % 4 {
+    match which % 5 {
         0 => log(bytes),
         1 => record(bytes),
         2 => descriptor(bytes),
-        _ => token_claim(bytes),
+        3 => token_claim(bytes),
+        _ => owner(bytes),
     }
 });
