@@ -165,6 +165,33 @@ pub(crate) fn read(disk: &dyn Disk, dir: &Path, id: VolumeId, vault: &Vault) -> 
     best.map_or(worst, |copy| Found::Copy(Box::new(copy)))
 }
 
+/// What is wrong with each of the copies of `row`, by the file's name. Blocks.
+pub(crate) fn faults(
+    disk: &dyn Disk,
+    dir: &Path,
+    vault: &Vault,
+    (scope, row): (&Scope, &Descriptor),
+) -> Vec<(&'static str, &'static str)> {
+    let fault = |name| match read_file(disk, dir, name) {
+        Err(_) => Some("it cannot be read"),
+        Ok(None) => Some("it is missing"),
+        Ok(Some(file)) => match open(&file, row.id, vault) {
+            Ok((found, _)) if found != *scope => Some("it is of another account or region"),
+            Ok((_, descriptor)) if descriptor.revision < row.revision => {
+                Some("it is older than the record")
+            }
+            // A newer one is of a change that the next start finishes.
+            Ok(_) => None,
+            Err(Found::Damaged(why)) => Some(why),
+            Err(_) => Some("it is of another store"),
+        },
+    };
+    let faults = NAMES.into_iter().map(|name| (name, fault(name)));
+    faults
+        .filter_map(|(name, fault)| Some((name, fault?)))
+        .collect()
+}
+
 fn open(file: &[u8], id: VolumeId, vault: &Vault) -> Result<(Scope, Descriptor), Found> {
     let copy = Sealed::decode(file).map_err(Found::Damaged)?;
     if copy.store != vault.store {

@@ -79,6 +79,15 @@ pub enum VolumeError {
         /// What did not hold.
         why: &'static str,
     },
+    /// The store's: a volume's map is lost, and so are the owners of some slots that hold data: which chunks these are is
+    /// not known. Nothing was changed; a repair that accepts the loss goes on without them.
+    #[error(
+        "the map is lost and {slots} slots have no readable owner: `--accept-loss` goes on without what they hold"
+    )]
+    CannotRepair {
+        /// How many.
+        slots: u64,
+    },
     /// The store's: a volume's row in the catalogue is damaged, forged, or another one's. That volume alone is not served;
     /// `doctor --rebuild` makes the row again from the volume's folder.
     #[error("the catalogue's row of volume {id} is damaged: {why}")]
@@ -145,6 +154,7 @@ impl VolumeError {
             | Self::Marked { .. }
             | Self::Failed(_)
             | Self::Damaged { .. }
+            | Self::CannotRepair { .. }
             | Self::DamagedRow { .. }
             | Self::FolderMissing(_)
             | Self::Catalogue(_)
@@ -184,6 +194,7 @@ impl VolumeError {
             Self::Io { .. }
             | Self::Marked { .. }
             | Self::Damaged { .. }
+            | Self::CannotRepair { .. }
             | Self::DamagedRow { .. }
             | Self::FolderMissing(_)
             | Self::Unknown(_)
@@ -205,6 +216,19 @@ impl VolumeError {
                 "The request could not be completed because of an internal error.".to_owned()
             }
             other => other.to_string(),
+        }
+    }
+
+    /// What an operator can do about damage to volume `id`, in a sentence; `None` for what is no damage.
+    pub fn way_out(&self, id: VolumeId) -> Option<String> {
+        match self {
+            Self::Damaged { .. } | Self::DamagedRow { .. } => Some(format!(
+                "stop the server and run `sealgate volume repair {id}`"
+            )),
+            Self::FolderMissing(_) => Some(format!(
+                "restore volumes/{id} from a backup, or delete the volume"
+            )),
+            _ => None,
         }
     }
 

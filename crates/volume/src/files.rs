@@ -116,9 +116,16 @@ pub(crate) fn open<P: Protection>(
     let id = descriptor.id;
     let dir = folder(volumes, id);
     let opening = io_error("opening a volume's slot file");
-    let slots = disk
-        .open(&dir.join(SLOTS_NAME), Mode::Write)
-        .map_err(&opening)?;
+    let slots = match disk.open(&dir.join(SLOTS_NAME), Mode::Write) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(VolumeError::Damaged {
+                file: dir.join(SLOTS_NAME),
+                at: 0,
+                why: "it is missing",
+            });
+        }
+        opened => opened.map_err(&opening)?,
+    };
     slots.lock().map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => VolumeError::Locked(id),
         _ => opening(error),
@@ -169,6 +176,29 @@ pub(crate) fn open<P: Protection>(
             .map_err(io_error("taking off a failed volume's mark"))?;
     }
     Ok(engine)
+}
+
+/// Gives a volume's files to `look`, which the caller has locked. Blocks.
+pub(crate) fn inspect<T>(
+    disk: &Arc<dyn Disk>,
+    volumes: &Path,
+    descriptor: &Descriptor,
+    look: impl FnOnce(&Media, Shape) -> Result<T, VolumeError>,
+) -> Result<T, VolumeError> {
+    let dir = folder(volumes, descriptor.id);
+    let slots = disk
+        .open(&dir.join(SLOTS_NAME), Mode::Write)
+        .map_err(io_error("opening a volume's slot file"))?;
+    let media = Media {
+        slots,
+        log: LogFolder::new(Arc::clone(disk), &dir),
+        on_failed: Box::new(|| ()),
+    };
+    let shape = Shape {
+        volume: descriptor.id,
+        size: descriptor.size.bytes(),
+    };
+    look(&media, shape)
 }
 
 /// Takes the lock of the slot file below `dir`; `None` if there is no such file. While it is held nobody attaches the

@@ -12,7 +12,8 @@
 //!   after a power cut, never anything else.
 //! - A failed sync is final: the volume fails and says so to every later request.
 //! - A full disk is an error of the write that met it; the volume goes on.
-//! - Damage to the map before the last durable point refuses to open and says where; a torn tail is dropped.
+//! - Damage to the map before the last durable point refuses to open and says where; a torn tail is dropped. [`check`]
+//!   says what is damaged, [`repair`] makes the map again from the slots' own table of owners.
 //!
 //! What it does not: authenticate sectors (XTS does not), detect that all files of a volume were put back to an
 //! older state, take snapshots (the formats have room for them).
@@ -26,6 +27,7 @@ mod blocking;
 mod change;
 mod copy;
 mod creation;
+mod data_key;
 mod descriptor;
 mod engine;
 mod entry;
@@ -37,6 +39,7 @@ mod follow;
 pub mod fuzzing;
 mod geometry;
 mod id;
+mod inspection;
 mod log;
 mod map;
 mod model;
@@ -57,8 +60,10 @@ mod vault;
 mod volumes;
 
 pub use attached::{AttachedVolume, Extent, ExtentKind};
+pub use engine::{Checked, Finding, MapSource, Repaired};
 pub use error::{ErrorKind, VolumeError};
 pub use id::{MalformedId, VolumeId};
+pub use inspection::{Inspection, Report, check, repair};
 pub use model::{
     CreateVolume, Encryption, Protection, Tag, VolumeInfo, VolumeSize, VolumeState, VolumeType,
 };

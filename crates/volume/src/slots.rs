@@ -2,7 +2,7 @@
 //!
 //! A slot goes round: *bare* (no space on disk) or *ready* (space taken ahead, in runs, for what is written in order, so
 //! that it neither runs out of space nor waits for block allocation) → in use by the map → *retired* (the map let go of
-//! it, but the record that says so is not durable, so a crash may bring it back) → punched → bare.
+//! it, but the record that says so is not durable, so a crash may bring it back) → *punched* → bare, with the next sync.
 //!
 //! Slots are handed out in order, next to the caller's last one if that is free, so that what is written in order lies
 //! in order and is read back with one call. Scattered writes get bare ones: a slot is 512 KiB, and takes no more than what
@@ -34,6 +34,7 @@ struct State {
     /// One past the last slot that was ever handed out or made ready.
     end: u32,
     retired: Vec<SlotRun>,
+    punched: Vec<(SlotRun, bool)>,
 }
 
 /// A slot that was handed out.
@@ -57,6 +58,7 @@ impl Slots {
                 soiled: RunSet::default(),
                 end,
                 retired: Vec::new(),
+                punched: Vec::new(),
             }),
         }
     }
@@ -114,6 +116,17 @@ impl Slots {
         for run in runs {
             push_run(&mut state.retired, run);
         }
+    }
+
+    /// Slots without use are punched, or could not be (`empty`). They are to be [`restore`](Self::restore)d when that is
+    /// durable: one that is taken before might have its old bytes again after a power cut, among the new ones.
+    pub(crate) fn punched(&self, run: SlotRun, empty: bool) {
+        self.state.lock().punched.push((run, empty));
+    }
+
+    /// The slots punched so far. Call it before the slot file is synced, and restore them afterwards.
+    pub(crate) fn take_punched(&self) -> Vec<(SlotRun, bool)> {
+        std::mem::take(&mut self.state.lock().punched)
     }
 
     /// Slots without use may be taken again. `empty`: they read as zeroes.

@@ -13,15 +13,16 @@
 use std::{collections::BTreeMap, ops::Bound, sync::Arc, time::Duration};
 
 use catalogue::{CatalogueError, Expect};
-use crypto::{context::EncryptionContext, secret::SecretVec, volume_key::VolumeDataKey};
-use iam::{AccountId, Arn, Authorized, Caller, Decrypt, Resource, Standing, Via};
-use keyring::{BlobUse, DataKeyLen, KeyArgument, KeyUse, NamedKey, SealedBlob};
+use crypto::volume_key::VolumeDataKey;
+use iam::{AccountId, Arn, Authorized, Caller, Resource, Via};
+use keyring::{DataKeyLen, KeyArgument, KeyUse};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     AttachedVolume, CreateVolume, Encryption, Tag, VolumeError, VolumeId, VolumeInfo, VolumeState,
     blocking::{blocking, to_the_end},
     creation::{check_token, check_zone, fingerprint},
+    data_key::{context, may_open, open_data_key},
     descriptor::{Descriptor, Protected, Request},
     engine::BASE_GENERATION,
     entry::Entry,
@@ -36,8 +37,6 @@ use crate::{
     token::TOKENS,
 };
 
-/// The name in the encryption context of a volume's data key, as EBS's.
-const CONTEXT_NAME: &str = "aws:ebs:id";
 /// The key of volumes for which none is named.
 const DEFAULT_KEY: &str = "alias/aws/ebs";
 
@@ -314,48 +313,9 @@ impl Volumes {
             key: wrapped.key,
             wrapped_data_key: wrapped.ciphertext,
         };
-        let opened = self.open_data_key(caller, id, &protected).await?;
+        let opened = open_data_key(keyring, caller, id, &protected).await?;
         let (data_key, _) = opened.expect("it is a sealed volume's");
         Ok((protected, data_key))
-    }
-
-    /// Unwraps the data key of a sealed volume, and says what it stands on; `None` for an unencrypted one.
-    async fn open_data_key(
-        &self,
-        caller: Caller<'_>,
-        id: VolumeId,
-        protected: &Protected,
-    ) -> Result<Option<(VolumeDataKey, Standing<Decrypt, NamedKey>)>, VolumeError> {
-        let Some(authorized) = self.may_open(caller, id, protected).await? else {
-            return Ok(None);
-        };
-        let standing = authorized.standing(authorized.resource().to_key());
-        let opened = self.options().keyring.decrypt(authorized).await?;
-        Ok(Some((data_key(opened.plaintext, id)?, standing)))
-    }
-
-    /// The permission to unwrap the data key of a sealed volume; `None` for an unencrypted one.
-    async fn may_open<'a>(
-        &self,
-        caller: Caller<'_>,
-        id: VolumeId,
-        protected: &'a Protected,
-    ) -> Result<Option<Authorized<Decrypt, SealedBlob<'a>>>, VolumeError> {
-        let Protected::Sealed {
-            key,
-            wrapped_data_key,
-        } = protected
-        else {
-            return Ok(None);
-        };
-        let target = BlobUse {
-            blob: wrapped_data_key,
-            key: Some(&KeyArgument::from(key)),
-            context: context(id)?,
-        };
-        Ok(Some(
-            self.options().keyring.authorize(caller, target).await?,
-        ))
     }
 
     /// All volumes, or those named; fails if one of these does not exist.
@@ -543,7 +503,8 @@ impl Volumes {
         let descriptor = entry.sound()?;
         let shared = entry.attached.lock().upgrade();
         if let Some(shared) = shared {
-            let _may = self.may_open(caller, id, &descriptor.protection).await?;
+            let keyring = &self.options().keyring;
+            let _may = may_open(keyring, caller, id, &descriptor.protection).await?;
             shared.alive()?;
             return Ok(shared);
         }
@@ -551,8 +512,8 @@ impl Volumes {
             .acquire_owned()
             .await
             .map_err(|_| VolumeError::ShuttingDown)?;
-        let (data_key, key) = self
-            .open_data_key(caller, id, &descriptor.protection)
+        let keyring = &self.options().keyring;
+        let (data_key, key) = open_data_key(keyring, caller, id, &descriptor.protection)
             .await?
             .unzip();
         tracing::info!(volume = %id, principal = %caller.context().principal_arn(), "attaching");
@@ -624,17 +585,4 @@ fn open_files(
             AttachedVolume::new(id, engine, grounds, unflushed, only)
         }
     }
-}
-
-fn context(id: VolumeId) -> Result<EncryptionContext, VolumeError> {
-    EncryptionContext::from_pairs([(CONTEXT_NAME, id.to_string())])
-        .map_err(|_| VolumeError::InvalidParameter("an encryption context".to_owned()))
-}
-
-fn data_key(plaintext: SecretVec, id: VolumeId) -> Result<VolumeDataKey, VolumeError> {
-    VolumeDataKey::from_secret(plaintext).map_err(|_| VolumeError::Damaged {
-        file: id.to_string().into(),
-        at: 0,
-        why: "its data key is not 64 bytes long",
-    })
 }

@@ -8,6 +8,7 @@
 //!   the point that the mark names. (A record that comes before its data is of sectors that had earlier records.);
 //! - retired slots are taken before the queue is written, and a slot is retired after its change was queued, so a slot that
 //!   is let go has its change in the log that is then synced;
+//! - slots that were punched are handed out again when that is synced, and `unsynced` is set before they are listed;
 //! - a request that was answered before the round began has queued its changes and set `unsynced` before.
 //!
 //! A round that cannot get space for its mark fails; nothing was promised, and the volume goes on. Any other failure is
@@ -29,11 +30,15 @@ impl<P: Protection> Engine<P> {
         let appending = |error| self.fail("appending to the metadata log", &error);
         let _no_switch = self.switching.lock();
         let retired = self.slots.take_retired();
+        let punched = self.slots.take_punched();
         let written = self.journal.write_all(key, true).map_err(appending)?;
         if self.take_unsynced() || !written.settled {
             self.store
                 .sync()
                 .map_err(|error| self.fail("syncing the slot file", &error))?;
+        }
+        for (run, empty) in punched {
+            self.slots.restore(run, empty);
         }
         if !written.settled {
             match self.journal.mark(key, written.position) {

@@ -73,7 +73,9 @@ impl<P: Protection> Engine<P> {
                 // The space stays taken; the slots can be used all the same.
                 tracing::warn!(volume = %self.shape.volume, %error, "the space of freed slots could not be given back");
             }
-            self.slots.restore(now, punched.is_ok());
+            // The next flush syncs it, and then the slots are of use again.
+            self.written();
+            self.slots.punched(now, punched.is_ok());
             run.first.0 += now.count;
             run.count -= now.count;
         }

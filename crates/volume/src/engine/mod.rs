@@ -8,6 +8,7 @@
 //! | `owners` | the owner table of the slots: the map, seen from the other side |
 //! | `unsettled` | which sectors the slot file was not synced since |
 //! | `recovery` | what the log says after a crash, compared with the slots |
+//! | `repair` | what is damaged, and a map made again from the owner table |
 //! | `commit`, `rounds` | flush: what is durable when, and who runs it |
 //! | `checkpoint` | a new log, written beside the old one |
 //! | `housekeeping`, `chores` | punching freed slots, writing a new log, in the background |
@@ -56,16 +57,21 @@ mod open;
 mod owners;
 mod read;
 mod recovery;
+mod repair;
 mod rounds;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod tests_kill;
+#[cfg(test)]
+mod tests_repair;
 mod unsettled;
 mod write;
 mod zero;
 
 pub(crate) use open::create;
+pub use repair::{Checked, Finding, MapSource, Repaired};
+pub(crate) use repair::{check, repair};
 
 /// The layer of a volume without snapshots.
 pub(crate) const BASE_LAYER: LayerId = LayerId(0);

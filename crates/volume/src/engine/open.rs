@@ -61,7 +61,7 @@ pub(crate) fn create<P: Protection>(
     write().map_err(|error| VolumeError::from_io("writing the files of a volume", error))
 }
 
-fn header<P: Protection>(shape: Shape) -> FileHeader {
+pub(super) fn header<P: Protection>(shape: Shape) -> FileHeader {
     FileHeader {
         volume: shape.volume,
         sealed: P::SEALED,
@@ -87,7 +87,7 @@ impl<P: Protection> Engine<P> {
             map,
             compared,
             dropped,
-        } = read(&store, &media.log, shape, &protection)?;
+        } = read(&store, &media.log, shape, &protection, false)?;
         let (log_header, log_end) = (*replayed.log.header(), replayed.log.end());
         owners::contradicts(&slots, &log_header, log_end).map_err(|why| damaged(log_end, why))?;
         // What was read may be in the page cache alone, if the process and not the machine went down in the middle of a
@@ -198,12 +198,14 @@ pub(super) struct Read {
     pub(super) dropped: Vec<Chunk>,
 }
 
-/// Reads the log, and compares with the slots what was not flushed. Changes nothing.
+/// Reads the log, and compares with the slots what was not flushed. Changes nothing; with `peek` it makes nothing durable
+/// either, and the log is not for appending.
 pub(super) fn read<P: Protection>(
     store: &SlotFile<P>,
     folder: &LogFolder,
     shape: Shape,
     protection: &P,
+    peek: bool,
 ) -> Result<Read, VolumeError> {
     let reading = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => damaged(0, "it is missing"),
@@ -214,7 +216,11 @@ pub(super) fn read<P: Protection>(
         .filter(|chunks| *chunks <= CHUNKS_MAX && shape.size.is_multiple_of(CHUNK_LEN))
         .ok_or_else(|| damaged(0, "the size of the volume is out of bounds"))?;
     let mut recovery = Recovery::new(Map::new(chunks));
-    let file = folder.open_current().map_err(reading)?;
+    let file = match peek {
+        true => folder.peek_current(),
+        false => folder.open_current(),
+    };
+    let file = file.map_err(reading)?;
     let copy = folder.open_copy().map_err(reading)?;
     let replayed = replay(
         file,

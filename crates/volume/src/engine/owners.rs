@@ -117,6 +117,29 @@ impl Owners {
         })
     }
 
+    /// Says in the slot file that the table is as the log says, which is durable up to there.
+    pub(super) fn end<P: Protection>(
+        &self,
+        store: &SlotFile<P>,
+        protection: &P,
+        log_epoch: u64,
+        log_durable: u64,
+    ) -> io::Result<()> {
+        let mut header = self.header.lock();
+        let closed = SlotHeader {
+            closed: true,
+            // What was not used is used by the next.
+            sequence: self.next.load(SeqCst),
+            log_epoch,
+            log_durable,
+            revision: header.revision + 1,
+            ..*header
+        };
+        store.write_header(protection.owner_key(), &closed)?;
+        *header = closed;
+        Ok(())
+    }
+
     /// A sequence that no slot was taken with.
     pub(super) fn next(&self) -> io::Result<u64> {
         let next = self.next.fetch_add(1, Relaxed);
@@ -331,20 +354,8 @@ impl<P: Protection> Engine<P> {
         if !all || self.owners.unclear.load(SeqCst) {
             return Ok(());
         }
-        let mut header = self.owners.header.lock();
-        let closed = SlotHeader {
-            closed: true,
-            // What was not used is used by the next.
-            sequence: self.owners.next.load(SeqCst),
-            log_epoch: epoch,
-            log_durable: durable,
-            revision: header.revision + 1,
-            ..*header
-        };
-        self.store
-            .write_header(self.protection.owner_key(), &closed)
-            .map_err(|error| VolumeError::from_io("closing the slot file", error))?;
-        *header = closed;
-        Ok(())
+        self.owners
+            .end(&self.store, &self.protection, epoch, durable)
+            .map_err(|error| VolumeError::from_io("closing the slot file", error))
     }
 }

@@ -62,6 +62,10 @@ type Content = Arc<[u8]>;
 struct Model {
     unit: usize,
     sectors: Vec<Vec<Content>>,
+    /// What a crash may have left in the slots though it is not in the log, and nothing was written over since: a map that is
+    /// made from the slots may bring it back, or mark it.
+    ghosts: Vec<Vec<Content>>,
+    written: Vec<bool>,
 }
 
 impl Model {
@@ -72,6 +76,8 @@ impl Model {
             sectors: (0..SIZE / unit as u64)
                 .map(|_| vec![zero.clone()])
                 .collect(),
+            ghosts: vec![Vec::new(); (SIZE / unit as u64) as usize],
+            written: vec![false; (SIZE / unit as u64) as usize],
         }
     }
 
@@ -90,14 +96,27 @@ impl Model {
         }
     }
 
+    /// Whether what the range holds was written to its slots, and not just noted.
+    fn in_slots(&mut self, offset: u64, len: u64, written: bool) {
+        let first = (offset as usize).div_ceil(self.unit);
+        let end = (offset + len) as usize / self.unit;
+        if let Some(units) = self.written.get_mut(first..end) {
+            units.fill(written);
+        }
+    }
+
     /// What the range holds is durable.
     fn flushed(&mut self, offset: u64, len: u64) {
         let (first, end) = (
             offset / self.unit as u64,
             (offset + len).div_ceil(self.unit as u64),
         );
-        for sector in &mut self.sectors[first as usize..end as usize] {
+        for unit in first as usize..end as usize {
+            let sector = &mut self.sectors[unit];
             sector.drain(..sector.len() - 1);
+            if self.written[unit] {
+                self.ghosts[unit].clear();
+            }
         }
     }
 
@@ -116,6 +135,7 @@ impl Model {
     fn adopt<P: Protection>(&mut self, volume: &Engine<P>, after: After, story: &str) {
         let mut all = vec![0xee; SIZE as usize];
         volume.read(0, &mut all).unwrap();
+        self.written.fill(false);
         for (number, (sector, found)) in self
             .sectors
             .iter_mut()
@@ -123,15 +143,7 @@ impl Model {
             .enumerate()
         {
             let start = (number * self.unit) as u64;
-            let may = match after {
-                After::Power => sector.len(),
-                After::Process { offset, len }
-                    if start < offset + len && offset < start + self.unit as u64 =>
-                {
-                    2
-                }
-                After::Process { .. } => 1,
-            };
+            let may = after.may(sector.len(), start, self.unit as u64);
             let mut candidates = sector.iter().rev().take(may);
             let Some(content) = candidates.find(|content| ***content == *found) else {
                 panic!(
@@ -140,10 +152,91 @@ impl Model {
                 );
             };
             let content = content.clone();
-            if matches!(after, After::Power) {
-                sector.clear();
+            match after {
+                After::Power => self.ghosts[number].append(sector),
+                After::Process { .. } if may == 2 => {
+                    self.ghosts[number].extend(sector.last().cloned());
+                }
+                After::Process { .. } => {}
             }
             sector.push(content);
+        }
+    }
+}
+
+impl Model {
+    /// All maps are destroyed and the volume is repaired: it holds what it may, but where something was zeroed in a chunk
+    /// that kept its slot sectors may be marked.
+    fn outlives_its_map<P: Protection>(
+        &self,
+        disk: &SimDisk,
+        protection: &P,
+        after: After,
+        zeroed: &[bool],
+        story: &str,
+    ) {
+        for path in [LOG, COPY] {
+            // A crash may have come before the copy was there.
+            let _ = disk.remove(Path::new(path));
+        }
+        let repaired = repair(&media(disk), shape(), protection, false)
+            .unwrap_or_else(|error| panic!("not repaired: {error} {story}"));
+        assert_eq!(repaired.map_from, MapSource::Owners);
+        let checked = check(&media(disk), shape(), protection).unwrap();
+        assert_eq!(checked.findings, [], "{story}");
+        assert_eq!(checked.marked, repaired.marked, "{story}");
+        let (store, map) = {
+            let store = SlotFile::<P>::new(media(disk).slots);
+            let read = open::read(&store, &media(disk).log, shape(), protection, true);
+            (store, read.unwrap().map)
+        };
+        let mut sector = vec![0; SECTOR_LEN];
+        for number in 0..SIZE / SECTOR {
+            let chunk = crate::geometry::Chunk::at(number * SECTOR);
+            let within = chunk.sector_at(number * SECTOR);
+            match map.get(chunk) {
+                Some(entry) if entry.lost.contains(within) => {
+                    let units = SECTOR_LEN / self.unit;
+                    let mut ghosts = self.ghosts.iter().skip(number as usize * units).take(units);
+                    assert!(
+                        zeroed[number as usize] || ghosts.any(|ghosts| !ghosts.is_empty()),
+                        "sector {number} is marked {story}"
+                    );
+                    continue;
+                }
+                Some(entry) if entry.valid.contains(within) => {
+                    let place = crate::slot_file::Place {
+                        slot: entry.slot,
+                        sector: within,
+                    };
+                    store.read(place, &mut sector).unwrap();
+                    protection.open(entry.generation, number, &mut sector);
+                }
+                _ => sector.fill(0),
+            }
+            for (n, found) in sector.chunks(self.unit).enumerate() {
+                let unit = number as usize * (SECTOR_LEN / self.unit) + n;
+                let start = (unit * self.unit) as u64;
+                let candidates = &self.sectors[unit];
+                let may = after.may(candidates.len(), start, self.unit as u64);
+                let mut candidates = candidates.iter().rev().take(may).chain(&self.ghosts[unit]);
+                assert!(
+                    candidates.any(|content| **content == *found),
+                    "unit {unit} of a repaired volume holds none of the {may} contents it may: {:?}… {story}",
+                    &found[..16]
+                );
+            }
+        }
+    }
+}
+
+impl After {
+    /// Which of the last contents a unit may have.
+    fn may(self, all: usize, start: u64, unit: u64) -> usize {
+        match self {
+            Self::Power => all,
+            Self::Process { offset, len } if start < offset + len && offset < start + unit => 2,
+            Self::Process { .. } => 1,
         }
     }
 }
@@ -203,6 +296,7 @@ fn life<P: Protection>(seed: u64, protection: impl Fn() -> P) {
     };
     let mut volume = new_volume(&disk, &protection);
     let mut model = Model::new(unit);
+    let mut zeroed = vec![false; (SIZE / SECTOR) as usize];
     let mut crashes = 0;
     while crashes < 4 {
         if rng.one_in(25) {
@@ -212,6 +306,11 @@ fn life<P: Protection>(seed: u64, protection: impl Fn() -> P) {
         let fua = rng.one_in(12);
         // What is known of the range if the request fails: old or new, sector by sector.
         let choice = rng.below(20);
+        if (9..12).contains(&choice) {
+            let (first, last) = (offset / CHUNK_LEN, (offset + len).div_ceil(CHUNK_LEN));
+            let sectors = CHUNK_LEN / SECTOR;
+            zeroed[(first * sectors) as usize..(last * sectors) as usize].fill(true);
+        }
         let changes = choice < 12;
         let outcome = match choice {
             0..9 => {
@@ -219,11 +318,13 @@ fn life<P: Protection>(seed: u64, protection: impl Fn() -> P) {
                 let plain = bytes.clone();
                 let outcome = volume.write(offset, &mut bytes, fua);
                 model.write(offset, &plain);
+                model.in_slots(offset, len, outcome.is_ok());
                 outcome
             }
             9 | 10 => {
                 let outcome = volume.write_zeroes(offset, len, rng.one_in(2), fua);
                 model.write(offset, &vec![0; len as usize]);
+                model.in_slots(offset, len, false);
                 outcome
             }
             11 => {
@@ -232,6 +333,7 @@ fn life<P: Protection>(seed: u64, protection: impl Fn() -> P) {
                 (offset, len) = (first * CHUNK_LEN, (last - first) * CHUNK_LEN);
                 let outcome = volume.trim(offset, len, fua);
                 model.write(offset, &vec![0; len as usize]);
+                model.in_slots(offset, len, false);
                 outcome
             }
             12 | 13 => volume.flush().inspect(|()| model.flushed(0, SIZE)),
@@ -267,6 +369,19 @@ fn life<P: Protection>(seed: u64, protection: impl Fn() -> P) {
             };
             drop(volume);
             disk.restart(crash);
+            let after = match crash {
+                Crash::Power => After::Power,
+                Crash::Process if changes => After::Process { offset, len },
+                Crash::Process => After::Process { offset: 0, len: 0 },
+            };
+            let story = format!("(seed {seed}, after {crash:?})");
+            model.outlives_its_map(
+                &disk.fork(rng.number()),
+                &protection(),
+                after,
+                &zeroed,
+                &story,
+            );
             if rng.one_in(4) {
                 // It goes down again while it comes back.
                 disk.stop_after(rng.below(20));
@@ -279,12 +394,6 @@ fn life<P: Protection>(seed: u64, protection: impl Fn() -> P) {
             }
             volume = Engine::open(media(&disk), shape(), protection())
                 .unwrap_or_else(|error| panic!("seed {seed}: not opened after {crash:?}: {error}"));
-            let story = format!("(seed {seed}, after {crash:?})");
-            let after = match crash {
-                Crash::Power => After::Power,
-                Crash::Process if changes => After::Process { offset, len },
-                Crash::Process => After::Process { offset: 0, len: 0 },
-            };
             model.adopt(&volume, after, &story);
         }
     }

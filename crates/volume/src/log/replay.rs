@@ -145,7 +145,7 @@ pub(crate) fn replay(
 }
 
 /// The header of a log, or of the copy of a checkpoint.
-fn read_header(file: &dyn File, key: &MacKey) -> Result<FileHeader, ReplayError> {
+pub(crate) fn read_header(file: &dyn File, key: &MacKey) -> Result<FileHeader, ReplayError> {
     let damaged = |at, why| ReplayError::Damaged { at, why };
     let len = file.len()?;
     let mut page = [0; PAGE_LEN];
