@@ -47,5 +47,5 @@ pub use accept::accept_loss;
 pub use chain::Mark;
 pub use error::AuditError;
 pub use event::Event;
-pub use log::{AuditLog, Intent};
+pub use log::{AuditLog, Intent, inspect};
 pub use options::AuditOptions;

@@ -31,6 +31,16 @@ pub struct Intent {
     sequence: u64,
 }
 
+/// Looks at the log in `options.dir`, whose owner must be stopped, and says what its last durable record is; refuses what
+/// [`AuditLog::open`] refuses. A log that is not there ends with record 0. Changes nothing. Blocking.
+pub fn inspect(options: &AuditOptions) -> Result<Mark, AuditError> {
+    let head = recover::plan(options)?.head;
+    Ok(Mark {
+        sequence: head.last,
+        digest: head.link,
+    })
+}
+
 impl AuditLog {
     /// Opens the log in `options.dir`, or makes it, and starts its threads. Blocking.
     ///

@@ -55,6 +55,11 @@ pub(crate) struct Opened {
 
 /// Opens the log, or makes it. Blocking.
 pub(crate) fn open(options: &AuditOptions) -> Result<Opened, AuditError> {
+    begin(options, plan(options)?)
+}
+
+/// What opening the log is to do. Changes nothing. Blocking.
+pub(crate) fn plan(options: &AuditOptions) -> Result<Plan, AuditError> {
     let disk = options.disk.as_ref();
     let dir = &options.dir;
     let firsts = segment::list(disk, dir).map_err(|error| AuditError::io(dir, &error))?;
@@ -76,7 +81,7 @@ pub(crate) fn open(options: &AuditOptions) -> Result<Opened, AuditError> {
             last: 0,
             link: GENESIS,
         };
-        return begin(options, Plan::new(head));
+        return Ok(Plan::new(head));
     }
     let bytes = private::read(disk, &path, JOURNAL_LEN as u64)
         .map_err(|error| AuditError::io(&path, &error))?;
@@ -99,7 +104,7 @@ pub(crate) fn open(options: &AuditOptions) -> Result<Opened, AuditError> {
     }
     .plan()?;
     plan.journal = Some(bytes);
-    begin(options, plan)
+    Ok(plan)
 }
 
 /// What opening is to do.

@@ -56,10 +56,15 @@ impl Stamped for FolderStamp {
         match self.bytes().await {
             Ok(None) => Ok(None),
             Ok(Some(bytes)) => self.stamps.open(self.part, &bytes).map(Some),
-            Err(error) => Err(StampError::Damaged(format!(
-                "{} cannot be read: {error}",
+            // Longer than any stamp, or cut off while it was read.
+            Err(error) if is_content(error.kind()) => Err(StampError::Damaged(format!(
+                "{}: {error}",
                 self.file.display()
             ))),
+            Err(error) => Err(StampError::Unreadable {
+                kind: error.kind(),
+                why: format!("{}: {error}", self.file.display()),
+            }),
         }
     }
 
@@ -82,6 +87,14 @@ impl Stamped for FolderStamp {
         let bytes = read.map_err(|error| format!("{}: {error}", self.file.display()))?;
         Ok(bytes.is_some_and(|bytes| self.stamps.is_stale(&bytes)))
     }
+}
+
+/// Whether an error of a read is about what is in the file, and not about reading it.
+fn is_content(kind: io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+    )
 }
 
 async fn blocking<T: Send + 'static>(

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use catalogue::{Batch, Catalogue, CatalogueError, Expect, Key, Scope, Sequence, Table};
 use crypto::random::Random;
-use root::{RecordKey, StoreKey};
+use root::{RecordKey, RootError, StoreKey};
 use tokio::sync::Mutex;
 
 use crate::{
@@ -54,7 +54,10 @@ impl Ledger {
             Some(record) => {
                 let opened = record_key
                     .open(&record.place(TABLE), &record.sealed)
-                    .map_err(|error| PartsError::Marks(error.to_string()))?;
+                    .map_err(|error| match error {
+                        RootError::Generation { found } => PartsError::Generation { found },
+                        other => PartsError::Marks(other.to_string()),
+                    })?;
                 let marks = Marks::decode(opened.expose())
                     .ok_or_else(|| PartsError::Marks("the record does not read".to_owned()))?;
                 (marks, record.version)
@@ -87,7 +90,7 @@ impl Ledger {
         catalogue: &Path,
         stamp: Result<Option<Stamp>, StampError>,
     ) -> Result<(), Refusal> {
-        let marked = self.state.lock().await.marks.0.get(&part).copied();
+        let marked = self.state.lock().await.marks.parts.get(&part).copied();
         let refuse = |wrong| {
             Err(Refusal {
                 part,
@@ -98,6 +101,10 @@ impl Ledger {
         let stamp = match (stamp, marked) {
             (Err(StampError::OtherStore(store)), _) => return refuse(Wrong::OtherStore { store }),
             (Err(StampError::Damaged(why)), _) => return refuse(Wrong::Damaged(why)),
+            (Err(StampError::Newer(why)), _) => return refuse(Wrong::Newer(why)),
+            (Err(StampError::Unreadable { kind, why }), _) => {
+                return refuse(Wrong::Unreadable { kind, why });
+            }
             (Ok(None), Some(_)) => return refuse(Wrong::Missing),
             (Ok(None), None) => return Ok(()),
             (Ok(Some(stamp)), _) => stamp,
@@ -123,37 +130,31 @@ impl Ledger {
         Ok(())
     }
 
-    /// Compares what a part says of itself with its mark; `None` if it is not there.
+    /// Compares what a part without a stamp says of itself with its mark; `None` if it is not there.
     pub async fn check_mark(
         &self,
         part: Part,
         path: &Path,
         found: Option<Mark>,
     ) -> Result<(), Refusal> {
-        let marked = self.state.lock().await.marks.0.get(&part).copied();
-        let wrong = match (found, marked) {
-            (_, None) => return Ok(()),
-            (None, Some(_)) => Wrong::Missing,
-            (Some(found), Some(marked)) if found.sequence < marked.sequence => Wrong::Older {
-                found: found.sequence,
-                marked: marked.sequence,
-            },
-            (Some(found), Some(marked))
-                if found.sequence == marked.sequence && found.digest != marked.digest =>
-            {
-                Wrong::Other
-            }
-            _ => return Ok(()),
-        };
-        Err(Refusal {
-            part,
-            path: path.to_owned(),
-            wrong,
-        })
+        let marked = self.state.lock().await.marks.parts.get(&part).copied();
+        compare(part, path, found, marked)
+    }
+
+    /// Compares how far what is in a stamped part is with how far it was.
+    pub async fn check_contents(
+        &self,
+        part: Part,
+        path: &Path,
+        found: Mark,
+    ) -> Result<(), Refusal> {
+        let marked = self.state.lock().await.marks.contents.get(&part).copied();
+        compare(part, path, Some(found), marked)
     }
 
     /// Brings stamps and marks up to date, if anything has changed since or `always` is set. `observed` is what the parts
-    /// without a stamp say of themselves. Returns whether there was anything to do.
+    /// without a stamp say of themselves, and how far what is in a stamped part is: what was durable before the call.
+    /// Returns whether there was anything to do.
     ///
     /// Stamps first, the marks after them: a crash in between leaves stamps that are ahead of their marks, which no start
     /// refuses.
@@ -165,9 +166,14 @@ impl Ledger {
     ) -> Result<bool, PartsError> {
         let mut state = self.state.lock().await;
         let sequence = self.catalogue.sequence().await?;
-        let same = observed
-            .iter()
-            .all(|(part, mark)| state.marks.0.get(part) == Some(mark));
+        let has_stamp = |part| stamped.iter().any(|stamped| stamped.part() == part);
+        let same = observed.iter().all(|(part, mark)| {
+            let marks = match has_stamp(*part) {
+                true => &state.marks.contents,
+                false => &state.marks.parts,
+            };
+            marks.get(part) == Some(mark)
+        });
         if !always && same && sequence == state.kept_at && state.version > 0 {
             return Ok(false);
         }
@@ -175,12 +181,18 @@ impl Ledger {
         for part in stamped {
             stamp(&mut marks, &**part, sequence).await?;
         }
-        marks.0.extend(observed.iter().copied());
+        for (part, mark) in observed {
+            match has_stamp(*part) {
+                true => marks.contents.insert(*part, *mark),
+                false => marks.parts.insert(*part, *mark),
+            };
+        }
         self.commit(&mut state, marks).await?;
         Ok(true)
     }
 
     /// Takes a part for what it is now: the way out of a refusal. A part with a stamp is stamped anew, and has to be there.
+    /// `observed` is as in [`keep`](Self::keep).
     pub async fn accept(
         &self,
         part: Part,
@@ -197,20 +209,23 @@ impl Ledger {
             }
             stamp(&mut marks, &**stamped, sequence).await?;
         }
-        match observed {
-            Some(mark) => drop(marks.0.insert(part, mark)),
+        let has_stamp = stamped.iter().any(|stamped| stamped.part() == part);
+        match (observed, has_stamp) {
+            (Some(mark), true) => drop(marks.contents.insert(part, mark)),
+            (Some(mark), false) => drop(marks.parts.insert(part, mark)),
+            (None, true) => drop(marks.contents.remove(&part)),
             // It is made anew by the next start.
-            None if !stamped.iter().any(|stamped| stamped.part() == part) => {
-                marks.0.remove(&part);
+            (None, false) => {
+                marks.parts.remove(&part);
+                marks.contents.remove(&part);
             }
-            None => {}
         }
         self.commit(&mut state, marks).await
     }
 
     /// How far a part was, if it has a mark.
     pub async fn mark(&self, part: Part) -> Option<Mark> {
-        self.state.lock().await.marks.0.get(&part).copied()
+        self.state.lock().await.marks.parts.get(&part).copied()
     }
 
     async fn commit(&self, state: &mut State, marks: Marks) -> Result<(), PartsError> {
@@ -243,6 +258,33 @@ impl Ledger {
     }
 }
 
+fn compare(
+    part: Part,
+    path: &Path,
+    found: Option<Mark>,
+    marked: Option<Mark>,
+) -> Result<(), Refusal> {
+    let wrong = match (found, marked) {
+        (_, None) => return Ok(()),
+        (None, Some(_)) => Wrong::Missing,
+        (Some(found), Some(marked)) if found.sequence < marked.sequence => Wrong::Older {
+            found: found.sequence,
+            marked: marked.sequence,
+        },
+        (Some(found), Some(marked))
+            if found.sequence == marked.sequence && found.digest != marked.digest =>
+        {
+            Wrong::Other
+        }
+        _ => return Ok(()),
+    };
+    Err(Refusal {
+        part,
+        path: path.to_owned(),
+        wrong,
+    })
+}
+
 /// Stamps a part one further than it is marked, and marks it so.
 async fn stamp(
     marks: &mut Marks,
@@ -250,13 +292,13 @@ async fn stamp(
     catalogue: Sequence,
 ) -> Result<(), PartsError> {
     let part = stamped.part();
-    let sequence = marks.0.get(&part).map_or(0, |mark| mark.sequence) + 1;
+    let sequence = marks.parts.get(&part).map_or(0, |mark| mark.sequence) + 1;
     let stamp = Stamp {
         sequence,
         catalogue,
     };
     let written = stamped.write(stamp).await;
     written.map_err(|reason| PartsError::Stamp { part, reason })?;
-    marks.0.insert(part, Mark::at(sequence));
+    marks.parts.insert(part, Mark::at(sequence));
     Ok(())
 }

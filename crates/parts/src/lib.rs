@@ -2,7 +2,8 @@
 //!
 //! A data directory is several parts, and each can be lost, restored from an older backup or taken from another store
 //! alone. The catalogue keeps a [`Mark`] of each: how far it was. Parts that can keep something carry a [`Stamp`]: whose
-//! they are, how often they were stamped, and how far the catalogue was then. [`Ledger::keep`] brings both up to date, at
+//! they are, how often they were stamped, and how far the catalogue was then. A stamp in a file beside what it stands for
+//! does not go back with it, so how far that was is marked too. [`Ledger::keep`] brings both up to date, at
 //! every stop and every few seconds; at a start, [`Ledger::check_stamp`] and [`Ledger::check_mark`] refuse a part that is
 //! missing, older than its mark, damaged or of another store, and a catalogue that is behind a stamp. A [`Refusal`] names
 //! the part, what is wrong with it and the way out.
@@ -23,7 +24,7 @@ mod part;
 mod reseal;
 mod stamp;
 
-pub use error::{PartsError, Refusal, Wrong};
+pub use error::{PartsError, Refusal, WayOut, Wrong};
 pub use folder::{FolderStamp, STAMP_FILE};
 pub use ledger::Ledger;
 pub use mark::Mark;

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use crate::part::Part;
 
 /// The first byte of a record's contents.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 const DIGEST_LEN: usize = 32;
 const ENTRY_LEN: usize = 1 + 8 + DIGEST_LEN;
+/// Added to what stands for a part in an entry about what is in it.
+const CONTENTS: u8 = 0x80;
 
 /// How far a part was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,16 +32,25 @@ impl Mark {
 
 /// The marks of all parts that have one.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Marks(pub(crate) BTreeMap<Part, Mark>);
+pub(crate) struct Marks {
+    /// By the part's stamp, or by what the part says of itself if it has none.
+    pub(crate) parts: BTreeMap<Part, Mark>,
+    /// How far what is in a stamped part was: a stamp stays as new as it is when what is beside it is set back.
+    pub(crate) contents: BTreeMap<Part, Mark>,
+}
 
 impl Marks {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = vec![FORMAT];
-        for (part, mark) in &self.0 {
-            out.push(part.to_byte());
-            out.extend(mark.sequence.to_be_bytes());
-            out.extend(mark.digest);
-        }
+        let entries = |marks: &BTreeMap<Part, Mark>, kind, out: &mut Vec<u8>| {
+            for (part, mark) in marks {
+                out.push(part.to_byte() | kind);
+                out.extend(mark.sequence.to_be_bytes());
+                out.extend(mark.digest);
+            }
+        };
+        entries(&self.parts, 0, &mut out);
+        entries(&self.contents, CONTENTS, &mut out);
         out
     }
 
@@ -51,25 +62,27 @@ impl Marks {
         let (entries, []) = entries.as_chunks::<ENTRY_LEN>() else {
             return None;
         };
-        let mut marks = BTreeMap::new();
+        let mut marks = Self::default();
+        let mut last = None;
         for entry in entries {
-            let (part, rest) = entry.split_first()?;
+            let (&kind, rest) = entry.split_first()?;
             let (sequence, digest) = rest.split_first_chunk()?;
             let mark = Mark {
                 sequence: u64::from_be_bytes(*sequence),
                 digest: digest.try_into().ok()?,
             };
-            let part = Part::from_byte(*part)?;
             // In rising order, each once.
-            if marks
-                .last_key_value()
-                .is_some_and(|(last, _)| *last >= part)
-            {
+            if last.is_some_and(|last| last >= kind) {
                 return None;
             }
-            marks.insert(part, mark);
+            last = Some(kind);
+            let part = Part::from_byte(kind & !CONTENTS)?;
+            match kind & CONTENTS {
+                0 => marks.parts.insert(part, mark),
+                _ => marks.contents.insert(part, mark),
+            };
         }
-        Some(Self(marks))
+        Some(marks)
     }
 }
 
@@ -83,18 +96,20 @@ mod tests {
             sequence,
             digest: [byte; 32],
         };
-        let marks = Marks(
-            [
+        let marks = Marks {
+            parts: [
                 (Part::Credentials, mark(1, 2)),
                 (Part::Audit, mark(u64::MAX, 3)),
             ]
             .into(),
-        );
+            contents: [(Part::Audit, mark(7, 4))].into(),
+        };
         let bytes = marks.encode();
-        assert_eq!(hex(&bytes[..10]), "01030000000000000001");
+        assert_eq!(hex(&bytes[..10]), "02030000000000000001");
+        assert_eq!(hex(&bytes[83..92]), "840000000000000007");
         assert_eq!(Marks::decode(&bytes), Some(marks));
-        assert_eq!(Marks::decode(&[1]), Some(Marks::default()));
-        for wrong in [&bytes[..bytes.len() - 1], &[], &[2], &[1, 3]] {
+        assert_eq!(Marks::decode(&[2]), Some(Marks::default()));
+        for wrong in [&bytes[..bytes.len() - 1], &[], &[1], &[3], &[2, 3]] {
             assert_eq!(Marks::decode(wrong), None, "{wrong:?}");
         }
         let twice = [&bytes[..], &bytes[1..42]].concat();

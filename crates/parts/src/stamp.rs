@@ -1,6 +1,6 @@
 //! What a part carries of its own: whose it is, and how far it and the catalogue were.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use async_trait::async_trait;
 use catalogue::Sequence;
@@ -33,9 +33,20 @@ pub enum StampError {
     /// It is another store's.
     #[error("of another store, {0}")]
     OtherStore(StoreId),
-    /// It does not read.
+    /// It reads, and is not what was written.
     #[error("{0}")]
     Damaged(String),
+    /// A newer version of this program wrote it.
+    #[error("{0}")]
+    Newer(String),
+    /// The operating system does not let it be read: nothing is known of it.
+    #[error("{why}")]
+    Unreadable {
+        /// The operating system's kind.
+        kind: io::ErrorKind,
+        /// What it said, and of which file.
+        why: String,
+    },
 }
 
 /// Where a part keeps its stamp.

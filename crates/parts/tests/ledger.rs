@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use catalogue::{Catalogue, MemoryCatalogue, StoreId};
 use crypto::random::{Random, SeededRandom};
-use host::disk::sim::{Crash, SimDisk};
+use host::disk::sim::{Call, Crash, Failure, Fault, SimDisk};
 use host::{Disk, private};
-use parts::{FolderStamp, Ledger, Mark, Part, Refusal, STAMP_FILE, Stamped, Stamps, Wrong};
+use parts::{FolderStamp, Ledger, Mark, Part, Refusal, STAMP_FILE, Stamped, Stamps, WayOut, Wrong};
 use root::{FileProvider, StoreKey};
 
 const FOLDERS: [Part; 3] = [Part::Audit, Part::Volumes, Part::Objects];
@@ -217,6 +217,67 @@ async fn what_has_no_stamp_is_compared_with_its_mark() {
     let accepted = ledger.accept(Part::Credentials, &stamped, Some(credentials(2)));
     accepted.await.unwrap();
     assert_eq!(check(Some(credentials(2))).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_stamp_that_cannot_be_read_is_not_called_damaged_and_nothing_is_to_be_accepted() {
+    for part in FOLDERS {
+        let store = Store::new(1).await;
+        store.keep().await;
+        for call in [Call::Open, Call::Read] {
+            let fault = Fault::new(Failure::Io).on(&[call]);
+            store.disk.fail(fault.at(&format!("{part}/{STAMP_FILE}")));
+            let refusal = store.check().await.unwrap_err();
+            assert_eq!((refusal.part, refusal.way_out()), (part, WayOut::Mend));
+            assert!(
+                matches!(refusal.wrong, Wrong::Unreadable { .. }),
+                "{refusal}"
+            );
+            let message = refusal.to_string();
+            assert!(!message.contains("doctor"), "{message}");
+            assert!(message.contains("start again"), "{message}");
+            store.check().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn contents_that_are_set_back_under_a_stamp_that_is_not_are_refused_and_can_be_accepted() {
+    let store = Store::new(1).await;
+    let (ledger, stamped) = (store.ledger().await, store.stamped());
+    let at = |sequence, byte| Mark {
+        sequence,
+        digest: [byte; 32],
+    };
+    let keep = async |mark, always| {
+        let observed = [(Part::Audit, mark)];
+        ledger.keep(&stamped, &observed, always).await.unwrap()
+    };
+    let check = async |found| {
+        let ledger = store.ledger().await;
+        let checked = ledger.check_contents(Part::Audit, Path::new("/audit"), found);
+        checked.await.map_err(|refusal| refusal.wrong)
+    };
+    assert_eq!(check(at(0, 0)).await, Ok(()), "nothing is marked yet");
+    assert!(keep(at(7, 1), false).await);
+    assert!(!keep(at(7, 1), false).await);
+    assert!(keep(at(9, 2), false).await);
+    // A rotation of the store key keeps them without a look at the log.
+    assert!(ledger.keep(&stamped, &[], true).await.unwrap());
+    let older = Wrong::Older {
+        found: 7,
+        marked: 9,
+    };
+    assert_eq!(check(at(7, 1)).await, Err(older));
+    assert_eq!(check(at(9, 1)).await, Err(Wrong::Other));
+    assert_eq!(check(at(9, 2)).await, Ok(()));
+    assert_eq!(check(at(10, 3)).await, Ok(()));
+    store.check().await.unwrap();
+    let fresh = store.ledger().await;
+    let accepted = fresh.accept(Part::Audit, &stamped, Some(at(7, 1)));
+    accepted.await.unwrap();
+    assert_eq!(check(at(7, 1)).await, Ok(()));
+    store.check().await.unwrap();
 }
 
 #[tokio::test]
