@@ -117,7 +117,9 @@ impl fmt::Display for Words {
         let restore = "Restore the newest backup of this data directory's own";
         let accept = format_args!("sealgate doctor --accept-older {part}");
         match way_out {
-            WayOut::Mend => f.write_str("Nothing is known to be lost: mend the cause and start again"),
+            WayOut::Mend => {
+                f.write_str("Nothing is known to be lost: mend the cause and start again")
+            }
             WayOut::NewerProgram => f.write_str("Start the version of Sealgate that wrote it"),
             WayOut::Restore => write!(f, "{restore}; there is no going on without it"),
             WayOut::RestoreThenAccept => write!(

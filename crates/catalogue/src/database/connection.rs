@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
 
-use super::site::{Form, Site};
+use super::site::{Form, Look, Site};
 use crate::CatalogueError;
 
 /// Connects to a file that is there. Changes nothing. With `exclusive`, the first look takes a lock that lets no
@@ -72,8 +72,12 @@ pub(super) fn switch_to_log(connection: &Connection) -> Result<(), CatalogueErro
     }
 }
 
-/// Says whether the file is of this form, undamaged as far as SQLite can see. Changes nothing.
-pub(super) fn identify(connection: &Connection, form: &Form) -> Result<(), CatalogueError> {
+/// Says whether the file is of this form, and undamaged as far as `extent` goes and SQLite can see. Changes nothing.
+pub(super) fn identify(
+    connection: &Connection,
+    form: &Form,
+    extent: Look,
+) -> Result<(), CatalogueError> {
     let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get(0));
     let application: i64 = number("application_id").map_err(failed)?;
     let format: i64 = number("user_version").map_err(failed)?;
@@ -85,13 +89,32 @@ pub(super) fn identify(connection: &Connection, form: &Form) -> Result<(), Catal
         _ if pages == 0 => return Err(CatalogueError::Damaged("the file is empty".to_owned())),
         _ => return Err(CatalogueError::Foreign),
     }
-    let verdict: String = connection
-        .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
-        .map_err(failed)?;
-    if verdict != "ok" {
-        return Err(CatalogueError::Damaged(verdict));
-    }
+    look(connection, extent)?;
     (form.check)(connection)
+}
+
+/// Looks for damage in the file, its log included. Changes nothing. Reads what `extent` says, once.
+pub fn look(connection: &Connection, extent: Look) -> Result<(), CatalogueError> {
+    let check = match extent {
+        Look::Done => return Ok(()),
+        Look::UpTo(len_max) => {
+            let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get(0));
+            let pages: u64 = number("page_count").map_err(failed)?;
+            let page_len: u64 = number("page_size").map_err(failed)?;
+            if pages.saturating_mul(page_len) > len_max {
+                return Ok(());
+            }
+            "PRAGMA quick_check(1)"
+        }
+        Look::Whole => "PRAGMA integrity_check(1)",
+    };
+    let verdict: String = connection
+        .query_row(check, [], |row| row.get(0))
+        .map_err(failed)?;
+    match verdict.as_str() {
+        "ok" => Ok(()),
+        _ => Err(CatalogueError::Damaged(verdict)),
+    }
 }
 
 /// What an error of SQLite means where nothing was changed.

@@ -19,9 +19,9 @@ mod renewal;
 mod site;
 
 pub use checkpoint::{Checkpoint, checkpoint, forget_refused};
-pub use connection::{connect, failed, io};
+pub use connection::{connect, failed, io, look};
 pub use renewal::{newest, open};
-pub use site::{Form, Renewal, Site, is_marked, mark_failed};
+pub use site::{Form, Look, Renewal, Site, is_marked, mark_failed};
 
 #[cfg(test)]
 mod tests {
@@ -37,6 +37,7 @@ mod tests {
         check: |_| Ok(()),
         secure_delete: false,
         renewal: Renewal::Log,
+        look: Look::Whole,
     };
 
     fn site(dir: &Path) -> Site {

@@ -20,7 +20,7 @@ use super::{
     checkpoint::{LOG, checkpoint, has_log},
     connection::{self, connect, failed, identify, io},
     creation::{self, Fill, remove_if_there},
-    site::{FAILED, Form, Renewal, Site},
+    site::{FAILED, Form, Look, Renewal, Site},
 };
 use crate::CatalogueError;
 
@@ -33,7 +33,7 @@ const INDEX_OF_LOG: &str = "-shm";
 
 /// A connection that may write, to a file that was identified and, where it must be, renewed or made: `fill` puts schema
 /// and first rows into a new one, without it the file must be there. The caller sees to it that nobody else opens the
-/// file meanwhile. Reads all of it.
+/// file meanwhile. Reads as much of it as [`Form::look`] says.
 ///
 /// # Errors
 /// Nothing was changed that was answered: [`Missing`](CatalogueError::Missing), [`Foreign`](CatalogueError::Foreign),
@@ -62,7 +62,7 @@ pub fn open(
         finish(site)?;
     }
     let connection = connect(site, &site.path, site.exclusive, site.patience)?;
-    identify(&connection, form)?;
+    identify(&connection, form, form.look)?;
     connection::prepare_to_write(&connection, form)?;
     if was_left && log_only {
         // Each page whose sync may have failed is still in the log, which starts over only after a good one.
@@ -85,7 +85,7 @@ pub(super) fn copy_whole(
     sync_failed: bool,
 ) -> Result<bool, CatalogueError> {
     let connection = connect(site, &site.path, true, Duration::ZERO)?;
-    match identify(&connection, form) {
+    match identify(&connection, form, Look::Whole) {
         Err(CatalogueError::Unavailable(_)) if !sync_failed && !site.exclusive => {
             return Ok(false);
         }

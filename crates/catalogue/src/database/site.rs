@@ -56,6 +56,20 @@ pub struct Form {
     /// What is rewritten after a stop that was not in order, but left no mark of a failed sync. With a mark it is always
     /// the whole file.
     pub renewal: Renewal,
+    /// How much of the file is looked at for damage when it is opened. A file that is rewritten whole is looked at whole.
+    pub look: Look,
+}
+
+/// How much of a file is looked at for damage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// Every page, and whether tables and their indexes say the same.
+    Whole,
+    /// Every page, if the file has at most so many bytes: for one that may be too long to be read at each start. What is
+    /// damaged in a longer one is found when it is read.
+    UpTo(u64),
+    /// Nothing: the owner has looked, and nobody has changed the file since.
+    Done,
 }
 
 /// What is rewritten to a fresh file.

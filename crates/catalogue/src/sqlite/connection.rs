@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use super::options::Options;
 use crate::{
     CatalogueError, StoreId,
-    database::{self, Form, Renewal, failed},
+    database::{self, Form, Look, Renewal, failed},
 };
 
 /// `PRAGMA application_id`: `SGCT`, a Sealgate catalogue.
@@ -22,6 +22,7 @@ pub(super) const FORM: Form = Form {
     check,
     secure_delete: true,
     renewal: Renewal::Whole,
+    look: Look::Whole,
 };
 
 /// A connection that may write, to a catalogue that was identified and, where it must be, renewed or made. The caller

@@ -213,7 +213,8 @@ impl Front {
         let mut entry = Object {
             key: Some(encoding.apply(&record.key)),
             last_modified: Some(record.modified.into()),
-            size: Some(answer::signed(record.size)?),
+            // A damaged one may be more than there can be.
+            size: answer::signed(record.size).ok(),
             storage_class: Some(ObjectStorageClass::from_static(
                 ObjectStorageClass::STANDARD,
             )),

@@ -51,6 +51,9 @@ pub enum StoreError {
     /// file lacks bytes. Said by the store about form only; authenticity is for the opener to tell.
     #[error("stored data is damaged: {0}")]
     Corrupt(String),
+    /// The index is damaged: SQLite finds no sense in a page of it. The store stops.
+    #[error("the object index is damaged: {0}")]
+    DamagedIndex(String),
     /// The store directory is of a newer format than this program knows.
     #[error("the object store has format {found}; this program knows formats up to {known}")]
     NewerFormat {

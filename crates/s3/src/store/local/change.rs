@@ -91,7 +91,10 @@ fn drop_parts(batch: &mut Batch<'_>, content: u64, pinned: Option<u64>) -> Resul
         "DELETE FROM part WHERE content = ?1",
         [content.cast_signed()],
     )?;
-    batch.doom(pinned, parts.into_iter().map(|part| part.file).collect());
+    batch.doom(
+        pinned,
+        parts.into_iter().filter_map(|part| part.file).collect(),
+    );
     Ok(())
 }
 
@@ -109,6 +112,7 @@ fn drop_content(batch: &mut Batch<'_>, row: &ObjectRow) -> Result<(), StoreError
         }
         Place::File(file) => batch.doom(Some(row.content), vec![file]),
         Place::Parts => drop_parts(batch, row.content, Some(row.content))?,
+        Place::Lost => {}
     }
     Ok(())
 }
@@ -291,7 +295,7 @@ pub(super) fn put_part(
     let old = lookup::parts(batch.index, upload.content, part.number - 1, 1)?;
     if let Some(old) = old.into_iter().find(|old| old.record.number == part.number) {
         // Parts of an upload have no readers.
-        batch.doom(None, vec![old.file]);
+        batch.doom(None, old.file.into_iter().collect());
     }
     let sequence = batch.next_sequence();
     let NewPart {
@@ -359,7 +363,10 @@ pub(super) fn complete_upload(
             unwanted.push(part);
         }
         let part = there.next_if(|part| {
-            part.record.number == seen.number && part.record.sequence == seen.sequence
+            // A part whose file is not known is not there any more.
+            part.record.number == seen.number
+                && part.record.sequence == seen.sequence
+                && part.file.is_some()
         });
         size += part
             .ok_or(StoreError::InvalidPart {
@@ -377,7 +384,7 @@ pub(super) fn complete_upload(
             sql,
             params![content.cast_signed(), part.record.number],
         )?;
-        batch.doom(None, vec![part.file]);
+        batch.doom(None, part.file.into_iter().collect());
     }
 
     let old = lookup::object_in(batch.index, bucket, &key)?;

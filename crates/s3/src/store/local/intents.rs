@@ -121,9 +121,15 @@ pub(super) fn all(index: &Connection) -> Result<Vec<FileId>, StoreError> {
         .prepare("SELECT file FROM intent")
         .map_err(failed(what))?;
     let rows = statement.query_map([], |row| Ok(FileId::from_index(row.get_ref(0)?.as_blob()?)));
-    rows.map_err(failed(what))?
-        .map(|id| id.map_err(failed(what))?)
-        .collect()
+    let mut files = Vec::new();
+    for id in rows.map_err(failed(what))? {
+        match id.map_err(failed(what))? {
+            Ok(file) => files.push(file),
+            // Its file is put aside with those that nothing names.
+            Err(error) => tracing::error!(%error, "an intent in the object index is damaged"),
+        }
+    }
+    Ok(files)
 }
 
 /// Forgets all intents, when none of their files is there any more.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
+use catalogue::database::{self, Site};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
@@ -32,6 +33,17 @@ impl Life {
         let _ = self.stopped.set(why);
         self.close();
         self.stops.notify_waiters();
+    }
+
+    /// Lets nothing more be answered from an index that is damaged, and leaves a mark by which the next start looks at all
+    /// of it, however long it is. Going on, a change could spread what is wrong with one page. Blocks.
+    pub(super) fn stop_damaged(&self, site: &Site, why: &str) {
+        if self.serving().is_err() {
+            return;
+        }
+        tracing::error!(why, "the object index is damaged: it has stopped");
+        database::mark_failed(site, why);
+        self.stop(format!("the object index is damaged: {why}"));
     }
 
     /// Waits until the index stops.

@@ -36,6 +36,9 @@ pub(super) enum Place {
     Inline,
     File(FileId),
     Parts,
+    /// In a file, and which one is lost: the row is damaged. It cannot be read, only be replaced or removed; the file
+    /// is then one that nothing names.
+    Lost,
 }
 
 /// A row of `object`.
@@ -74,7 +77,8 @@ fn object_row(row: &Row<'_>) -> Result<ObjectRow, StoreError> {
     let (key, mut record, content, file) = read().map_err(failed("read an object row"))?;
     record.key = key_text(key)?;
     let place = match file {
-        Some(id) => Place::File(id?),
+        Some(Ok(id)) => Place::File(id),
+        Some(Err(_)) => Place::Lost,
         None if record.part_count > 0 => Place::Parts,
         None => Place::Inline,
     };
@@ -224,7 +228,8 @@ pub(super) fn content(index: &Connection, bucket: &str, key: &str) -> Result<u64
 #[derive(Debug)]
 pub(super) struct PartRow {
     pub(super) record: PartRecord,
-    pub(super) file: FileId,
+    /// `None` if the row is damaged, and says no longer which it is.
+    pub(super) file: Option<FileId>,
 }
 
 /// Parts of one content with numbers above `after`, `limit` at most.
@@ -257,7 +262,7 @@ pub(super) fn parts(
             let (record, file) = row.map_err(failed(what))?;
             Ok(PartRow {
                 record,
-                file: file?,
+                file: file.ok(),
             })
         })
         .collect()
@@ -392,8 +397,11 @@ pub(super) fn list(
                 page.truncated = true;
                 break;
             }
-            let key = std::str::from_utf8(key)
-                .map_err(|_| StoreError::Corrupt("a key in the index is not UTF-8".into()))?;
+            let Ok(key) = std::str::from_utf8(key) else {
+                // It hides none of the others.
+                tracing::error!(key = ?String::from_utf8_lossy(key), "a listed object's row is damaged: its key is no text");
+                continue;
+            };
             if let Some(rolled) = common_prefix(key, &query.prefix, delimiter) {
                 page.entries
                     .push(ListEntry::CommonPrefix(rolled.to_owned()));
@@ -464,6 +472,8 @@ pub(super) fn uploads(
 }
 
 /// The data files that rows name.
+///
+/// A row that is damaged names none: its file is put aside with those that nothing names, and not removed.
 pub(super) fn files(index: &Connection) -> Result<std::collections::HashSet<FileId>, StoreError> {
     let what = "read the names of data files";
     let mut statement = index
@@ -472,11 +482,11 @@ pub(super) fn files(index: &Connection) -> Result<std::collections::HashSet<File
     let mut rows = statement.query([]).map_err(failed(what))?;
     let mut files = std::collections::HashSet::new();
     while let Some(row) = rows.next().map_err(failed(what))? {
-        files.insert(FileId::from_index(
-            row.get_ref(0)
-                .and_then(|f| Ok(f.as_blob()?))
-                .map_err(failed(what))?,
-        )?);
+        let name = row.get_ref(0).and_then(|name| Ok(name.as_blob()?));
+        match FileId::from_index(name.map_err(failed(what))?) {
+            Ok(file) => drop(files.insert(file)),
+            Err(error) => tracing::error!(%error, "a row of the object index is damaged"),
+        }
     }
     Ok(files)
 }
@@ -493,7 +503,9 @@ mod tests {
         let directory =
             crate::store::local::layout::Directory::create(disk, dir.path(), 0xff).unwrap();
         let site = crate::store::local::schema::site(&directory, None);
-        let index = crate::store::local::schema::open_for_writing(&site).unwrap();
+        let index =
+            crate::store::local::schema::open_for_writing(&site, crate::store::local::schema::LOOK)
+                .unwrap();
         index
             .execute("INSERT INTO bucket VALUES ('b', 1, 0)", [])
             .unwrap();

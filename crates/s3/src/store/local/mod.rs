@@ -31,6 +31,7 @@ mod data_file;
 mod intents;
 mod layout;
 mod lifecycle;
+mod look_through;
 mod lookup;
 mod reader;
 mod recovery;
@@ -47,6 +48,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use catalogue::database::Look;
 use crypto::chunk::CHUNK_LEN;
 use crypto::random::Random;
 use parking_lot::Mutex;
@@ -56,6 +58,7 @@ use tokio::sync::Semaphore;
 use self::intents::Intents;
 use self::layout::{Directory, FileId};
 use self::lifecycle::{Bin, Life, Pins};
+pub use self::look_through::Through;
 use self::lookup::{ObjectRow, Place};
 use self::reader::{Bodies, LocalReader};
 use self::schema::{Readers, failed};
@@ -97,6 +100,9 @@ pub struct Options {
     pub names_drawn: usize,
     /// The number of the last folder that new data files go to; the first is 0.
     pub folders: u8,
+    /// Whether [`stamp::inspect`] has looked for damage in the index and nobody has changed it since: it is not read a
+    /// second time.
+    pub looked_at: bool,
     /// What everything is on.
     pub disk: Arc<dyn Disk>,
     /// The name of a VFS registered with SQLite, on the same disk; `None` is its own.
@@ -116,6 +122,7 @@ impl Options {
             removed_kept: 256,
             names_drawn: 64,
             folders: 0xff,
+            looked_at: false,
             disk: Arc::new(OsDisk),
             vfs: None,
         }
@@ -146,11 +153,11 @@ pub struct LocalStore {
 }
 
 impl LocalStore {
-    /// Opens the store, creating it where there is none. Blocks: it reads the index once, and after a crash looks at the
-    /// name of every data file.
+    /// Opens the store, creating it where there is none. Blocks: it reads the index once unless that is too long for it or
+    /// was done, and after a crash looks at the name of every data file.
     ///
     /// # Errors
-    /// [`StoreError::Held`], [`StoreError::NewerFormat`], [`StoreError::Corrupt`], and those of the machine.
+    /// [`StoreError::Held`], [`StoreError::NewerFormat`], [`StoreError::Corrupt`], [`StoreError::DamagedIndex`], and those of the machine.
     pub fn open(options: Options) -> Result<Self, StoreError> {
         let io = |what| move |e| StoreError::io(what, e);
         let disk = Arc::clone(&options.disk);
@@ -159,7 +166,11 @@ impl LocalStore {
         let lock = hold(&directory)?;
         recovery::refuse_files_without_index(&directory)?;
         let site = schema::site(&directory, options.vfs);
-        let mut index = schema::open_for_writing(&site)?;
+        let look = match options.looked_at {
+            true => Look::Done,
+            false => schema::LOOK,
+        };
+        let mut index = schema::open_for_writing(&site, look)?;
         let closed = meta(&index, "clean")? != 0;
         let moved = recovery::recover(&directory, &index, closed)?;
         if !closed {
@@ -338,6 +349,10 @@ impl Shared {
                 let (row, sealed) = lookup::object_and_inline(index, bucket, key)?;
                 match (&row.place, sealed) {
                     (Place::Parts, _) => {}
+                    (Place::Lost, _) => {
+                        let why = "an object's row does not name its data file";
+                        return Err(StoreError::Corrupt(why.into()));
+                    }
                     (Place::File(file), _) => {
                         let bodies = Bodies::Files(vec![*file]);
                         return Ok(Some((vec![whole(&row.record)], bodies, row)));
@@ -409,6 +424,10 @@ fn parts_of(
             .into_iter()
             .map(|part| (part.record, part.file))
             .unzip();
+    let Some(files) = files.into_iter().collect::<Option<Vec<_>>>() else {
+        let why = "a part's row does not name its data file";
+        return Err(StoreError::Corrupt(why.into()));
+    };
     let sum = parts
         .iter()
         .try_fold(0u64, |sum, part| sum.checked_add(part.plain_len));

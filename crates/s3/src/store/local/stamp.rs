@@ -5,17 +5,13 @@
 
 use std::path::Path;
 
-use catalogue::database::{self, Site};
+use catalogue::database::{self, Look, Site};
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
 use super::layout::Directory;
 use super::schema::{self, APPLICATION_ID, FORM, VERSION, failed, refused};
 use super::{LocalStore, hold, intents};
 use crate::store::StoreError;
-
-/// Indexes up to this many bytes are read whole before a start, at about 1 GB/s; what is damaged in a longer one is found
-/// when it is needed.
-const CHECKED_LEN_MAX: u64 = 1 << 30;
 
 impl LocalStore {
     /// The stamp; `None` before the first.
@@ -36,11 +32,12 @@ impl LocalStore {
 }
 
 /// Looks for damage in the index of the store in `dir`, whose owner must be stopped, and reads its stamp; `None` if there
-/// is no index, or none in it. No byte of index or log is changed. Blocks.
+/// is no index, or none in it. One that is longer than a start has time for is looked at page by page only if `whole` is
+/// set, or if it has stopped for damage. No byte of index or log is changed. Blocks.
 ///
 /// # Errors
-/// [`StoreError::NewerFormat`], [`StoreError::Corrupt`], and those of the machine.
-pub fn inspect(dir: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+/// [`StoreError::NewerFormat`], [`StoreError::Corrupt`], [`StoreError::DamagedIndex`], and those of the machine.
+pub fn inspect(dir: &Path, whole: bool) -> Result<Option<Vec<u8>>, StoreError> {
     let site = schema::site(&Directory::at(dir), None);
     let path = database::newest(&site).map_err(refused)?;
     let io = |e| StoreError::io("look at the index", e);
@@ -55,7 +52,11 @@ pub fn inspect(dir: &Path) -> Result<Option<Vec<u8>>, StoreError> {
     let mut log = path.clone().into_os_string();
     log.push("-wal");
     let had_log = Path::new(&log).try_exists().map_err(io)?;
-    let outcome = look(&site, &path, len);
+    let extent = match whole || database::is_marked(&site) {
+        true => Look::Whole,
+        false => schema::LOOK,
+    };
+    let outcome = look(&site, &path, extent);
     if !had_log {
         // SQLite makes an empty one.
         match std::fs::remove_file(&log) {
@@ -66,7 +67,7 @@ pub fn inspect(dir: &Path) -> Result<Option<Vec<u8>>, StoreError> {
     outcome
 }
 
-fn look(site: &Site, path: &Path, len: u64) -> Result<Option<Vec<u8>>, StoreError> {
+fn look(site: &Site, path: &Path, extent: Look) -> Result<Option<Vec<u8>>, StoreError> {
     // Alone with it, the log's index is kept in memory; and the log stays where it is.
     let index = database::connect(site, path, true, site.patience).map_err(refused)?;
     let number = |name| {
@@ -90,14 +91,7 @@ fn look(site: &Site, path: &Path, len: u64) -> Result<Option<Vec<u8>>, StoreErro
             "index.db is not an object index (owner {owner:#x}, version {version})"
         )));
     }
-    if len <= CHECKED_LEN_MAX {
-        let found: String = index
-            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-            .map_err(failed("check"))?;
-        if found != "ok" {
-            return Err(StoreError::Corrupt(format!("object index: {found}")));
-        }
-    }
+    database::look(&index, extent).map_err(refused)?;
     if owner == 0 {
         return Ok(None);
     }
@@ -111,7 +105,7 @@ pub fn replace(dir: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let directory = Directory::at(dir);
     let lock = hold(&directory)?;
     let site = schema::site(&directory, None);
-    let index = schema::open_for_writing(&site)?;
+    let index = schema::open_for_writing(&site, schema::LOOK)?;
     let failed = |error| failed("write the stamp")(error);
     let transaction = index.unchecked_transaction().map_err(failed)?;
     intents::clear(&index)?;
@@ -148,7 +142,7 @@ fn read_row(index: &Connection) -> Result<Option<Vec<u8>>, StoreError> {
         .query_row("SELECT bytes FROM stamp WHERE id = 0", [], |row| row.get(0))
         .optional()
         .map_err(|error| match error.sqlite_error_code() {
-            Some(ErrorCode::Unknown) => StoreError::Corrupt(format!("object index: {error}")),
+            Some(ErrorCode::Unknown) => StoreError::DamagedIndex(error.to_string()),
             _ => failed("read the stamp")(error),
         })
 }
@@ -178,7 +172,7 @@ mod tests {
     #[tokio::test]
     async fn the_stamp_is_in_the_index_and_its_log() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(inspect(dir.path()).unwrap(), None);
+        assert_eq!(inspect(dir.path(), false).unwrap(), None);
         let store = LocalStore::open(options(dir.path())).unwrap();
         assert_eq!(store.stamp().await.unwrap(), None);
         let before = store.changes_submitted();
@@ -193,23 +187,23 @@ mod tests {
         }
         let bytes = |name| std::fs::read(killed.path().join(name)).unwrap();
         let was = (bytes("index.db"), bytes("index.db-wal"));
-        assert_eq!(inspect(killed.path()).unwrap().unwrap(), b"two");
+        assert_eq!(inspect(killed.path(), false).unwrap().unwrap(), b"two");
         assert!((bytes("index.db"), bytes("index.db-wal")) == was);
         std::fs::remove_file(killed.path().join("index.db-wal")).unwrap();
         assert_ne!(
-            inspect(killed.path()).ok().flatten().as_deref(),
+            inspect(killed.path(), false).ok().flatten().as_deref(),
             Some(&b"two"[..])
         );
         store.close().await;
         drop(store);
-        assert_eq!(inspect(dir.path()).unwrap().unwrap(), b"two");
+        assert_eq!(inspect(dir.path(), false).unwrap().unwrap(), b"two");
         replace(dir.path(), b"three").unwrap();
-        assert_eq!(inspect(dir.path()).unwrap().unwrap(), b"three");
+        assert_eq!(inspect(dir.path(), false).unwrap().unwrap(), b"three");
         // A copy was about to take the index's place, whose log is gone: it is what the next start goes on from.
         let index = dir.path().join("index.db");
         std::fs::copy(&index, dir.path().join("index.db.renewed")).unwrap();
         std::fs::write(&index, b"torn").unwrap();
-        assert_eq!(inspect(dir.path()).unwrap().unwrap(), b"three");
+        assert_eq!(inspect(dir.path(), false).unwrap().unwrap(), b"three");
         let store = LocalStore::open(options(dir.path())).unwrap();
         store.create_bucket("one").await.unwrap();
         store.close().await;

@@ -75,6 +75,8 @@ enum Failure {
 trait Change: Send {
     /// Runs the change; says whether to keep what it did.
     fn apply(&mut self, batch: &mut Batch<'_>) -> bool;
+    /// What it has found damaged in the index.
+    fn damage(&self) -> Option<&str>;
     /// Tells the requester.
     fn finish(self: Box<Self>, failure: Option<Failure>);
 }
@@ -96,6 +98,13 @@ where
         let keep = result.is_ok();
         self.result = Some(result);
         keep
+    }
+
+    fn damage(&self) -> Option<&str> {
+        match &self.result {
+            Some(Err(StoreError::DamagedIndex(why))) => Some(why),
+            _ => None,
+        }
     }
 
     fn finish(self: Box<Self>, failure: Option<Failure>) {
@@ -364,6 +373,10 @@ impl Machine {
             self.index.is_autocommit() || self.index.execute_batch("ROLLBACK").is_ok();
         let failure = match error {
             _ if !rolled_back => Failure::Unknown(error.to_string()),
+            StoreError::DamagedIndex(ref why) if !committing => {
+                self.life.stop_damaged(&self.site, why);
+                Failure::Stopped(format!("the object index is damaged: {why}"))
+            }
             // SQLite says so before it takes the transaction for written.
             StoreError::NoSpace if committing => match self.forget_refused() {
                 Ok(()) => Failure::NoSpace,
@@ -382,7 +395,7 @@ impl Machine {
                 adopted.into_iter().for_each(Published::keep);
             }
             _ => {
-                if !matches!(failure, Failure::NoSpace) {
+                if !matches!(failure, Failure::NoSpace | Failure::Stopped(_)) {
                     tracing::error!(%error, "the object index failed; changes were rolled back");
                 }
                 self.bin.put_back(gone);
@@ -426,6 +439,9 @@ fn apply_all(
             for doomed in &batch.doomed[doomed..] {
                 intents::insert(index, &doomed.files)?;
             }
+        } else if let Some(why) = change.damage() {
+            // Nothing is committed on top of it.
+            return Err(StoreError::DamagedIndex(why.to_owned()));
         } else {
             batch.adopted.truncate(adopted);
             batch.doomed.truncate(doomed);
@@ -464,7 +480,7 @@ mod tests {
         let directory = Directory::create(Arc::new(OsDisk), dir.path(), 0xff).unwrap();
         let directory = Arc::new(directory);
         let site = schema::site(&directory, None);
-        let index = schema::open_for_writing(&site).unwrap();
+        let index = schema::open_for_writing(&site, schema::LOOK).unwrap();
         index
             .execute_batch("CREATE TABLE t (x); UPDATE meta SET value = 0 WHERE name = 'clean'")
             .unwrap();
