@@ -5,6 +5,7 @@ mod bodies;
 mod bucket_keys;
 mod buckets;
 mod copies;
+mod damage;
 mod data_events;
 mod digests;
 mod encryption;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use s3::store::local::LocalStore;
+use s3::store::local::{LocalStore, stamp};
 use s3::store::{Condition, ListQuery, ObjectStore, PartSeen, StoreError};
 
 use crate::local_options;
@@ -243,6 +243,42 @@ async fn an_older_index_loses_no_data_file() {
     assert_eq!(keys(&again).await, ["old"]);
     // But for those whose names were drawn and whose intents that index had.
     assert!(again.quarantined() as usize >= 200 - ahead);
+}
+
+/// The same, accepted by name: not one is lost, drawn ahead or not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_index_that_is_accepted_removes_no_data_file_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.create_bucket("b").await.unwrap();
+    put(&store, "b", "old", &bytes(1, 200_000)).await;
+    let older = image(dir.path());
+    for n in 0..100 {
+        put(&store, "b", &format!("new {n}"), &bytes(n, 70_000)).await;
+    }
+    store.close().await;
+    drop(store);
+    let data = || {
+        files(dir.path())
+            .into_iter()
+            .map(|path| path.file_name().unwrap().to_owned())
+            .collect::<std::collections::BTreeSet<_>>()
+    };
+    let before = data();
+    assert_eq!(before.len(), 101);
+    for name in ["index.db", "index.db-wal"] {
+        fs::copy(older.path().join(name), dir.path().join(name)).unwrap();
+    }
+    let named = intents(dir.path());
+    assert!(!named.is_empty(), "it has names that were drawn ahead");
+    stamp::replace(dir.path(), b"accepted").unwrap();
+    let again = open(dir.path());
+    assert_eq!(keys(&again).await, ["old"]);
+    assert_eq!(again.quarantined(), 100);
+    let quarantine = fs::read_dir(dir.path().join("quarantine")).unwrap();
+    let mut after = data();
+    after.extend(quarantine.map(|entry| entry.unwrap().file_name()));
+    assert_eq!(after, before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -162,11 +162,17 @@ mod tests {
                         assert!(why.contains("the object index is damaged"), "{why}");
                         let change = store.create_bucket("two").await;
                         assert!(matches!(change, Err(StoreError::Stopped(_))), "{change:?}");
-                        // What was marked is looked at whole from now on, however long it is.
-                        let again = stamp::inspect(dir.path(), false);
-                        assert!(matches!(again, Err(StoreError::DamagedIndex(_))));
                     }
                     store.close().await;
+                    drop(store);
+                    if found.is_err() {
+                        // What was marked is looked at whole from now on, however long it is.
+                        let again = stamp::inspect(dir.path(), false);
+                        assert!(
+                            matches!(again, Err(StoreError::DamagedIndex(_))),
+                            "{again:?}"
+                        );
+                    }
                     found.map(drop)
                 }
             };

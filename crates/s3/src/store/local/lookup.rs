@@ -57,7 +57,8 @@ pub(super) fn key_text(bytes: &[u8]) -> Result<String, StoreError> {
 /// Reads the columns `key, sequence, content, size, modified, part_count, file, envelope`.
 fn object_row(row: &Row<'_>) -> Result<ObjectRow, StoreError> {
     let read = || -> rusqlite::Result<_> {
-        let part_count: u32 = row.get(5)?;
+        // More than there can be says that the row is damaged, and hides no other.
+        let part_count = u32::try_from(row.get::<_, i64>(5)?).unwrap_or(u32::MAX);
         let file = row.get_ref(6)?.as_blob_or_null()?.map(FileId::from_index);
         let record = ObjectRecord {
             key: String::new(),

@@ -150,6 +150,7 @@ pub struct LocalStore {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
     quarantined: u64,
+    looked_at: bool,
 }
 
 impl LocalStore {
@@ -171,6 +172,7 @@ impl LocalStore {
             false => schema::LOOK,
         };
         let mut index = schema::open_for_writing(&site, look)?;
+        let looked_at = schema::is_short(&index)?;
         let closed = meta(&index, "clean")? != 0;
         let moved = recovery::recover(&directory, &index, closed)?;
         if !closed {
@@ -226,7 +228,13 @@ impl LocalStore {
             shared: Arc::new(shared),
             thread: Mutex::new(Some(thread)),
             quarantined,
+            looked_at,
         })
+    }
+
+    /// Whether the index is short enough to have been looked at for damage before the store was opened, by it or its owner.
+    pub fn was_looked_at(&self) -> bool {
+        self.looked_at
     }
 
     /// How many data files were in the quarantine when the store was opened: files that nothing names.

@@ -28,9 +28,9 @@ pub(super) fn recover(
     let mut folders = BTreeSet::new();
     for id in intents::all(index)? {
         if named.contains(&id) {
-            return Err(StoreError::Corrupt(format!(
-                "data file {id} is in use, and there is an intent to remove it"
-            )));
+            // One of the two is damaged. It stops no start, and nothing is removed that a row may need.
+            tracing::error!(file = %id, "a data file is in use, and there is an intent to remove it: it stays");
+            continue;
         }
         remove(directory.disk(), &directory.data_file(id)).map_err(failed)?;
         folders.insert(id.folder());

@@ -39,7 +39,19 @@ pub(super) const FORM: Form = Form {
 
 /// Indexes up to this many bytes are read whole before a start, at about 1 GB/s from memory; what is damaged in a longer
 /// one is found when it is read, or by [`LocalStore::look_through`](super::LocalStore::look_through).
-pub(super) const LOOK: Look = Look::UpTo(1 << 30);
+pub(super) const LOOK: Look = Look::UpTo(LOOK_LEN_MAX);
+const LOOK_LEN_MAX: u64 = 1 << 30;
+
+/// Whether an index is short enough for [`LOOK`].
+pub(super) fn is_short(index: &Connection) -> Result<bool, StoreError> {
+    let number = |name| {
+        index
+            .pragma_query_value(None, name, |row| row.get::<_, u64>(0))
+            .map_err(failed("look how long it is"))
+    };
+    let len = number("page_count")?.saturating_mul(number("page_size")?);
+    Ok(len <= LOOK_LEN_MAX)
+}
 
 /// Where the index of a store is.
 pub(super) fn site(directory: &Directory, vfs: Option<String>) -> Site {
