@@ -23,7 +23,10 @@ const MARGIN: u64 = GROUPS_BEGUN_MAX * GROUP_RECORDS_MAX as u64;
 /// Nothing is removed. Whatever still reads stays; the log goes on in a new segment, numbered after every number
 /// that may have been given out, whose first record says `AuditAcceptLoss` and names the numbers that are lost.
 /// [`verify`](crate::verify::verify) takes them for accepted from then on.
-pub fn accept_loss(options: AuditOptions) -> Result<AuditLog, AuditError> {
+///
+/// `given_out` is a number up to which others know that numbers were given out, 0 if none does: journal and segments that
+/// were set back together know less.
+pub fn accept_loss(options: AuditOptions, given_out: u64) -> Result<AuditLog, AuditError> {
     let disk = options.disk.as_ref();
     let journal = options.journal();
     let survey = match private::read(disk, &journal, JOURNAL_LEN as u64) {
@@ -45,7 +48,8 @@ pub fn accept_loss(options: AuditOptions) -> Result<AuditLog, AuditError> {
         head.link = header.link;
     }
     let seen = survey.frames.iter().map(|found| found.header.last());
-    let highest = seen.max().unwrap_or(0).max(report.highest).max(head.last);
+    let seen = seen.max().unwrap_or(0).max(given_out);
+    let highest = seen.max(report.highest).max(head.last);
     let last = highest + MARGIN;
     let mut lost = report.lost();
     lost.push((head.last + 1, last));

@@ -1,6 +1,6 @@
 //! The admin port: `/metrics`, `/healthz`, `/readyz`. No authentication, no data, never on the AWS port.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -17,6 +17,8 @@ pub(crate) struct Readiness {
     state: AtomicU8,
     /// The first part that stopped for good.
     stopped: OnceLock<&'static str>,
+    /// Whether the marks between the parts have not been kept for long.
+    marks_overdue: AtomicBool,
 }
 
 /// What `/readyz` says.
@@ -39,6 +41,11 @@ impl Readiness {
     /// Says that `part` has stopped and needs a restart. One is named; the log has all.
     pub(crate) fn part_stopped(&self, part: &'static str) {
         let _ = self.stopped.set(part);
+    }
+
+    /// Says whether the marks between the parts have failed to be kept for too long.
+    pub(crate) fn marks_overdue(&self, overdue: bool) {
+        self.marks_overdue.store(overdue, Ordering::Release);
     }
 
     fn state(&self) -> State {
@@ -110,6 +117,10 @@ impl Admin {
                             "text/plain; charset=utf-8",
                             format!("{part} have stopped: see the log, and restart\n").into(),
                         ),
+                        None if self.readiness.marks_overdue.load(Ordering::Acquire) => text(
+                            StatusCode::SERVICE_UNAVAILABLE,
+                            "the marks between the parts of the data directory cannot be kept: see the log\n",
+                        ),
                         None => text(StatusCode::OK, "ready\n"),
                     },
                 },
@@ -155,6 +166,23 @@ mod tests {
         assert_eq!(status("/metrics"), 200);
         assert_eq!(status("/"), 404);
         assert_eq!(admin.answer(&Method::POST, "/metrics").status(), 405);
+    }
+
+    #[tokio::test]
+    async fn readyz_says_that_marks_are_overdue_for_as_long_as_they_are() {
+        let admin = Admin {
+            metrics: Arc::new(Metrics::new().unwrap()),
+            readiness: Arc::default(),
+            keyrings: OnceLock::new(),
+        };
+        admin.readiness.set(State::Ready);
+        admin.readiness.marks_overdue(true);
+        let answer = admin.answer(&Method::GET, "/readyz");
+        assert_eq!(answer.status(), 503);
+        let body = http_body_util::BodyExt::collect(answer.into_body()).await;
+        assert!(body.unwrap().to_bytes().starts_with(b"the marks between"));
+        admin.readiness.marks_overdue(false);
+        assert_eq!(admin.answer(&Method::GET, "/readyz").status(), 200);
     }
 
     #[tokio::test]

@@ -15,6 +15,7 @@ use iam::sigv4::{Options as SigV4Options, Verifier};
 use iam::{AccountId, Authorizer, Credential, Principal, Region, SecretAccessKey};
 use jobs::{Jobs, Work};
 use keyring::{AuditLog, AuditOptions, Keyring};
+use parts::Wrong;
 use root::StoreKey;
 use s3::store::ObjectStore;
 use s3::store::local::LocalStore;
@@ -26,7 +27,7 @@ use crate::background;
 use crate::config::Config;
 use crate::credentials::RootUsers;
 use crate::data_dir::{DataDir, Paths};
-use crate::known::Known;
+use crate::known::{self, Known, wrong};
 use crate::metrics::Metrics;
 use crate::nbd_front::VolumeExports;
 use crate::observers::{BlockRequests, KeyUses, ObjectRequests};
@@ -106,11 +107,7 @@ impl Assembly {
 
         // First of all that a store key seals: what is made after it says whether one that is missing was lost.
         let catalogue = open_catalogue(data_dir, store_key).await?;
-        let known = Known::load(&paths, &catalogue, store_key, &random).await;
-        let known = known.with_context(|| {
-            let path = paths.catalogue();
-            format!("{} is damaged: restore it from a backup", path.display())
-        })?;
+        let known = Known::load(&paths, &catalogue, store_key, &random).await?;
         // Before any other part is opened: what is refused is not changed.
         known.check().await?;
         scopes.check(&*catalogue).await?;
@@ -150,8 +147,10 @@ impl Assembly {
         metrics
             .quarantined_volumes
             .set(i64::try_from(quarantined).unwrap_or(i64::MAX));
-        let options =
+        let mut options =
             s3::store::local::Options::new(ground.paths.objects(), Arc::clone(&ground.random));
+        // By the check of the parts, above.
+        options.looked_at = true;
         let objects = Arc::new(LocalStore::open(options).context("objects")?);
         let quarantined = i64::try_from(objects.quarantined()).unwrap_or(i64::MAX);
         metrics.objects_quarantined.set(quarantined);
@@ -334,29 +333,26 @@ pub(crate) async fn open_catalogue(
     data_dir: &DataDir,
     store_key: &StoreKey,
 ) -> anyhow::Result<Arc<dyn Catalogue>> {
-    let path = data_dir.paths().catalogue();
+    let paths = data_dir.paths();
+    let refuse = |wrong| known::refusal(&paths, parts::Part::Catalogue, wrong);
+    let path = paths.catalogue();
     let store = StoreId(*store_key.store().as_bytes());
     let mut options = catalogue::sqlite::Options::new(&path);
-    if !data_dir.paths().hold_more_than_the_catalogue() {
+    if !paths.hold_more_than_the_catalogue() {
         options.create = Some(store);
-    } else if !path.try_exists()? {
-        anyhow::bail!(
-            "{} is missing, and this data directory needs it: restore it from a backup of the same directory",
-            path.display()
-        );
+    } else if !path
+        .try_exists()
+        .map_err(|error| refuse(wrong::of_io(&error)))?
+    {
+        return Err(refuse(Wrong::Missing).into());
     }
-    let catalogue = SqliteCatalogue::open(options).with_context(|| {
-        format!(
-            "catalogue {}: restore it from a backup of the same directory if it is damaged",
-            path.display()
-        )
-    })?;
+    let catalogue = SqliteCatalogue::open(options);
+    let catalogue = catalogue.map_err(|error| refuse(wrong::of_catalogue(error)))?;
     let found = catalogue.store_id().await?;
-    anyhow::ensure!(
-        found == store,
-        "{} is the catalogue of another store: restore the one that belongs to this data directory",
-        path.display()
-    );
+    if found != store {
+        let store = root::StoreId::from_bytes(found.0);
+        return Err(refuse(Wrong::OtherStore { store }).into());
+    }
     Ok(Arc::new(catalogue))
 }
 

@@ -55,7 +55,7 @@ pub(crate) enum Command {
     /// The way out of a start that was refused; the server must be stopped
     Doctor {
         /// Go on with a part that lost records or is older than the rest; the audit log says so
-        #[arg(long, value_name = "PART", required_unless_present_any = ["rebuild", "adopt"])]
+        #[arg(long, value_name = "PART", required_unless_present_any = ["rebuild", "adopt", "check"])]
         accept_older: Option<Part>,
         /// Make the volumes' records again from the volumes' folders, where the catalogue lost them or has older ones;
         /// the audit log says so
@@ -65,6 +65,9 @@ pub(crate) enum Command {
         /// log says so
         #[arg(long, conflicts_with_all = ["accept_older", "rebuild"])]
         adopt: bool,
+        /// Look for what a start would refuse, and for damage in all of the object index however long it is; changes nothing
+        #[arg(long, conflicts_with_all = ["accept_older", "rebuild", "adopt"])]
+        check: bool,
     },
     /// Whether the server runs, where, and what it holds
     Status,

@@ -64,6 +64,31 @@ pub(crate) fn adopt(config: &Config) -> anyhow::Result<()> {
     output::text("Adopted. The next start makes every other part anew, with a new access key.\n")
 }
 
+/// Looks for what a start would refuse, and for damage in all of the object index however long it is; fails if there is
+/// any. The server must be stopped. Changes no part. Blocks.
+pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
+    ready(config)?;
+    let passphrase = root_key::passphrase(config)?;
+    let data_dir = DataDir::open(&config.data_dir).context("the server must be stopped")?;
+    let provider = root_key::provider(&config.root_key, data_dir.paths(), passphrase)?;
+    let refusals = block_on(async {
+        let known = open(&data_dir, provider).await?;
+        Ok(known.check_whole().await)
+    })?;
+    let mut lines = String::new();
+    for part in Part::ALL {
+        let found: Vec<_> = refusals.iter().filter(|found| found.part == part).collect();
+        match found.as_slice() {
+            [] => lines.push_str(&format!("{part}: whole\n")),
+            // The catalogue may be behind several stamps.
+            [first, ..] => lines.push_str(&format!("{first}\n")),
+        }
+    }
+    output::text(&lines)?;
+    ensure!(refusals.is_empty(), "a start would be refused, see above");
+    Ok(())
+}
+
 /// What neither of them makes must be there.
 fn ready(config: &Config) -> anyhow::Result<()> {
     config.check()?;
@@ -89,10 +114,14 @@ pub(crate) async fn accept(
     part: Part,
 ) -> anyhow::Result<()> {
     let known = open(data_dir, provider).await?;
+    known.may_accept(part).await?;
     let options = log_options(data_dir);
     let log = if part == Part::Audit {
-        audit::accept_loss(options).context("cannot go on with the audit log")?
+        let given_out = known.records_given_out().await;
+        audit::accept_loss(options, given_out).context("cannot go on with the audit log")?
     } else {
+        // Its records are to say what is done now.
+        known.check_log().await?;
         AuditLog::open(options).context("audit log")?
     };
     let operation = match part {
@@ -104,7 +133,8 @@ pub(crate) async fn accept(
         Part::Objects => "DoctorAcceptOlderObjects",
         Part::Index => "DoctorAcceptOlderIndex",
     };
-    recorded(log, operation, known.accept(part)).await
+    let accept = known.accept(part, &log);
+    recorded(log.clone(), operation, accept).await
 }
 
 pub(crate) async fn adopt_in(
@@ -125,7 +155,8 @@ async fn open(data_dir: &DataDir, provider: Arc<dyn RootKeyProvider>) -> anyhow:
     let random: Arc<dyn Random> = Arc::new(SystemRandom);
     let store_key = root_key::open(data_dir, provider).await?;
     let catalogue = assembly::open_catalogue(data_dir, &store_key).await?;
-    Ok(Known::load(&data_dir.paths(), &catalogue, &store_key, &random).await?)
+    let known = Known::load(&data_dir.paths(), &catalogue, &store_key, &random).await?;
+    Ok(known)
 }
 
 /// Makes a change between the records of its intent and its outcome.

@@ -1,30 +1,31 @@
 //! How the parts of this data directory know each other: what the server checks before it opens them, and keeps while it
 //! runs. `parts` has the rules; here is where each part is.
 
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+mod index;
+mod keeper;
+pub(crate) mod wrong;
 
-use async_trait::async_trait;
-use audit::AuditLog;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use audit::{AuditLog, AuditOptions};
 use catalogue::Catalogue;
 use crypto::random::Random;
-use host::{Disk, OsDisk};
+use host::{Disk, OsDisk, SystemClock};
 use parking_lot::Mutex;
-use parts::{
-    FolderStamp, Ledger, Mark, Part, PartsError, Refusal, Stamp, StampError, Stamped, Stamps,
-};
+use parts::{FolderStamp, Ledger, Mark, Part, PartsError, Refusal, Stamped, Stamps, WayOut, Wrong};
 use root::{Reseal, StoreKey};
 use s3::store::local::{LocalStore, stamp};
-use tokio::sync::watch;
 
+use self::index::IndexStamp;
+pub(crate) use self::index::look_through;
+pub(crate) use self::keeper::keep;
 use crate::credentials::RootUsers;
 use crate::data_dir::Paths;
-use crate::metrics::Metrics;
 
-/// How often marks and stamps are brought up to date while anything changes: what is set back by less is not seen.
-const KEEP_INTERVAL: Duration = Duration::from_secs(10);
+/// Records of the audit log, at most, since its mark was last kept: numbers that may have been given out.
+const RECORDS_UNMARKED_MAX: u64 = 1 << 20;
 
 /// The parts of one data directory.
 pub(crate) struct Known {
@@ -44,13 +45,18 @@ impl Known {
         catalogue: &Arc<dyn Catalogue>,
         store_key: &StoreKey,
         random: &Arc<dyn Random>,
-    ) -> Result<Self, PartsError> {
-        let ledger = Ledger::load(Arc::clone(catalogue), store_key, Arc::clone(random)).await?;
+    ) -> Result<Self, Refusal> {
+        let ledger = Ledger::load(Arc::clone(catalogue), store_key, Arc::clone(random)).await;
+        let ledger = match ledger {
+            Ok(ledger) => ledger,
+            Err(error) => return Err(no_marks(paths, store_key, error).await),
+        };
         let stamps = Stamps::new(store_key, Arc::clone(random));
         let index = Arc::new(IndexStamp {
             folder: paths.objects(),
             store: OnceLock::new(),
             stamps: Arc::clone(&stamps),
+            whole: AtomicBool::new(false),
         });
         let disk: Arc<dyn Disk> = Arc::new(OsDisk);
         let folder = |part, folder: PathBuf| {
@@ -75,35 +81,96 @@ impl Known {
 
     /// Compares every part with its mark, and the catalogue with every stamp. Changes nothing.
     pub(crate) async fn check(&self) -> Result<(), Refusal> {
-        let paths = Paths(&self.data_dir);
-        let header = Mark::at(self.store_key.status().await.sequence);
-        let at = path_of(&paths, Part::RootHeader);
-        self.ledger
-            .check_mark(Part::RootHeader, &at, Some(header))
-            .await?;
-        let at = path_of(&paths, Part::Credentials);
-        let found = credentials(&at).map_err(|why| Refusal {
-            part: Part::Credentials,
-            path: at.clone(),
-            wrong: parts::Wrong::Damaged(why),
-        })?;
-        // A start that was cut short may have added accounts. Those that were marked are the same.
-        let marked = self.ledger.mark(Part::Credentials).await;
-        let found = found.map(|found| match marked {
-            Some(marked) => found.mark_of_first(marked.sequence),
-            None => found.mark(),
-        });
-        self.ledger
-            .check_mark(Part::Credentials, &at, found)
-            .await?;
-        for stamped in &self.stamped {
-            let part = stamped.part();
-            let found = stamped.read().await;
-            self.ledger
-                .check_stamp(part, &path_of(&paths, part), &paths.catalogue(), found)
-                .await?;
+        for part in Part::ALL {
+            self.check_part(part).await?;
         }
         Ok(())
+    }
+
+    /// The same, with a look at all of the object index however long it is; each part that would be refused.
+    pub(crate) async fn check_whole(&self) -> Vec<Refusal> {
+        self.index.whole.store(true, Ordering::Relaxed);
+        let mut refusals = Vec::new();
+        for part in Part::ALL {
+            refusals.extend(self.check_part(part).await.err());
+        }
+        refusals
+    }
+
+    /// Compares one part with its mark, and the catalogue with its stamp. Changes nothing.
+    async fn check_part(&self, part: Part) -> Result<(), Refusal> {
+        let paths = Paths(&self.data_dir);
+        let at = path_of(&paths, part);
+        match part {
+            Part::RootHeader => {
+                let header = Mark::at(self.store_key.status().await.sequence);
+                self.ledger.check_mark(part, &at, Some(header)).await
+            }
+            // Before other parts are compared with its marks, which are as old as it is. The index is left for its turn:
+            // its stamp takes long to read.
+            Part::Catalogue => {
+                for stamped in self.stamped.iter().filter(|s| s.part() != Part::Index) {
+                    if let Ok(Some(stamp)) = stamped.read().await {
+                        self.ledger.check_catalogue(&at, stamp)?;
+                    }
+                }
+                Ok(())
+            }
+            Part::Credentials => {
+                let found =
+                    wrong::credentials(&at).map_err(|wrong| refusal(&paths, part, wrong))?;
+                // A start that was cut short may have added accounts. Those that were marked are the same.
+                let marked = self.ledger.mark(part).await;
+                let found = found.map(|found| match marked {
+                    Some(marked) => found.mark_of_first(marked.sequence),
+                    None => found.mark(),
+                });
+                self.ledger.check_mark(part, &at, found).await
+            }
+            Part::Audit | Part::Volumes | Part::Objects | Part::Index => {
+                let ours = |stamped: &&Arc<dyn Stamped>| stamped.part() == part;
+                let stamped = self.stamped.iter().find(ours);
+                let stamped = stamped.expect("these four have a stamp");
+                let found = stamped.read().await;
+                self.ledger
+                    .check_stamp(part, &at, &paths.catalogue(), found)
+                    .await?;
+                match part {
+                    Part::Audit => self.check_log().await,
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// Compares the audit log with its mark: segments and journal may be set back under a stamp that is not. No record may
+    /// be added to such a log, whose numbers it would use again. Changes nothing.
+    pub(crate) async fn check_log(&self) -> Result<(), Refusal> {
+        let paths = Paths(&self.data_dir);
+        let options = AuditOptions::new(paths.audit(), Arc::new(SystemClock::new()));
+        let found = tokio::task::spawn_blocking(move || audit::inspect(&options)).await;
+        let wrong = match found {
+            Ok(Ok(found)) => {
+                let found = Mark {
+                    sequence: found.sequence,
+                    digest: found.digest,
+                };
+                let at = paths.audit();
+                return self.ledger.check_contents(Part::Audit, &at, found).await;
+            }
+            Ok(Err(error)) => wrong::of_audit(error),
+            Err(error) => Wrong::Unreadable {
+                kind: std::io::ErrorKind::Other,
+                why: error.to_string(),
+            },
+        };
+        Err(refusal(&paths, Part::Audit, wrong))
+    }
+
+    /// The highest number that may have been given out to a record of the audit log, as far as its mark tells.
+    pub(crate) async fn records_given_out(&self) -> u64 {
+        let marked = self.ledger.contents(Part::Audit).await;
+        marked.map_or(0, |mark| mark.sequence + RECORDS_UNMARKED_MAX)
     }
 
     /// Says that the objects are open: their index is stamped through them from now on.
@@ -122,10 +189,13 @@ impl Known {
         // Neither the audit log nor the index moves the catalogue on.
         let changed = *self.seen.lock() != Some(now);
         // The credentials keep the mark they have: what is done to them while the server runs, the next start says.
-        let observed = [(
-            Part::RootHeader,
-            Mark::at(self.store_key.status().await.sequence),
-        )];
+        let observed = [
+            (
+                Part::RootHeader,
+                Mark::at(self.store_key.status().await.sequence),
+            ),
+            (Part::Audit, of_log(audit)),
+        ];
         if self
             .ledger
             .keep(&self.stamped, &observed, always || changed)
@@ -149,6 +219,7 @@ impl Known {
                 Mark::at(self.store_key.status().await.sequence),
             ),
             (Part::Credentials, credentials.mark()),
+            (Part::Audit, of_log(audit)),
         ];
         let now = self.now(audit);
         self.ledger.keep(&self.stamped, &observed, true).await?;
@@ -174,8 +245,31 @@ impl Known {
         (audit.mark().sequence, index)
     }
 
-    /// Goes on with a part as it is now. The folder of one that is missing is made.
-    pub(crate) async fn accept(&self, part: Part) -> anyhow::Result<()> {
+    /// Whether a part can be gone on with as it is: whatever is named as a way out must be one. Changes nothing.
+    pub(crate) async fn may_accept(&self, part: Part) -> anyhow::Result<()> {
+        let refused = self.check_part(part).await.err();
+        // What is wrong with another part is for that one to be accepted.
+        let Some(refused) = refused.filter(|refused| refused.part == part) else {
+            return Ok(());
+        };
+        match refused.way_out() {
+            WayOut::RestoreOrAccept => {}
+            // Nothing is lost with it.
+            WayOut::RestoreThenAccept
+                if refused.wrong == Wrong::Missing
+                    && !stamp::has_data(&Paths(&self.data_dir).objects())? => {}
+            WayOut::RestoreThenAccept
+            | WayOut::Restore
+            | WayOut::Mend
+            | WayOut::NewerProgram
+            | WayOut::TakeAway => anyhow::bail!("it cannot be gone on with as it is: {refused}"),
+        }
+        Ok(())
+    }
+
+    /// Goes on with a part as it is now, after [`may_accept`](Self::may_accept). The folder of one that is missing is made;
+    /// credentials that are damaged are put aside, and the next start makes new ones.
+    pub(crate) async fn accept(&self, part: Part, audit: &AuditLog) -> anyhow::Result<()> {
         let paths = Paths(&self.data_dir);
         let at = path_of(&paths, part);
         let ours = |stamped: &&Arc<dyn Stamped>| stamped.part() == part;
@@ -186,27 +280,28 @@ impl Known {
                 self.ledger.accept(part, &[], Some(found)).await?;
             }
             Part::Credentials => {
-                let found = credentials(&at).map_err(anyhow::Error::msg)?;
-                let found = found.map(|found| found.mark());
+                let found = match wrong::credentials(&at) {
+                    Ok(found) => found.map(|found| found.mark()),
+                    Err(Wrong::Damaged(_)) => {
+                        put_aside(&at)?;
+                        None
+                    }
+                    Err(wrong) => anyhow::bail!(refusal(&paths, part, wrong)),
+                };
                 self.ledger.accept(part, &[], found).await?;
             }
-            Part::Audit | Part::Volumes | Part::Objects => {
+            Part::Audit => {
+                host::private::create_dirs(&OsDisk, &at)?;
+                self.ledger.accept(part, &one, Some(of_log(audit))).await?;
+            }
+            Part::Volumes | Part::Objects => {
                 host::private::create_dirs(&OsDisk, &at)?;
                 self.ledger.accept(part, &one, None).await?;
             }
             Part::Index if at.try_exists()? => {
                 self.ledger.accept(part, &one, None).await?;
             }
-            Part::Index => {
-                anyhow::ensure!(
-                    !stamp::has_data(&paths.objects())?,
-                    "{} is missing, and data files are there that only it names: restore a backup of it, however old, \
-                     or move {} away first",
-                    at.display(),
-                    paths.objects().join("data").display()
-                );
-                self.ledger.accept(part, &[], None).await?;
-            }
+            Part::Index => self.ledger.accept(part, &[], None).await?,
             Part::Catalogue => {
                 // What is wrong beside it stays to be refused.
                 let mut whole = Vec::new();
@@ -240,29 +335,6 @@ impl Known {
     }
 }
 
-/// Keeps marks and stamps until `stop`. A failure is said in the log and the metrics, and tried again: what is served
-/// stays served.
-pub(crate) async fn keep(
-    known: Arc<Known>,
-    audit: AuditLog,
-    metrics: Arc<Metrics>,
-    mut stop: watch::Receiver<bool>,
-) {
-    let mut ticks = tokio::time::interval(KEEP_INTERVAL);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            _ = stop.wait_for(|stop| *stop) => return,
-        }
-        let kept = known.keep(&audit, false).await;
-        metrics.marks_up(kept.is_ok());
-        if let Err(error) = kept {
-            tracing::error!(%error, "the marks between the parts are not up to date");
-        }
-    }
-}
-
 /// Where a part is.
 pub(crate) fn path_of(paths: &Paths<'_>, part: Part) -> PathBuf {
     match part {
@@ -276,82 +348,48 @@ pub(crate) fn path_of(paths: &Paths<'_>, part: Part) -> PathBuf {
     }
 }
 
-/// What the credentials say of themselves; `None` if they are not there.
-fn credentials(path: &Path) -> Result<Option<RootUsers>, String> {
-    match std::fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error.to_string()),
-        Ok(_) => {}
-    }
-    match RootUsers::load(path) {
-        Ok(found) => Ok(Some(found)),
-        Err(error) => Err(format!("{:#}", error.root_cause())),
-    }
+/// A part that a start must not go on with.
+pub(crate) fn refusal(paths: &Paths<'_>, part: Part, wrong: Wrong) -> Refusal {
+    let path = path_of(paths, part);
+    Refusal { part, path, wrong }
 }
 
-/// The stamp in the object index.
-struct IndexStamp {
-    folder: PathBuf,
-    /// Once it is open, the only way to it.
-    store: OnceLock<Arc<LocalStore>>,
-    stamps: Arc<Stamps>,
-}
-
-impl IndexStamp {
-    async fn bytes(&self) -> Result<Option<Vec<u8>>, String> {
-        let read = match self.store.get() {
-            Some(store) => store.stamp().await,
-            None => {
-                let folder = self.folder.clone();
-                tokio::task::spawn_blocking(move || stamp::inspect(&folder))
-                    .await
-                    .map_err(|error| error.to_string())?
+/// Why there are no marks to compare anything with.
+async fn no_marks(paths: &Paths<'_>, store_key: &StoreKey, error: PartsError) -> Refusal {
+    let (part, wrong) = match error {
+        PartsError::Generation { found: records } => {
+            let header = store_key.status().await.generation;
+            let wrong = Wrong::OtherGeneration { records, header };
+            match records > header {
+                true => (Part::RootHeader, wrong),
+                false => (Part::Catalogue, wrong),
             }
-        };
-        read.map_err(|error| error.to_string())
+        }
+        PartsError::Catalogue(error) => (Part::Catalogue, wrong::of_catalogue(error)),
+        other => (Part::Catalogue, Wrong::Damaged(other.to_string())),
+    };
+    refusal(paths, part, wrong)
+}
+
+/// How far the audit log is.
+fn of_log(audit: &AuditLog) -> Mark {
+    let mark = audit.mark();
+    Mark {
+        sequence: mark.sequence,
+        digest: mark.digest,
     }
 }
 
-#[async_trait]
-impl Stamped for IndexStamp {
-    fn part(&self) -> Part {
-        Part::Index
+/// Renames a file to one that says that it is out of use, never over another.
+fn put_aside(path: &Path) -> std::io::Result<()> {
+    let mut to = path.with_extension("damaged");
+    let mut number = 1;
+    while to.symlink_metadata().is_ok() {
+        to = path.with_extension(format!("damaged.{number}"));
+        number += 1;
     }
-
-    async fn read(&self) -> Result<Option<Stamp>, StampError> {
-        match self.bytes().await {
-            Ok(None) => Ok(None),
-            Ok(Some(bytes)) => self.stamps.open(Part::Index, &bytes).map(Some),
-            Err(why) => Err(StampError::Damaged(why)),
-        }
-    }
-
-    async fn write(&self, new: Stamp) -> Result<(), String> {
-        let sealing = self.stamps.sealing();
-        let bytes = self.stamps.seal(&sealing, Part::Index, new);
-        let store = self.store.get().cloned();
-        let folder = self.folder.clone();
-        // A task of its own: given up half-way, a rotation would go on before it is known what the index has.
-        let written = tokio::spawn(async move {
-            let written = match store {
-                Some(store) => store.set_stamp(bytes).await,
-                None => tokio::task::spawn_blocking(move || stamp::replace(&folder, &bytes))
-                    .await
-                    .unwrap_or(Err(s3::store::StoreError::Closed)),
-            };
-            drop(sealing);
-            written
-        });
-        match written.await {
-            Ok(written) => written.map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-
-    async fn is_stale(&self) -> Result<bool, String> {
-        let bytes = self.bytes().await?;
-        Ok(bytes.is_some_and(|bytes| self.stamps.is_stale(&bytes)))
-    }
+    std::fs::rename(path, &to)?;
+    host::private::sync_name(&OsDisk, path)
 }
 
 #[cfg(test)]

@@ -98,6 +98,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             accept_older: Some(part),
             ..
         } => doctor::accept_older(&Config::load(&cli.overrides)?, part),
+        Command::Doctor { check: true, .. } => doctor::check(&Config::load(&cli.overrides)?),
         Command::Doctor { adopt: true, .. } => doctor::adopt(&Config::load(&cli.overrides)?),
         Command::Doctor { .. } => rebuild::run(&Config::load(&cli.overrides)?, cli.output),
         Command::Status => block_on(commands::status(&data_dir(&cli)?, cli.output)),

@@ -13,6 +13,7 @@ use volume::{FolderReport, Rebuild, Rebuilt, VolumeError};
 
 use crate::config::Config;
 use crate::data_dir::DataDir;
+use crate::known::Known;
 use crate::management_trail::{Change, recorded_here};
 use crate::output::{self, Format};
 use crate::{assembly, harden, root_key};
@@ -56,6 +57,9 @@ async fn rebuild(
     let random: Arc<dyn Random> = Arc::new(SystemRandom);
     let store_key = root_key::open(data_dir, provider).await?;
     let catalogue = assembly::open_catalogue(data_dir, &store_key).await?;
+    // No record is added to a log that was set back.
+    let known = Known::load(&paths, &catalogue, &store_key, &random).await?;
+    known.check_log().await?;
     let log = AuditLog::open(AuditOptions::new(paths.audit(), Arc::clone(&clock)))
         .context("audit log")?;
     let rebuilt = volume::rebuild(Rebuild {

@@ -169,7 +169,9 @@ async fn serve(
         open: Some(metrics.aws_connections.clone()),
         ..limits(config.aws.connections_max)
     };
-    let (jobs_stopped, marks_stopped) = (stopped.clone(), stopped.clone());
+    let (jobs_stopped, marks_stopped, look_stopped) =
+        (stopped.clone(), stopped.clone(), stopped.clone());
+    let clock = Arc::clone(&aws.clock);
     let aws = tokio::spawn(listener::serve(
         listeners.aws,
         aws_limits,
@@ -201,8 +203,11 @@ async fn serve(
         Arc::clone(&known),
         audit.clone(),
         Arc::clone(&metrics),
+        Arc::clone(&readiness),
+        clock,
         marks_stopped,
     ));
+    let looker = tokio::spawn(known::look_through(Arc::clone(&objects), look_stopped));
     // Said only now: a start that is refused says why, and nothing else.
     if memory == LockedMemory::Unlocked {
         tracing::warn!(
@@ -247,6 +252,7 @@ async fn serve(
     sweeper.abort();
     watcher.abort();
     reviewer.abort();
+    looker.abort();
     let _ = keeper.await;
     if let Err(error) = known.keep(&audit, true).await {
         tracing::error!(%error, "the marks between the parts are not up to date");

@@ -117,10 +117,15 @@ impl Ledger {
                 marked: mark.sequence,
             });
         }
+        self.check_catalogue(catalogue, stamp)
+    }
+
+    /// Compares the catalogue, which is at `path`, with a part's stamp.
+    pub fn check_catalogue(&self, path: &Path, stamp: Stamp) -> Result<(), Refusal> {
         if self.sequence < stamp.catalogue {
             return Err(Refusal {
                 part: Part::Catalogue,
-                path: catalogue.to_owned(),
+                path: path.to_owned(),
                 wrong: Wrong::Older {
                     found: self.sequence.0,
                     marked: stamp.catalogue.0,
@@ -221,6 +226,11 @@ impl Ledger {
             }
         }
         self.commit(&mut state, marks).await
+    }
+
+    /// How far what is in a stamped part was, if that has a mark.
+    pub async fn contents(&self, part: Part) -> Option<Mark> {
+        self.state.lock().await.marks.contents.get(&part).copied()
     }
 
     /// How far a part was, if it has a mark.

@@ -44,7 +44,7 @@ fn refused(options: &audit::AuditOptions, what: &str) -> String {
 
 /// After the loss is accepted the log goes on, verifies, and opens as ever.
 fn goes_on(disk: &SimDisk, options: &audit::AuditOptions, what: &str) {
-    let log = accept_loss(options.clone()).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let log = accept_loss(options.clone(), 0).unwrap_or_else(|e| panic!("{what}: {e}"));
     let number = run(log.record(&event())).unwrap();
     assert!(number > 6, "{what}: a number is used again");
     drop(log);
