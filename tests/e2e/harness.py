@@ -206,14 +206,17 @@ class Server:
     @property
     def credentials(self):
         """Access key id and secret of profile `default`."""
+        return self.credentials_of("default")
+
+    def credentials_of(self, profile):
         parser = configparser.ConfigParser()
         parser.read(self.credentials_path)
-        profile = parser["default"]
+        profile = parser[profile]
         return profile["aws_access_key_id"], profile["aws_secret_access_key"]
 
-    def client(self, service, **config):
+    def client(self, service, region=REGION, profile="default", **config):
         """A boto3 client that tells the first error instead of trying again."""
-        key, secret = self.credentials
+        key, secret = self.credentials_of(profile)
         config.setdefault("retries", {"total_max_attempts": 1})
         config.setdefault("connect_timeout", 5)
         config.setdefault("read_timeout", 60)
@@ -223,7 +226,7 @@ class Server:
         return boto3.client(
             service,
             endpoint_url=self.endpoint,
-            region_name=REGION,
+            region_name=region,
             aws_access_key_id=key,
             aws_secret_access_key=secret,
             config=Config(**config),

@@ -20,6 +20,10 @@ pub struct Event<'a> {
     pub access_key: Option<&'a str>,
     /// Through which side of the gateway: `api`, `s3`, `volume`, `internal`.
     pub via: &'a str,
+    /// The account that it was asked of, unless it is the whole store's.
+    pub account: Option<&'a str>,
+    /// The region that it was asked of, likewise.
+    pub region: Option<&'a str>,
     /// The ARN of the key; with ReEncrypt the one sealed under before.
     pub key: Option<&'a str>,
     /// The ARN of the key sealed under after ReEncrypt.
@@ -58,6 +62,8 @@ impl Event<'_> {
         fields.text("principal", self.principal);
         fields.text_if_any("access_key", self.access_key);
         fields.text("via", self.via);
+        fields.text_if_any("account", self.account);
+        fields.text_if_any("region", self.region);
         fields.text_if_any("key", self.key);
         fields.text_if_any("destination_key", self.destination_key);
         fields.text_if_any("alias", self.alias);
@@ -179,6 +185,8 @@ mod tests {
             principal: "arn:aws:iam::123456789012:root",
             access_key: Some("AKIDEXAMPLE"),
             via: "api",
+            account: Some("123456789012"),
+            region: Some("us-east-1"),
             key: None,
             destination_key: None,
             alias: None,
@@ -198,7 +206,8 @@ mod tests {
             line,
             "\"time\":\"2023-11-14T22:13:20.000001Z\",\"operation\":\"Decrypt\",\
              \"outcome\":\"Success\",\"principal\":\"arn:aws:iam::123456789012:root\",\
-             \"access_key\":\"AKIDEXAMPLE\",\"via\":\"api\",\"material\":2,\
+             \"access_key\":\"AKIDEXAMPLE\",\"via\":\"api\",\
+             \"account\":\"123456789012\",\"region\":\"us-east-1\",\"material\":2,\
              \"encryption_context\":{\"a\\n\\\"\":\"\\u0000\u{2028}b\"},\
              \"bucket\":\"b\",\"object\":\"k \\\"\\n\",\
              \"request_id\":\"r-1\",\"source\":\"127.0.0.1\",\"intent\":7"

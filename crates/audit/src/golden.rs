@@ -33,6 +33,8 @@ fn event<'a>(context: &'a EncryptionContext, request_id: &'a str) -> Event<'a> {
         principal: "arn:aws:iam::123456789012:root",
         access_key: Some("AKIDEXAMPLE"),
         via: "api",
+        account: Some("123456789012"),
+        region: Some("us-east-1"),
         key: Some("arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"),
         destination_key: Some(
             "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890cd",
@@ -72,6 +74,11 @@ fn written() -> (Vec<u8>, Vec<u8>) {
 #[test]
 fn the_golden_segment_and_journal_are_written_the_same() {
     let (segment, journal) = written();
+    if std::env::var_os("AUDIT_WRITE_GOLDEN").is_some() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
+        std::fs::write(folder.join("segment.jsonl"), &segment).unwrap();
+        std::fs::write(folder.join("journal"), &journal).unwrap();
+    }
     assert_eq!(segment, SEGMENT);
     assert_eq!(journal, JOURNAL);
 }

@@ -25,6 +25,7 @@
 mod accept;
 mod accepted;
 mod chain;
+mod change;
 mod error;
 mod event;
 #[cfg(test)]
@@ -45,6 +46,7 @@ pub mod fuzzing;
 
 pub use accept::accept_loss;
 pub use chain::Mark;
+pub use change::Change;
 pub use error::AuditError;
 pub use event::Event;
 pub use log::{AuditLog, Intent, inspect};

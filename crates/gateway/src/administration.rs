@@ -13,7 +13,7 @@ use iam::{Authorized, Region, sealgate};
 use jobs::{JobError, Jobs, Outcome, State};
 use root::StoreKey;
 
-use crate::management_trail::{Change, recorded};
+use crate::management_trail::{asked, recorded};
 use crate::reseal::{RotateError, RotateStoreKey};
 
 /// The jobs and the store key of a running server.
@@ -62,7 +62,12 @@ impl Administration for Administered {
         granted: Authorized<sealgate::CancelJob, OneJob>,
     ) -> Result<(), AdministrationError> {
         let id = known(granted.resource().id())?;
-        let change = Change::asked("CancelJob", format!("job/{id}"), granted.caller());
+        let change = asked(
+            "CancelJob",
+            format!("job/{id}"),
+            granted.caller(),
+            &self.region,
+        );
         let jobs = Arc::clone(&self.jobs);
         let work = async move { jobs.cancel(id).await.map_err(explain) };
         recorded(self.audit.clone(), change, work, outcome)
@@ -93,7 +98,7 @@ impl Administration for Administered {
         &self,
         granted: Authorized<sealgate::RotateStoreKey, RootKey>,
     ) -> Result<JobId, AdministrationError> {
-        let change = Change::asked("RotateStoreKey", "root-key", granted.caller());
+        let change = asked("RotateStoreKey", "root-key", granted.caller(), &self.region);
         let (jobs, rotate) = (Arc::clone(&self.jobs), Arc::clone(&self.rotate));
         let work = async move {
             rotate.submit(&jobs).await.map_err(|error| match error {

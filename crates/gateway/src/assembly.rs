@@ -9,7 +9,7 @@ use api::sealgate::Administration;
 use catalogue::sqlite::SqliteCatalogue;
 use catalogue::{Catalogue, Scope, StoreId};
 use crypto::random::{Random, SystemRandom};
-use host::{Clock, SystemClock};
+use host::{Clock, Disk, SystemClock};
 use iam::identity::FixedCredentials;
 use iam::sigv4::{Options as SigV4Options, Verifier};
 use iam::{AccountId, Authorizer, Credential, Principal, Region, SecretAccessKey};
@@ -93,12 +93,14 @@ impl Place {
 }
 
 impl Assembly {
-    /// Opens what the data directory holds, or makes it on the first start. Blocks the thread that polls it.
+    /// Opens what the data directory holds, or makes it on the first start; `disk` is the machine's, for the audit log.
+    /// Blocks the thread that polls it.
     pub(crate) async fn open(
         config: &Config,
         data_dir: &DataDir,
         store_key: &StoreKey,
         metrics: &Arc<Metrics>,
+        disk: Arc<dyn Disk>,
     ) -> anyhow::Result<Self> {
         let scopes = config.scopes()?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
@@ -113,6 +115,7 @@ impl Assembly {
         scopes.check(&*catalogue).await?;
         let mut options = AuditOptions::new(paths.audit(), Arc::clone(&clock));
         options.data_events = config.audit.data_events;
+        options.disk = disk;
         let audit = AuditLog::open(options).context("audit log")?;
         let ground = Ground {
             paths,
@@ -249,6 +252,7 @@ impl Ground<'_> {
             authorizer: Arc::clone(&authorizer),
             catalogue: Arc::clone(&self.catalogue),
             store_key: self.store_key.clone(),
+            audit: self.audit.clone(),
             clock: Arc::clone(&self.clock),
             random: Arc::clone(&self.random),
             region: region.clone(),

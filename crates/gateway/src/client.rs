@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use aws_lc_rs::{digest, hmac};
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, Uri};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use iam::SecretAccessKey;
@@ -46,6 +46,15 @@ impl Client {
             runtime: Runtime::read(&data_dir)?,
             credentials: RootUsers::load(&Paths(&data_dir).credentials())?.into_default(),
         })
+    }
+
+    /// Of a server in this process.
+    #[cfg(test)]
+    pub(crate) fn new(runtime: Runtime, credentials: RootCredentials) -> Self {
+        Self {
+            runtime,
+            credentials,
+        }
     }
 
     /// Where the server listens.
@@ -129,17 +138,33 @@ impl Client {
     /// GET on the admin port; status and text.
     pub(crate) async fn admin(&self, path: &str) -> anyhow::Result<(StatusCode, String)> {
         let request = Request::get(path).body(Full::default())?;
-        let (status, body) = send(&self.runtime.admin, request).await?;
-        Ok((status, String::from_utf8(body.to_vec())?))
+        let answer = send(&self.runtime.admin, request).await?;
+        Ok((answer.status(), String::from_utf8(answer.body().to_vec())?))
     }
 
-    /// Signs and sends a POST to `/`. AWS, "Signature Version 4 signing process".
+    /// Signs and sends a POST to `/`.
     async fn signed(
         &self,
         service: &str,
         headers: &[(&str, &str)],
         body: Bytes,
     ) -> anyhow::Result<(StatusCode, Bytes)> {
+        let answer = self
+            .send(&Method::POST, "/", service, headers, body)
+            .await?;
+        Ok((answer.status(), answer.into_body()))
+    }
+
+    /// Signs and sends a request for a path and at most one parameter, of characters that need no escape. AWS, "Signature
+    /// Version 4 signing process".
+    pub(crate) async fn send(
+        &self,
+        method: &Method,
+        target: &str,
+        service: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> anyhow::Result<Response<Bytes>> {
         let uri: Uri = self.runtime.aws.parse()?;
         let host = uri
             .authority()
@@ -165,7 +190,13 @@ impl Client {
             .iter()
             .map(|(name, value)| format!("{name}:{value}\n"))
             .collect();
-        let canonical = format!("POST\n/\n\n{lines}\n{names}\n{payload}");
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let value = match query {
+            "" => "",
+            query if query.contains('=') => "",
+            _ => "=",
+        };
+        let canonical = format!("{method}\n{path}\n{query}{value}\n{lines}\n{names}\n{payload}");
         let (date, region) = (&now[..8], &self.runtime.region);
         let scope = format!("{date}/{region}/{service}/aws4_request");
         let hashed = hex::encode(digest::digest(&digest::SHA256, canonical.as_bytes()));
@@ -179,7 +210,7 @@ impl Client {
         );
         let signature = hex::encode(hmac::sign(&key, to_sign.as_bytes()));
         let id = &self.credentials.access_key_id;
-        let mut request = Request::post("/").header(
+        let mut request = Request::builder().method(method).uri(target).header(
             "authorization",
             format!("AWS4-HMAC-SHA256 Credential={id}/{scope}, SignedHeaders={names}, Signature={signature}"),
         );
@@ -191,10 +222,7 @@ impl Client {
 }
 
 /// Sends one request on a connection of its own and reads the whole answer.
-async fn send(
-    base: &str,
-    mut request: Request<Full<Bytes>>,
-) -> anyhow::Result<(StatusCode, Bytes)> {
+async fn send(base: &str, mut request: Request<Full<Bytes>>) -> anyhow::Result<Response<Bytes>> {
     let uri: Uri = base.parse()?;
     let authority = uri
         .authority()
@@ -215,14 +243,14 @@ async fn send(
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let driver = tokio::spawn(connection);
         let response: Response<_> = sender.send_request(request).await?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_LEN_MAX)
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, ANSWER_LEN_MAX)
             .collect()
             .await
             .map_err(|e| anyhow!("the answer could not be read: {e}"))?
             .to_bytes();
         driver.abort();
-        Ok((status, body))
+        Ok(Response::from_parts(head, body))
     };
     tokio::time::timeout(ANSWER_TIMEOUT, exchange)
         .await

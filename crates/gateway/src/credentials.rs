@@ -101,6 +101,12 @@ impl RootUsers {
             .expect("looked for when the file was read")
     }
 
+    /// The root user of an account.
+    #[cfg(test)]
+    pub(crate) fn into_user(self, account: AccountId) -> Option<RootCredentials> {
+        self.0.into_iter().find(|user| user.account == account)
+    }
+
     /// What stands for them among the parts of the data directory. Each one more comes after the others.
     pub(crate) fn mark(&self) -> parts::Mark {
         self.mark_of_first(u64::MAX)

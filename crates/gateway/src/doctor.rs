@@ -13,7 +13,7 @@ use root::{HEADER_NAME, RootKeyProvider};
 use crate::config::Config;
 use crate::data_dir::{DataDir, Paths};
 use crate::known::{self, Known};
-use crate::management_trail::{Change, recorded_here};
+use crate::management_trail::{by_doctor, recorded_here};
 use crate::{assembly, cli, harden, output, root_key};
 
 /// Goes on with a part as it is; the server must be stopped. Blocks.
@@ -173,7 +173,7 @@ async fn recorded(
             "Unknown"
         }
     };
-    recorded_here(log, Change::by_doctor(operation), change, outcome)
+    recorded_here(log, by_doctor(operation), change, outcome)
         .await
         .context("audit log")?
 }

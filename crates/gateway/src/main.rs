@@ -39,6 +39,8 @@ mod root_key;
 mod scopes;
 mod serve;
 mod small_body;
+#[cfg(test)]
+mod tests;
 mod throttle;
 
 use std::process::ExitCode;

@@ -4,97 +4,32 @@
 //! the caller stops waiting. Without the intent's record nothing is changed; without the outcome's the caller is told of
 //! a failure, and the next start records that the outcome is unknown.
 
-use std::net::IpAddr;
-use std::time::SystemTime;
-
-use audit::{AuditError, AuditLog, Event};
+use audit::{AuditError, AuditLog, Change};
 use crypto::random::{Random as _, SystemRandom};
-use iam::Caller;
+use host::SystemClock;
+use iam::{Caller, Region};
 
-/// A change that is to be recorded.
-#[derive(Debug, Clone)]
-pub(crate) struct Change {
+/// A change of what is the whole store's that a caller asked for; `resource` is `job/` and an id, or `root-key`.
+pub(crate) fn asked(
     operation: &'static str,
-    /// What it is about, where the operation does not say it: `job/` and an id, or `root-key`.
-    resource: Option<String>,
-    principal: String,
-    access_key: Option<String>,
-    via: &'static str,
-    request_id: String,
-    source: Option<IpAddr>,
+    resource: impl Into<String>,
+    caller: Caller<'_>,
+    region: &Region,
+) -> Change {
+    let account = caller.principal().account();
+    Change::asked(operation, caller, account.as_str(), region.as_str()).about(resource)
 }
 
-impl Change {
-    /// One that a caller asked for.
-    pub(crate) fn asked(
-        operation: &'static str,
-        resource: impl Into<String>,
-        caller: Caller<'_>,
-    ) -> Self {
-        let context = caller.context();
-        Self {
-            operation,
-            resource: Some(resource.into()),
-            principal: context.principal_arn().to_string(),
-            access_key: context
-                .access_key
-                .as_ref()
-                .map(|key| key.as_str().to_owned()),
-            via: "api",
-            request_id: context.request_id().to_owned(),
-            source: context.source,
-        }
-    }
+/// One that whoever has the data directory makes while no server runs.
+pub(crate) fn local(operation: &'static str, resource: impl Into<String>) -> Change {
+    Change::local(operation, "sealgate", "").about(resource)
+}
 
-    /// One that whoever has the data directory makes while no server runs.
-    pub(crate) fn local(operation: &'static str, resource: impl Into<String>) -> Self {
-        Self {
-            operation,
-            resource: Some(resource.into()),
-            principal: "sealgate".to_owned(),
-            access_key: None,
-            via: "internal",
-            request_id: String::new(),
-            source: None,
-        }
-    }
-
-    /// One of `sealgate doctor`, by the operator at the machine, with the root key.
-    pub(crate) fn by_doctor(operation: &'static str) -> Self {
-        let mut id = [0; 8];
-        SystemRandom.fill(&mut id);
-        Self {
-            operation,
-            resource: None,
-            principal: "sealgate doctor".to_owned(),
-            access_key: None,
-            via: "internal",
-            request_id: hex::encode(id),
-            source: None,
-        }
-    }
-
-    fn event<'a>(&'a self, outcome: &'a str) -> Event<'a> {
-        Event {
-            time: SystemTime::now(),
-            operation: self.operation,
-            outcome,
-            principal: &self.principal,
-            access_key: self.access_key.as_deref(),
-            via: self.via,
-            key: None,
-            destination_key: None,
-            alias: None,
-            material: None,
-            encryption_context: None,
-            destination_encryption_context: None,
-            bucket: None,
-            object: None,
-            resource: self.resource.as_deref(),
-            request_id: &self.request_id,
-            source: self.source,
-        }
-    }
+/// One of `sealgate doctor`, by the operator at the machine, with the root key.
+pub(crate) fn by_doctor(operation: &'static str) -> Change {
+    let mut id = [0; 8];
+    SystemRandom.fill(&mut id);
+    Change::local(operation, "sealgate doctor", &hex::encode(id))
 }
 
 /// Makes `change` by `work` and records it, to its end even if nobody waits for it any more. `outcome` names what came
@@ -122,10 +57,8 @@ pub(crate) async fn recorded_here<T, E>(
     work: impl Future<Output = Result<T, E>>,
     outcome: fn(&Result<T, E>) -> &'static str,
 ) -> Result<Result<T, E>, AuditError> {
-    let intent = log.intent(&change.event("Intended")).await?;
-    let result = work.await;
-    intent.outcome(&change.event(outcome(&result))).await?;
-    Ok(result)
+    log.change(&SystemClock::new(), &change, work, outcome)
+        .await
 }
 
 #[cfg(test)]
@@ -178,7 +111,7 @@ mod tests {
                 assert_eq!((told.len(), &told[2 * at]), (2 * at + 1, &intended));
                 result
             };
-            let change = Change::local("CancelJob", "job/1");
+            let change = local("CancelJob", "job/1");
             let made = recorded(log.clone(), change, work, outcome).await.unwrap();
             assert_eq!(made, result);
             assert_eq!(told(&disk)[2 * at + 1][1], outcome(&result));
@@ -199,7 +132,7 @@ mod tests {
                 Ok(())
             }
         };
-        let change = Change::local("RotateRootKey", "root-key");
+        let change = local("RotateRootKey", "root-key");
         let refused = recorded(log, change, work, outcome).await;
         assert!(matches!(refused, Err(AuditError::Failed(_))));
         assert!(!changed.load(Ordering::SeqCst));
@@ -219,7 +152,7 @@ mod tests {
                 Ok(())
             }
         };
-        let change = Change::local("RotateRootKey", "root-key");
+        let change = local("RotateRootKey", "root-key");
         assert!(recorded(log.clone(), change, work, outcome).await.is_err());
         drop(log);
         disk.restart(Crash::Power);

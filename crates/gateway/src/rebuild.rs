@@ -14,7 +14,7 @@ use volume::{FolderReport, Rebuild, Rebuilt, VolumeError};
 use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::known::Known;
-use crate::management_trail::{Change, recorded_here};
+use crate::management_trail::{by_doctor, recorded_here};
 use crate::output::{self, Format};
 use crate::{assembly, harden, root_key};
 
@@ -69,7 +69,7 @@ async fn rebuild(
         store_key,
         random,
     });
-    let rebuilt = recorded_here(log, Change::by_doctor(OPERATION), rebuilt, outcome).await;
+    let rebuilt = recorded_here(log, by_doctor(OPERATION), rebuilt, outcome).await;
     Ok(rebuilt.context("audit log")??)
 }
 
@@ -171,10 +171,11 @@ mod tests {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let audit = AuditOptions::new(data_dir.paths().audit(), Arc::clone(&clock));
         let authorizer = Arc::new(Authorizer::new(ACCOUNT.parse().unwrap()));
+        let audit = AuditLog::open(audit).unwrap();
         let keyring = Keyring::open(keyring::Options {
             catalogue: Arc::clone(&catalogue),
             store_key: store_key.clone(),
-            audit: AuditLog::open(audit).unwrap(),
+            audit: audit.clone(),
             clock: Arc::clone(&clock),
             random: Arc::new(SystemRandom),
             authorizer: Arc::clone(&authorizer),
@@ -185,6 +186,7 @@ mod tests {
             disk: Arc::new(OsDisk),
             dir: data_dir.paths().volumes(),
             keyring: keyring.await.unwrap(),
+            audit,
             catalogue,
             store_key,
             authorizer: Arc::clone(&authorizer),

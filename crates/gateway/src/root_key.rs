@@ -20,7 +20,7 @@ use crate::client::Client;
 use crate::commands;
 use crate::config::{Config, PassphraseFrom, RootKey};
 use crate::data_dir::{DataDir, Paths};
-use crate::management_trail::{Change, recorded_here};
+use crate::management_trail::{local, recorded_here};
 use crate::output::{self, Format};
 use crate::passphrase;
 
@@ -212,7 +212,7 @@ async fn rotate(
         Arc::new(SystemClock::new()),
     ))
     .context("the audit log takes no record of the rotation")?;
-    let change = Change::local("RotateRootKey", "root-key");
+    let change = local("RotateRootKey", "root-key");
     let next = recorded_here(log, change, rotate_to(&key, next), outcome).await??;
     let after = key.status().await;
     println!(

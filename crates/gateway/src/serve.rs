@@ -144,7 +144,8 @@ async fn serve(
 
     let root_key = root_key::provider(&config.root_key, data_dir.paths(), passphrase)?;
     let store_key = root_key::open(&data_dir, Arc::clone(&root_key)).await?;
-    let assembly = Assembly::open(&config, &data_dir, &store_key, &metrics).await?;
+    let assembly =
+        Assembly::open(&config, &data_dir, &store_key, &metrics, Arc::new(OsDisk)).await?;
     let nbd_unix = bind_nbd_socket(&data_dir)?;
     let Assembly {
         keyrings,

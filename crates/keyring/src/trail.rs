@@ -160,7 +160,7 @@ impl Inner {
         Ok(())
     }
 
-    fn event<'a>(&self, trail: &'a Trail, outcome: &'a str) -> Event<'a> {
+    fn event<'a>(&'a self, trail: &'a Trail, outcome: &'a str) -> Event<'a> {
         let (principal, access_key, via, request_id, source) = match &trail.actor {
             Actor::Caller(context, via) => (
                 context.principal_arn().as_str(),
@@ -178,6 +178,8 @@ impl Inner {
             principal,
             access_key,
             via,
+            account: Some(self.account.as_str()),
+            region: Some(self.region.as_str()),
             key: trail.key.as_ref().map(KeyArn::as_str),
             destination_key: trail.destination_key.as_ref().map(KeyArn::as_str),
             alias: trail.alias.as_ref().map(AliasName::as_str),

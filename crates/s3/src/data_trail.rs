@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use audit::{AuditLog, Event};
-use iam::RequestContext;
+use iam::{AccountId, Region, RequestContext};
 
 use crate::error::Error;
 use crate::route::Operation;
@@ -16,11 +16,23 @@ use crate::route::Operation;
 pub(crate) struct DataTrail {
     log: AuditLog,
     clock: Arc<dyn host::Clock>,
+    account: AccountId,
+    region: Region,
 }
 
 impl DataTrail {
-    pub(crate) fn new(log: AuditLog, clock: Arc<dyn host::Clock>) -> Self {
-        Self { log, clock }
+    pub(crate) fn new(
+        log: AuditLog,
+        clock: Arc<dyn host::Clock>,
+        account: AccountId,
+        region: Region,
+    ) -> Self {
+        Self {
+            log,
+            clock,
+            account,
+            region,
+        }
     }
 
     /// Fails if the operation would have to be recorded and cannot be.
@@ -55,6 +67,8 @@ impl DataTrail {
             principal: context.principal_arn().as_str(),
             access_key: context.access_key.as_ref().map(|key| key.as_str()),
             via: "s3",
+            account: Some(self.account.as_str()),
+            region: Some(self.region.as_str()),
             key: None,
             destination_key: None,
             alias: None,

@@ -56,7 +56,7 @@ pub struct Options {
     pub random: Arc<dyn crypto::random::Random>,
     /// Who counts.
     pub observer: Arc<dyn Observer>,
-    /// Where accesses to objects are recorded, if it records data events.
+    /// Where changes of buckets are recorded, and accesses to objects if it records data events.
     pub audit: audit::AuditLog,
     /// The account whose buckets these are.
     pub account: iam::AccountId,
@@ -127,7 +127,12 @@ impl Gateway {
         );
         let observer = Arc::clone(&options.observer);
         let clock = Arc::clone(&options.clock);
-        let trail = DataTrail::new(options.audit.clone(), Arc::clone(&options.clock));
+        let trail = DataTrail::new(
+            options.audit.clone(),
+            Arc::clone(&options.clock),
+            options.account,
+            options.region.clone(),
+        );
         let domains = options.virtual_host_domains.clone();
         let md5s = Arc::new(Md5Group::new());
         let front = Front::open(options, Arc::clone(&md5s)).await?;

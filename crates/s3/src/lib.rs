@@ -28,6 +28,7 @@ mod body;
 mod bucket;
 mod bucket_default;
 mod bucket_key;
+mod bucket_trail;
 mod checksum;
 mod condition;
 mod data_trail;

@@ -12,6 +12,7 @@ use iam::{Action, Authorized};
 use crate::access::{Buckets, OnBucket, OnObject};
 use crate::bucket::{Bucket, BucketId, Created, Neighbours, Registry};
 use crate::bucket_default::BucketDefault;
+use crate::bucket_trail::BucketTrail;
 use crate::envelope::Sealed;
 use crate::error::Error;
 use crate::settle::to_the_end;
@@ -59,6 +60,7 @@ pub(crate) struct Vault {
     store: Arc<dyn ObjectStore>,
     buckets: Arc<Registry>,
     neighbours: Arc<Neighbours>,
+    trail: BucketTrail,
 }
 
 impl Vault {
@@ -66,11 +68,13 @@ impl Vault {
         store: Arc<dyn ObjectStore>,
         buckets: Arc<Registry>,
         neighbours: Arc<Neighbours>,
+        trail: BucketTrail,
     ) -> Self {
         Self {
             store,
             buckets,
             neighbours,
+            trail,
         }
     }
 
@@ -103,14 +107,46 @@ impl Vault {
         let account = &self.buckets.scope().account;
         let there = self.neighbours.of(account, region);
         let there = there.ok_or(Error::Internal("a region that is not served"))?;
-        there.create(on.resource().name(), created).await
+        let scope = there.scope().clone();
+        let name = on.resource().name().to_owned();
+        let work = async move { there.create(&name, created).await };
+        let name = on.resource().name();
+        self.trail
+            .recorded(
+                "CreateBucket",
+                on.caller(),
+                &scope,
+                name,
+                work,
+                |made| match made {
+                    Created::New => "Success",
+                    Created::Ours | Created::OursElsewhere => "BucketAlreadyOwnedByYou",
+                    Created::Taken => "BucketAlreadyExists",
+                },
+            )
+            .await
     }
 
     pub(crate) async fn delete_bucket(
         &self,
         on: &OnBucket<action::DeleteBucket>,
     ) -> Result<(), Error> {
-        self.buckets.delete(on.resource().name()).await
+        let (buckets, name) = (Arc::clone(&self.buckets), on.resource().name().to_owned());
+        let work = async move { buckets.delete(&name).await };
+        self.recorded("DeleteBucket", on, work).await
+    }
+
+    /// Makes a change of a bucket of ours and records it.
+    async fn recorded<A: Action>(
+        &self,
+        operation: &'static str,
+        on: &OnBucket<A>,
+        work: impl Future<Output = Result<(), Error>> + Send + 'static,
+    ) -> Result<(), Error> {
+        let (scope, name) = (self.buckets.scope(), on.resource().name());
+        self.trail
+            .recorded(operation, on.caller(), scope, name, work, |()| "Success")
+            .await
     }
 
     /// Whether the bucket is there.
@@ -140,8 +176,13 @@ impl Vault {
         on: &OnBucket<action::PutEncryptionConfiguration>,
         encryption: Option<BucketDefault>,
     ) -> Result<(), Error> {
-        let name = on.resource().name();
-        self.buckets.set_encryption(name, encryption).await
+        let operation = match encryption {
+            Some(_) => "PutBucketEncryption",
+            None => "DeleteBucketEncryption",
+        };
+        let (buckets, name) = (Arc::clone(&self.buckets), on.resource().name().to_owned());
+        let work = async move { buckets.set_encryption(&name, encryption).await };
+        self.recorded(operation, on, work).await
     }
 
     pub(crate) async fn begin_put(

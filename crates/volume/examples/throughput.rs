@@ -145,10 +145,11 @@ async fn registry(dir: &Path, authorizer: &Arc<Authorizer>) -> Arc<Volumes> {
     let (catalogue, store_key) = store().await;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let audit = keyring::AuditOptions::new(dir.join("audit"), Arc::clone(&clock));
+    let audit = keyring::AuditLog::open(audit).unwrap();
     let keyring = Keyring::open(keyring::Options {
         catalogue: Arc::clone(&catalogue),
         store_key: store_key.clone(),
-        audit: keyring::AuditLog::open(audit).unwrap(),
+        audit: audit.clone(),
         clock: Arc::clone(&clock),
         random: Arc::new(SystemRandom),
         authorizer: Arc::clone(authorizer),
@@ -161,6 +162,7 @@ async fn registry(dir: &Path, authorizer: &Arc<Authorizer>) -> Arc<Volumes> {
         disk: Arc::new(OsDisk),
         dir: dir.join("volumes"),
         keyring,
+        audit,
         catalogue,
         store_key,
         clock: Arc::clone(&clock),

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use audit::Change;
 use catalogue::{Batch, CatalogueError, Expect};
 use crypto::volume_key::VolumeDataKey;
 
@@ -24,6 +25,30 @@ use crate::{
 const RACES_MAX: u32 = 8;
 
 impl Registry {
+    /// Makes a change by `work` and records it: its intent before, its outcome after.
+    pub(crate) async fn recorded<T>(
+        &self,
+        change: Change,
+        work: impl Future<Output = Result<T, VolumeError>>,
+    ) -> Result<T, VolumeError> {
+        let outcome = |made: &Result<T, VolumeError>| match made {
+            Ok(_) => "Success",
+            Err(VolumeError::Unknown(_)) => "Unknown",
+            Err(VolumeError::Catalogue(error)) if matches!(**error, CatalogueError::Unknown(_)) => {
+                "Unknown"
+            }
+            Err(error) => error.code(),
+        };
+        let made = self
+            .options
+            .audit
+            .change(&*self.options.clock, &change, work, outcome);
+        made.await.map_err(|error| {
+            tracing::error!(%error, "a change of a volume could not be recorded");
+            VolumeError::Audit(Arc::new(error))
+        })?
+    }
+
     /// Makes a volume's folder, its row, and gives the folder its name. `claim` is what is expected of the claim on its
     /// client token, if it has one: a conflict there says that the token has just made another volume.
     pub(crate) async fn make(

@@ -5,6 +5,7 @@
 
 use std::{io, path::PathBuf, sync::Arc};
 
+use audit::AuditError;
 use catalogue::CatalogueError;
 use keyring::KeyringError;
 
@@ -103,6 +104,9 @@ pub enum VolumeError {
     /// The store's: the catalogue did not do it. Which errors may have changed something it says itself.
     #[error(transparent)]
     Catalogue(Arc<CatalogueError>),
+    /// The store's: the audit log took no record. Without the intent's nothing was changed, without the outcome's it was.
+    #[error("the change could not be recorded: {0}")]
+    Audit(Arc<AuditError>),
     /// The store's: it is not known whether the change was made, before the volumes are opened anew.
     #[error("whether the change was made is not known: {0}")]
     Unknown(Arc<str>),
@@ -158,6 +162,7 @@ impl VolumeError {
             | Self::DamagedRow { .. }
             | Self::FolderMissing(_)
             | Self::Catalogue(_)
+            | Self::Audit(_)
             | Self::Unknown(_)
             | Self::WrongStore
             | Self::Locked(_) => ErrorKind::Io,
@@ -197,6 +202,7 @@ impl VolumeError {
             | Self::CannotRepair { .. }
             | Self::DamagedRow { .. }
             | Self::FolderMissing(_)
+            | Self::Audit(_)
             | Self::Unknown(_)
             | Self::WrongStore => "InternalError",
             Self::ShuttingDown => "Unavailable",

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use audit::AuditLog;
 use catalogue::Catalogue;
 use crypto::random::Random;
 use host::{Clock, Disk};
@@ -24,6 +25,8 @@ pub struct Options {
     pub keyring: Arc<Keyring>,
     /// Decides again about what is attached; whose account it decides for is whose volumes these are.
     pub authorizer: Arc<Authorizer>,
+    /// Where changes of volumes are recorded; one that takes no records lets none be changed.
+    pub audit: AuditLog,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
     /// Ids and nonces.

@@ -12,6 +12,7 @@
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc, time::Duration};
 
+use audit::Change;
 use catalogue::{CatalogueError, Expect};
 use crypto::volume_key::VolumeDataKey;
 use iam::{AccountId, Arn, Authorized, Caller, Resource, Via};
@@ -177,6 +178,12 @@ impl Volumes {
         }
     }
 
+    /// A change of a volume, for its records.
+    fn change(&self, operation: &'static str, caller: Caller<'_>, id: VolumeId) -> Change {
+        let (account, region) = (self.account().as_str(), self.options().region.as_str());
+        Change::asked(operation, caller, account, region).about(format!("volume/{id}"))
+    }
+
     /// Makes a volume. The data key is asked for in the name of its caller.
     ///
     /// If the future is dropped, the volume is made all the same or not at all; a client token finds out.
@@ -261,9 +268,11 @@ impl Volumes {
             request: token,
         };
         let registry = Arc::clone(&self.registry);
+        let change = self.change("CreateVolume", authorized.caller(), id);
         let info = to_the_end(async move {
             let _one = one;
-            registry.make(descriptor, data_key, claim).await
+            let work = Arc::clone(&registry).make(descriptor, data_key, claim);
+            registry.recorded(change, work).await
         })
         .await?;
         tracing::info!(volume = %id, gib = info.size.gib(), "made");
@@ -384,7 +393,8 @@ impl Volumes {
         authorized: Authorized<iam::DeleteVolume, OneVolume>,
     ) -> Result<(), VolumeError> {
         self.permitted(&authorized)?;
-        let id = authorized.into_resource().id;
+        let id = authorized.resource().id;
+        let change = self.change("DeleteVolume", authorized.caller(), id);
         let entry = self.entry(&id)?;
         self.registry.check_running()?;
         let one = Arc::clone(&entry.changing).lock_owned().await;
@@ -398,7 +408,8 @@ impl Volumes {
         let registry = Arc::clone(&self.registry);
         to_the_end(async move {
             let _one = one;
-            registry.delete(id, &entry).await?;
+            let work = registry.delete(id, &entry);
+            registry.recorded(change, work).await?;
             // Whoever still has the entry will not get a permit any more.
             only.forget();
             tracing::info!(volume = %id, "deleted");
@@ -417,7 +428,9 @@ impl Volumes {
     ) -> Result<(), VolumeError> {
         self.permitted(&authorized)?;
         check_tags(&tags)?;
-        self.change_tags(authorized.into_resource().id, move |now| {
+        let id = authorized.resource().id;
+        let change = self.change("CreateTags", authorized.caller(), id);
+        self.change_tags(id, change, move |now| {
             now.retain(|tag| tags.iter().all(|new| new.key != tag.key));
             now.extend(tags.iter().cloned());
         })
@@ -431,7 +444,9 @@ impl Volumes {
         tags: Vec<(String, Option<String>)>,
     ) -> Result<(), VolumeError> {
         self.permitted(&authorized)?;
-        self.change_tags(authorized.into_resource().id, move |now| {
+        let id = authorized.resource().id;
+        let change = self.change("DeleteTags", authorized.caller(), id);
+        self.change_tags(id, change, move |now| {
             now.retain(|tag| {
                 !tags.iter().any(|(key, value)| {
                     *key == tag.key && value.as_ref().is_none_or(|value| *value == tag.value)
@@ -444,6 +459,7 @@ impl Volumes {
     async fn change_tags(
         &self,
         id: VolumeId,
+        recorded: Change,
         change: impl Fn(&mut Vec<Tag>) + Send + Sync + 'static,
     ) -> Result<(), VolumeError> {
         let entry = self.entry(&id)?;
@@ -452,7 +468,8 @@ impl Volumes {
         let registry = Arc::clone(&self.registry);
         to_the_end(async move {
             let _one = one;
-            registry.change_tags(id, change).await
+            let work = Arc::clone(&registry).change_tags(id, change);
+            registry.recorded(recorded, work).await
         })
         .await
     }

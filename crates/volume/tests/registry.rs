@@ -23,6 +23,7 @@ struct World {
     catalogue: Arc<dyn Catalogue>,
     store_key: root::StoreKey,
     keyring: Arc<Keyring>,
+    audit: keyring::AuditLog,
     authorizer: Arc<Authorizer>,
     context: Arc<RequestContext>,
 }
@@ -115,10 +116,11 @@ impl World {
         let authorizer = Arc::new(Authorizer::new(account()));
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(UNIX_EPOCH));
         let audit = keyring::AuditOptions::new(path.join("audit"), Arc::clone(&clock));
+        let audit = keyring::AuditLog::open(audit).unwrap();
         let keyring = Keyring::open(keyring::Options {
             catalogue: Arc::clone(&catalogue),
             store_key: store_key.clone(),
-            audit: keyring::AuditLog::open(audit).unwrap(),
+            audit: audit.clone(),
             clock,
             random: Arc::new(SystemRandom),
             authorizer: Arc::clone(&authorizer),
@@ -131,6 +133,7 @@ impl World {
             catalogue,
             store_key,
             keyring,
+            audit,
             authorizer,
             context: Arc::new(RequestContext::new(Principal::root(account()), "request")),
             dir,
@@ -152,6 +155,7 @@ impl World {
             disk: Arc::new(OsDisk),
             dir,
             keyring: Arc::clone(&self.keyring),
+            audit: self.audit.clone(),
             clock: Arc::new(ManualClock::new(UNIX_EPOCH)),
             random: Arc::new(SystemRandom),
             authorizer: Arc::clone(&self.authorizer),

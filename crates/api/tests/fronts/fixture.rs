@@ -61,10 +61,11 @@ impl Fixture {
         let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(now));
         let audit = AuditOptions::new(dir.path().join("audit"), Arc::clone(&clock));
+        let audit = AuditLog::open(audit).unwrap();
         let keyring = Keyring::open(Options {
             catalogue: Arc::clone(&catalogue),
             store_key: store_key.clone(),
-            audit: AuditLog::open(audit).unwrap(),
+            audit: audit.clone(),
             clock: Arc::clone(&clock),
             random: Arc::new(SystemRandom),
             authorizer: Arc::clone(&authorizer),
@@ -78,6 +79,7 @@ impl Fixture {
                 disk: Arc::new(host::OsDisk),
                 dir: dir.path().join("volumes"),
                 keyring: Arc::clone(&keyring),
+                audit,
                 catalogue,
                 store_key,
                 clock: Arc::clone(&clock),

@@ -190,6 +190,8 @@ impl Log {
             principal: "p",
             access_key: None,
             via: "api",
+            account: None,
+            region: None,
             key: None,
             destination_key: None,
             alias: None,

@@ -61,6 +61,8 @@ pub(crate) fn event() -> Event<'static> {
         principal: "arn:aws:iam::123456789012:root",
         access_key: Some("AKIDEXAMPLE"),
         via: "api",
+        account: Some("123456789012"),
+        region: Some("us-east-1"),
         key: Some("arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"),
         destination_key: None,
         alias: None,

@@ -55,7 +55,8 @@ impl Store {
             let data_dir = DataDir::open(&self.dir)?;
             let metrics = Arc::new(Metrics::new()?);
             let store_key = root_key::open(&data_dir, provider(&self.dir)).await?;
-            let parts = Assembly::open(&config, &data_dir, &store_key, &metrics).await?;
+            let parts =
+                Assembly::open(&config, &data_dir, &store_key, &metrics, Arc::new(OsDisk)).await?;
             work(&parts, &store_key).await;
             parts.known.keep(&parts.audit, true).await?;
             parts.objects.close().await;
@@ -434,7 +435,7 @@ fn an_audit_log_that_was_set_back_under_a_stamp_that_was_not_is_refused() {
         let log = parts.audit.clone();
         async move {
             for _ in 0..20 {
-                let change = crate::management_trail::Change::by_doctor("Test");
+                let change = crate::management_trail::by_doctor("Test");
                 let done = crate::management_trail::recorded_here(
                     log.clone(),
                     change,

@@ -28,6 +28,7 @@ use s3s::{S3, S3Request, S3Response, S3Result};
 use crate::access::Access;
 use crate::bucket::{Following, Registry, RegistryOptions, follow};
 use crate::bucket_key::BucketKeys;
+use crate::bucket_trail::BucketTrail;
 use crate::envelope::Envelopes;
 use crate::error::Error;
 use crate::gateway::Options;
@@ -84,7 +85,12 @@ impl Front {
                 Arc::clone(&options.neighbours),
             ),
             _following: follow(&buckets),
-            vault: Vault::new(options.store, buckets, options.neighbours),
+            vault: Vault::new(
+                options.store,
+                buckets,
+                options.neighbours,
+                BucketTrail::new(options.audit, Arc::clone(&options.clock)),
+            ),
             keys: ObjectKeys::new(options.keyring, bucket_keys, Arc::clone(&options.random)),
             envelopes,
             clock: options.clock,

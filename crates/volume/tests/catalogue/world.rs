@@ -28,9 +28,9 @@ const COPY_HEADER: usize = 49 + 1 + 12 + 1 + 9;
 pub(crate) struct Ground {
     pub(crate) store_key: StoreKey,
     keyring: Arc<Keyring>,
+    audit: keyring::AuditLog,
     authorizer: Arc<Authorizer>,
     context: Arc<RequestContext>,
-    _dir: tempfile::TempDir,
 }
 
 /// A disk and a catalogue.
@@ -67,17 +67,18 @@ async fn store_key() -> StoreKey {
 
 impl Ground {
     pub(crate) async fn new() -> Arc<Self> {
-        let dir = tempfile::tempdir().unwrap();
         let store_key = store_key().await;
         let authorizer = Arc::new(Authorizer::new(account()));
         let id = StoreId(*store_key.store().as_bytes());
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(UNIX_EPOCH));
-        let audit = keyring::AuditOptions::new(dir.path().join("audit"), Arc::clone(&clock));
+        let mut audit = keyring::AuditOptions::new("/audit", Arc::clone(&clock));
+        audit.disk = Arc::new(SimDisk::new(1));
+        let audit = keyring::AuditLog::open(audit).unwrap();
         let keyring = Keyring::open(keyring::Options {
             // Its own: what is told to fail is about volumes.
             catalogue: Arc::new(MemoryCatalogue::new(id)),
             store_key: store_key.clone(),
-            audit: keyring::AuditLog::open(audit).unwrap(),
+            audit: audit.clone(),
             clock,
             random: Arc::new(SystemRandom),
             authorizer: Arc::clone(&authorizer),
@@ -89,9 +90,9 @@ impl Ground {
         Arc::new(Self {
             store_key,
             keyring,
+            audit,
             authorizer,
             context: Arc::new(RequestContext::new(Principal::root(account()), "request")),
-            _dir: dir,
         })
     }
 
@@ -135,6 +136,7 @@ impl Machine {
         let Ground {
             store_key,
             keyring,
+            audit,
             authorizer,
             ..
         } = &*self.ground;
@@ -144,6 +146,7 @@ impl Machine {
             catalogue: Arc::clone(&self.catalogue) as Arc<dyn Catalogue>,
             store_key: store_key.clone(),
             keyring: Arc::clone(keyring),
+            audit: audit.clone(),
             authorizer: Arc::clone(authorizer),
             clock: Arc::new(ManualClock::new(UNIX_EPOCH)),
             random: Arc::new(SystemRandom),
