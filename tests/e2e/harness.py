@@ -302,9 +302,19 @@ class Server:
 
     def volume(self, gib=1, **kwargs):
         """Creates a volume (sealed unless `Encrypted=False`); its id."""
+        ec2 = self.client("ec2")
         kwargs.setdefault("Encrypted", True)
-        made = self.client("ec2").create_volume(Size=gib, AvailabilityZone=f"{REGION}a", VolumeType="gp3", **kwargs)
+        with contextlib.nullcontext() if kwargs["Encrypted"] else self.plain_volumes():
+            made = ec2.create_volume(Size=gib, AvailabilityZone=f"{REGION}a", VolumeType="gp3", **kwargs)
         return made["VolumeId"]
+
+    @contextlib.contextmanager
+    def plain_volumes(self):
+        """Meanwhile a volume can be made that is not encrypted."""
+        ec2 = self.client("ec2")
+        ec2.disable_ebs_encryption_by_default()
+        yield
+        ec2.enable_ebs_encryption_by_default()
 
     # ---- what must not be there
 

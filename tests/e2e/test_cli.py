@@ -34,7 +34,13 @@ def test_volumes(server, ec2):
     assert "by-cli" in row and "sealed" in row
     uri = row.split()[-1]
     assert run("nbdinfo", "--size", uri).stdout.strip() == str(GiB), "the printed URI is one to paste"
-    plain = as_json(server, "volume", "create", "--size", "2", "--unencrypted")
+    done = server.sealgate("--output", "json", "volume", "create", "--size", "2", "--unencrypted")
+    sealed = json.loads(done.stdout)
+    sealed = sealed[0] if isinstance(sealed, list) else sealed
+    assert sealed["Encrypted"] and "encryption by default is enabled" in done.stderr
+    server.sealgate("volume", "delete", sealed["VolumeId"])
+    with server.plain_volumes():
+        plain = as_json(server, "volume", "create", "--size", "2", "--unencrypted")
     plain = plain[0] if isinstance(plain, list) else plain
     assert plain["Encrypted"] is False and plain["Size"] == 2
     assert {v["VolumeId"] for v in as_json(server, "volume", "list")} == {volume, plain["VolumeId"]}

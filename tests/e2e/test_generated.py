@@ -8,7 +8,7 @@ import generate
 @pytest.mark.parametrize("service", generate.TABLES)
 def test_a_committed_table_is_current(service):
     path = generate.TABLES[service]
-    assert path.read_text() == generate.generate(service), f"{path} is out of date: run tests/e2e/generate.py"
+    assert path.read_text() == generate.generate(service, operations=generate.OPERATIONS.get(service)), f"{path} is out of date: run tests/e2e/generate.py"
 
 
 @pytest.mark.parametrize("service", ["ec2", "iam", "secretsmanager", "ssm", "sts"])

@@ -5,7 +5,7 @@ import uuid
 
 import pytest
 
-from harness import ACCOUNT, REGION, run
+from harness import ACCOUNT, REGION, Server, run
 
 AZ = f"{REGION}a"
 
@@ -32,8 +32,9 @@ def test_a_sealed_volume_under_a_key_of_ones_own_by_every_form(ec2, kms):
         assert describe(ec2, made["VolumeId"])[0]["KmsKeyId"] == key["Arn"]
 
 
-def test_a_plain_volume_says_so(ec2):
-    made = ec2.create_volume(Size=1, AvailabilityZone=AZ, Encrypted=False)
+def test_a_plain_volume_says_so(server, ec2):
+    with server.plain_volumes():
+        made = ec2.create_volume(Size=1, AvailabilityZone=AZ, Encrypted=False)
     found = describe(ec2, made["VolumeId"])[0]
     assert found["Encrypted"] is False and "KmsKeyId" not in found
 
@@ -61,8 +62,49 @@ def test_the_same_token_makes_one_volume(ec2, refused):
     refused("IdempotentParameterMismatch", 400, ec2.create_volume, Size=2, AvailabilityZone=AZ, Encrypted=True, ClientToken=token)
 
 
-def test_listing_in_pages_and_by_filter(ec2):
-    made = {ec2.create_volume(Size=1, AvailabilityZone=AZ, Encrypted=n % 2 == 0)["VolumeId"] for n in range(7)}
+def test_encryption_is_on_by_default_until_it_is_disabled(server, ec2, kms):
+    """The account's switch, its default key, and what they leave behind."""
+    assert ec2.get_ebs_encryption_by_default()["EbsEncryptionByDefault"] is True
+    assert ec2.get_ebs_default_kms_key_id()["KmsKeyId"] == "alias/aws/ebs"
+    for said in ({}, {"Encrypted": False}):
+        made = ec2.create_volume(Size=1, AvailabilityZone=AZ, **said)
+        assert made["Encrypted"] is True, f"{said}: encryption by default goes before"
+        managed = kms.describe_key(KeyId="alias/aws/ebs")["KeyMetadata"]["Arn"]
+        assert describe(ec2, made["VolumeId"])[0]["KmsKeyId"] == managed
+
+    key = kms.create_key()["KeyMetadata"]["Arn"]
+    assert ec2.modify_ebs_default_kms_key_id(KmsKeyId=key)["KmsKeyId"] == key
+    assert ec2.create_volume(Size=1, AvailabilityZone=AZ)["KmsKeyId"] == key
+    assert ec2.reset_ebs_default_kms_key_id()["KmsKeyId"] == "alias/aws/ebs"
+    assert ec2.create_volume(Size=1, AvailabilityZone=AZ, Encrypted=True)["KmsKeyId"] == managed
+
+    assert ec2.disable_ebs_encryption_by_default()["EbsEncryptionByDefault"] is False
+    try:
+        assert ec2.get_ebs_encryption_by_default()["EbsEncryptionByDefault"] is False
+        assert ec2.create_volume(Size=1, AvailabilityZone=AZ)["Encrypted"] is False
+        assert "encryption by default was disabled" in server.log_text()
+    finally:
+        assert ec2.enable_ebs_encryption_by_default()["EbsEncryptionByDefault"] is True
+    changes = [r["operation"] for r in server.audit_records() if r["outcome"] == "Success" and "Ebs" in r["operation"]]
+    for operation in ("Disable", "Enable"):
+        assert f"{operation}EbsEncryptionByDefault" in changes
+    assert {"ModifyEbsDefaultKmsKeyId", "ResetEbsDefaultKmsKeyId"} <= set(changes)
+
+
+def test_required_encryption_forbids_plaintext_for_good(tmp_path, refused):
+    own_server = Server(tmp_path, config="[volumes]\nrequire_encryption = true\n").start()
+    ec2 = own_server.client("ec2")
+    refused("OperationNotPermitted", 400, ec2.disable_ebs_encryption_by_default)
+    refused("OperationNotPermitted", 400, ec2.create_volume, Size=1, AvailabilityZone=AZ, Encrypted=False)
+    assert ec2.create_volume(Size=1, AvailabilityZone=AZ)["Encrypted"] is True
+    done = own_server.sealgate("volume", "create", "--size", "1", "--unencrypted", check=False)
+    assert done.returncode != 0 and "OperationNotPermitted" in done.stderr
+    own_server.stop()
+
+
+def test_listing_in_pages_and_by_filter(server, ec2):
+    with server.plain_volumes():
+        made = {ec2.create_volume(Size=1, AvailabilityZone=AZ, Encrypted=n % 2 == 0)["VolumeId"] for n in range(7)}
     pages = list(ec2.get_paginator("describe_volumes").paginate(PaginationConfig={"PageSize": 5}))
     listed = [v["VolumeId"] for p in pages for v in p["Volumes"]]
     assert made <= set(listed) and len(listed) == len(set(listed)) and len(pages) > 1

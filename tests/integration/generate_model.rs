@@ -48,7 +48,7 @@ fn model(protocol: &str) -> Value {
 
 #[test]
 fn a_model_becomes_a_table_of_what_requests_hold_and_nothing_else() {
-    let source = generate(&model("json")).unwrap();
+    let source = generate(&model("json"), None).unwrap();
     for line in [
         "//! The requests of Tea, 2026-01-01.",
         "    target_prefix: \"TeaService\",",
@@ -77,16 +77,26 @@ fn a_model_becomes_a_table_of_what_requests_hold_and_nothing_else() {
 
 #[test]
 fn names_on_the_wire_are_the_protocols() {
-    let ec2 = generate(&model("ec2")).unwrap();
+    let ec2 = generate(&model("ec2"), None).unwrap();
     assert!(
         ec2.contains("model::Member::required(\"Cup\", &Cup)"),
         "{ec2}"
     );
-    let query = generate(&model("query")).unwrap();
+    let query = generate(&model("query"), None).unwrap();
     assert!(
         query.contains("model::Member::required(\"cup\", &Cup)"),
         "{query}"
     );
+}
+
+#[test]
+fn operations_can_be_chosen_and_must_be_there() {
+    let source = generate(&model("json"), Some(&["Boil"])).unwrap();
+    assert!(
+        source.contains("\"Boil\"") && !source.contains("Pour"),
+        "{source}"
+    );
+    assert!(generate(&model("json"), Some(&["Boil", "Stir"])).is_err());
 }
 
 #[test]
@@ -95,9 +105,9 @@ fn what_is_no_model_is_an_error() {
         json!({}),
         json!({"operations": {"A": {"input": {"shape": "None"}}}}),
     ] {
-        assert!(generate(&bad).is_err(), "{bad}");
+        assert!(generate(&bad, None).is_err(), "{bad}");
     }
     let mut strange = model("json");
     strange["shapes"]["Hot"]["type"] = json!("tepid");
-    assert!(generate(&strange).is_err());
+    assert!(generate(&strange, None).is_err());
 }

@@ -75,6 +75,7 @@ struct Ground<'a> {
     random: Arc<dyn Random>,
     metrics: Arc<Metrics>,
     bucket_keys: s3::BucketKeyPolicy,
+    encryption: volume::EncryptionPolicy,
     neighbours: Arc<s3::Neighbours>,
 }
 
@@ -128,6 +129,10 @@ impl Assembly {
             bucket_keys: s3::BucketKeyPolicy {
                 lifetime: Duration::from_secs(config.s3.bucket_key_seconds),
                 ..s3::BucketKeyPolicy::default()
+            },
+            encryption: volume::EncryptionPolicy {
+                required: config.volumes.require_encryption,
+                ..volume::EncryptionPolicy::default()
             },
             neighbours: Arc::default(),
         };
@@ -249,6 +254,8 @@ impl Ground<'_> {
             disk: Arc::new(host::OsDisk),
             dir: self.paths.volumes(),
             keyring: Arc::clone(&keyring),
+            audit: self.audit.clone(),
+            encryption: self.encryption,
             authorizer: Arc::clone(&authorizer),
             catalogue: Arc::clone(&self.catalogue),
             store_key: self.store_key.clone(),

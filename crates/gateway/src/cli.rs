@@ -90,6 +90,9 @@ pub(crate) struct Serve {
     /// Address of /metrics, /healthz, /readyz [default: 127.0.0.1:9100]
     #[arg(long, env = "SEALGATE_ADMIN_LISTEN", value_name = "ADDR")]
     admin_listen: Option<SocketAddr>,
+    /// Let the AWS and admin endpoints listen beyond loopback although HTTP is not encrypted
+    #[arg(long, env = "SEALGATE_ALLOW_PLAIN_HTTP", value_parser = clap::builder::BoolishValueParser::new(), action = clap::ArgAction::SetTrue)]
+    allow_plain_http: bool,
     /// Log lines: text or json
     #[arg(long, env = "SEALGATE_LOG_FORMAT", value_name = "FORMAT", value_parser = ["text", "json"])]
     log_format: Option<String>,
@@ -194,10 +197,11 @@ pub(crate) enum VolumeCommand {
         /// Tag `Name`, usable as an export name too while it is unique
         #[arg(long)]
         name: Option<String>,
-        /// Key id, ARN or alias to seal under [default: alias/aws/ebs]
+        /// Key id, ARN or alias to encrypt under [default: the account's default key]
         #[arg(long, value_name = "KEY")]
         kms_key_id: Option<String>,
-        /// Store the volume in plaintext
+        /// Store the volume in plaintext; needs encryption by default to be disabled (`aws ec2
+        /// disable-ebs-encryption-by-default`)
         #[arg(long, conflicts_with = "kms_key_id")]
         unencrypted: bool,
     },
@@ -239,6 +243,7 @@ impl Serve {
         if let Some(listen) = self.admin_listen {
             config.admin.listen = listen;
         }
+        config.allow_plain_http |= self.allow_plain_http;
         match self.log_format.as_deref() {
             Some("json") => config.log.format = LogFormat::Json,
             Some(_) => config.log.format = LogFormat::Text,

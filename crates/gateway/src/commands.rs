@@ -76,8 +76,11 @@ pub(crate) async fn volume(
                     format!("{}a", client.runtime().region),
                 ),
                 ("VolumeType".to_owned(), "gp3".to_owned()),
-                ("Encrypted".to_owned(), (!*unencrypted).to_string()),
             ];
+            // Without a word the account's default decides, as it does for every client.
+            if *unencrypted || kms_key_id.is_some() {
+                parameters.push(("Encrypted".to_owned(), (!*unencrypted).to_string()));
+            }
             parameters.extend(
                 kms_key_id
                     .iter()
@@ -96,6 +99,11 @@ pub(crate) async fn volume(
             let xml = client.ec2("CreateVolume", &parameters).await?;
             let volume: Volume =
                 quick_xml::de::from_str(&xml).context("the server's answer is not understood")?;
+            if *unencrypted && volume.encrypted {
+                eprintln!(
+                    "sealgate: the volume is encrypted: encryption by default is enabled, and goes before --unencrypted"
+                );
+            }
             show_volumes(&client, &[volume], format)
         }
         VolumeCommand::List => {

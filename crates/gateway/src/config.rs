@@ -23,6 +23,8 @@ pub(crate) struct Config {
     pub(crate) accounts: Vec<String>,
     /// The AWS regions it serves, each with every account.
     pub(crate) regions: Vec<String>,
+    /// Whether the AWS and admin endpoints may listen beyond loopback, where others on the network read what passes.
+    pub(crate) allow_plain_http: bool,
     /// The root key.
     pub(crate) root_key: RootKey,
     /// The endpoint for every AWS service.
@@ -33,6 +35,8 @@ pub(crate) struct Config {
     pub(crate) admin: Admin,
     /// The object side.
     pub(crate) s3: S3,
+    /// Volumes.
+    pub(crate) volumes: Volumes,
     /// The audit log.
     pub(crate) audit: Audit,
     /// Logs on standard error.
@@ -137,6 +141,14 @@ pub(crate) struct S3 {
     pub(crate) bucket_key_seconds: u64,
 }
 
+/// `[volumes]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Volumes {
+    /// Whether volumes that are not encrypted are forbidden for good, whoever asks.
+    pub(crate) require_encryption: bool,
+}
+
 /// `[audit]`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -181,11 +193,13 @@ impl Default for Config {
             data_dir: PathBuf::from("./sealgate-data"),
             accounts: vec!["123456789012".into()],
             regions: vec!["us-east-1".into()],
+            allow_plain_http: false,
             root_key: RootKey::default(),
             aws: Aws::default(),
             nbd: Nbd::default(),
             admin: Admin::default(),
             s3: S3::default(),
+            volumes: Volumes::default(),
             audit: Audit::default(),
             log: Log::default(),
             process: Process::default(),
@@ -373,6 +387,21 @@ impl Config {
                 "NBD over TCP beyond loopback needs TLS, which is not there yet; use a loopback address or the unix socket",
             );
         }
+        for (key, address) in [
+            ("aws.listen", self.aws.listen),
+            ("admin.listen", self.admin.listen),
+        ] {
+            if !self.allow_plain_http && !address.ip().to_canonical().is_loopback() {
+                return invalid(
+                    key,
+                    &format!(
+                        "{address} is not loopback, and HTTP without TLS shows requests and objects to the network: \
+                         listen on loopback behind a proxy with TLS, or set `allow_plain_http = true` \
+                         (--allow-plain-http) where the network may see them"
+                    ),
+                );
+            }
+        }
         let limits = [
             self.aws.connections_max,
             self.nbd.connections_max,
@@ -516,6 +545,27 @@ mod tests {
         assert!(refused(|c| c.accounts = vec!["12".into()]).contains("accounts"));
         assert!(refused(|c| c.regions = vec!["US".into()]).contains("regions"));
         assert!(refused(|c| c.nbd.listen = Some(([0, 0, 0, 0], 10809).into())).contains("TLS"));
+        let plain: [fn(&mut Config); 4] = [
+            |c| c.aws.listen = ([0, 0, 0, 0], 9000).into(),
+            |c| c.admin.listen = ([10, 0, 0, 1], 9100).into(),
+            |c| c.aws.listen = (std::net::Ipv6Addr::UNSPECIFIED, 9000).into(),
+            |c| c.admin.listen = "[::ffff:10.0.0.1]:9100".parse().unwrap(),
+        ];
+        for listen in plain {
+            let why = refused(listen);
+            assert!(why.contains("--allow-plain-http"), "{why}");
+            let mut config = Config {
+                allow_plain_http: true,
+                ..Config::default()
+            };
+            listen(&mut config);
+            config.check().unwrap();
+        }
+        let mut loopback = Config::default();
+        for address in ["[::1]:1", "127.9.9.9:1", "[::ffff:127.0.0.1]:1"] {
+            loopback.aws.listen = address.parse().unwrap();
+            loopback.check().unwrap();
+        }
         assert!(refused(|c| c.nbd.handshake_timeout_seconds = 0).contains("handshake_timeout"));
         assert!(refused(|c| c.log.filter = "a=b=c".into()).contains("log.filter"));
         assert!(refused(|c| c.s3.bucket_key_seconds = 0).contains("bucket_key_seconds"));

@@ -187,6 +187,10 @@ mod tests {
             dir: data_dir.paths().volumes(),
             keyring: keyring.await.unwrap(),
             audit,
+            encryption: volume::EncryptionPolicy {
+                by_default: false,
+                required: false,
+            },
             catalogue,
             store_key,
             authorizer: Arc::clone(&authorizer),

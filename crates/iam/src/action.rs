@@ -66,6 +66,8 @@ actions! {
     CreateVolume DeleteVolume DescribeVolumes ModifyVolume AttachVolume DetachVolume
     CreateTags DeleteTags DescribeTags
     DescribeAvailabilityZones DescribeRegions
+    EnableEbsEncryptionByDefault DisableEbsEncryptionByDefault GetEbsEncryptionByDefault
+    GetEbsDefaultKmsKeyId ModifyEbsDefaultKmsKeyId ResetEbsDefaultKmsKeyId
 }
 
 actions! {

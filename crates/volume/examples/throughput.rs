@@ -163,6 +163,10 @@ async fn registry(dir: &Path, authorizer: &Arc<Authorizer>) -> Arc<Volumes> {
         dir: dir.join("volumes"),
         keyring,
         audit,
+        encryption: volume::EncryptionPolicy {
+            by_default: false,
+            required: false,
+        },
         catalogue,
         store_key,
         clock: Arc::clone(&clock),

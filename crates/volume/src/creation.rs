@@ -36,6 +36,7 @@ pub(crate) fn check_zone(zone: &str) -> Result<(), VolumeError> {
 /// SHA-256 of a request's parameters, so that a token used again can be told from one used for something else.
 pub(crate) fn fingerprint(request: &CreateVolume) -> String {
     let encryption = match &request.encryption {
+        Encryption::Default { key } => format!("default {key:?}"),
         Encryption::Sealed { key } => format!("sealed {key:?}"),
         Encryption::Unencrypted => "unencrypted".to_owned(),
     };

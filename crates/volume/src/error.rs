@@ -39,6 +39,12 @@ pub enum VolumeError {
     /// Ours: the permission given is for another resource than the one asked for. Nothing was done.
     #[error("the permission is for another resource than {0}")]
     PermissionMismatch(String),
+    /// Caller: a plaintext volume, where the operator has forbidden them.
+    #[error("Volumes that are not encrypted are not permitted on this gateway.")]
+    EncryptionRequired,
+    /// Caller: a key for a volume that is not to be encrypted.
+    #[error("The parameter KmsKeyId requires the parameter Encrypted to be set.")]
+    KeyWithoutEncryption,
     /// The key's: it is disabled, gone, not permitted. The keyring's own error says which.
     #[error("{0}")]
     Key(Arc<KeyringError>),
@@ -98,6 +104,16 @@ pub enum VolumeError {
         /// What did not hold.
         why: &'static str,
     },
+    /// The store's: the record of what new volumes get is damaged or forged. None is made without its encryption being
+    /// named.
+    #[error("the catalogue's record of the default encryption is damaged: {why}")]
+    DamagedDefault {
+        /// What did not hold.
+        why: &'static str,
+    },
+    /// The audit log's: nothing is attached and no default changed without its record.
+    #[error("audit log: {0}")]
+    Audit(Arc<AuditError>),
     /// The store's: a volume's folder is not there, or not as the volume's row says. That volume alone is not served.
     #[error("the folder of volume {0} is missing")]
     FolderMissing(VolumeId),
@@ -152,6 +168,8 @@ impl VolumeError {
             | Self::InUse(_)
             | Self::InvalidParameter(_)
             | Self::IdempotentParameterMismatch
+            | Self::EncryptionRequired
+            | Self::KeyWithoutEncryption
             | Self::TooMany(_) => ErrorKind::Invalid,
             Self::Catalogue(error) if matches!(**error, CatalogueError::Full) => ErrorKind::NoSpace,
             Self::Io { .. }
@@ -160,6 +178,8 @@ impl VolumeError {
             | Self::Damaged { .. }
             | Self::CannotRepair { .. }
             | Self::DamagedRow { .. }
+            | Self::DamagedDefault { .. }
+            | Self::Audit(_)
             | Self::FolderMissing(_)
             | Self::Catalogue(_)
             | Self::Audit(_)
@@ -176,6 +196,8 @@ impl VolumeError {
             Self::MalformedId(_) => "InvalidVolumeID.Malformed",
             Self::AmbiguousName(_) | Self::InvalidParameter(_) => "InvalidParameterValue",
             Self::InUse(_) => "VolumeInUse",
+            Self::EncryptionRequired => "OperationNotPermitted",
+            Self::KeyWithoutEncryption => "InvalidParameterDependency",
             Self::Failed(_) | Self::Locked(_) => "IncorrectState",
             Self::IdempotentParameterMismatch => "IdempotentParameterMismatch",
             Self::TooMany(_) => "VolumeLimitExceeded",
@@ -201,6 +223,8 @@ impl VolumeError {
             | Self::Damaged { .. }
             | Self::CannotRepair { .. }
             | Self::DamagedRow { .. }
+            | Self::DamagedDefault { .. }
+            | Self::Audit(_)
             | Self::FolderMissing(_)
             | Self::Audit(_)
             | Self::Unknown(_)
@@ -238,6 +262,15 @@ impl VolumeError {
         }
     }
 
+    /// Whether something may have been changed although it failed.
+    pub(crate) fn may_have_changed(&self) -> bool {
+        match self {
+            Self::Unknown(_) => true,
+            Self::Catalogue(error) => matches!(**error, CatalogueError::Unknown(_)),
+            _ => false,
+        }
+    }
+
     pub(crate) fn not_found(id: VolumeId) -> Self {
         Self::NotFound(id.to_string())
     }
@@ -259,6 +292,12 @@ impl VolumeError {
 impl From<KeyringError> for VolumeError {
     fn from(error: KeyringError) -> Self {
         Self::Key(Arc::new(error))
+    }
+}
+
+impl From<AuditError> for VolumeError {
+    fn from(error: AuditError) -> Self {
+        Self::Audit(Arc::new(error))
     }
 }
 

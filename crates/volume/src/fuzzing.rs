@@ -7,6 +7,7 @@ use host::{Disk as _, Mode, disk::sim::SimDisk};
 
 use crate::{
     VolumeId, copy,
+    default_encryption::DefaultEncryption,
     descriptor::Row,
     engine::{Engine, Media, Shape},
     geometry::{CHUNK_LEN, LayerId, Slot},
@@ -145,6 +146,13 @@ pub fn token_claim(data: &[u8]) {
     crate::token::decode_any(data);
 }
 
+/// The contents of the record of what new volumes get.
+pub fn default_encryption(data: &[u8]) {
+    if let Ok(default) = DefaultEncryption::decode(data) {
+        assert_eq!(DefaultEncryption::decode(&default.encode()), Ok(default));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,5 +195,6 @@ mod tests {
             owner(&bytes[HEADER_LEN..]);
         }
         descriptor(include_bytes!("../golden/volume.contents"));
+        default_encryption(include_bytes!("../golden/default.contents"));
     }
 }

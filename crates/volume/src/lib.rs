@@ -28,7 +28,9 @@ mod change;
 mod copy;
 mod creation;
 mod data_key;
+mod default_encryption;
 mod descriptor;
+mod encryption_calls;
 mod engine;
 mod entry;
 mod error;
@@ -56,6 +58,7 @@ mod slot_file;
 mod slots;
 mod standing;
 mod token;
+mod trail;
 mod vault;
 mod volumes;
 
@@ -67,7 +70,7 @@ pub use inspection::{Inspection, Report, check, repair};
 pub use model::{
     CreateVolume, Encryption, Protection, Tag, VolumeInfo, VolumeSize, VolumeState, VolumeType,
 };
-pub use options::Options;
+pub use options::{EncryptionPolicy, Options};
 pub use rebuild::{FolderReport, Rebuild, Rebuilt, rebuild};
 pub use registry::scopes;
 pub use resource::{EveryVolume, NewVolume, OneVolume};

@@ -153,12 +153,18 @@ pub(crate) fn check_tags(tags: &[Tag]) -> Result<(), VolumeError> {
 /// How a new volume is protected.
 #[derive(Debug, Clone)]
 pub enum Encryption {
-    /// Sealed under a data key of its own, wrapped by this key; `None`: by `alias/aws/ebs`.
+    /// As the account's default says: with EC2, a request that does not say `Encrypted`.
+    Default {
+        /// The wrapping key, if the default is to encrypt; [`VolumeError::KeyWithoutEncryption`] if it is not. `None`: the
+        /// account's default key.
+        key: Option<KeyArgument>,
+    },
+    /// Sealed under a data key of its own, wrapped by this key; `None`: by the account's default key.
     Sealed {
         /// The wrapping key.
         key: Option<KeyArgument>,
     },
-    /// Not encrypted.
+    /// Not encrypted, unless the account's default is to encrypt: that goes before.
     Unencrypted,
 }
 

@@ -10,6 +10,26 @@ use iam::{Authorizer, Region};
 use keyring::Keyring;
 use root::StoreKey;
 
+/// Whether volumes may be made that are not encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EncryptionPolicy {
+    /// Whether volumes are encrypted although their requests do not ask for it, as long as nobody has said otherwise
+    /// ([`Volumes::disable_encryption_by_default`](crate::Volumes::disable_encryption_by_default)).
+    pub by_default: bool,
+    /// Whether there is no other way: what would make a plaintext volume possible is refused.
+    pub required: bool,
+}
+
+impl Default for EncryptionPolicy {
+    /// By default and not required.
+    fn default() -> Self {
+        Self {
+            by_default: true,
+            required: false,
+        }
+    }
+}
+
 /// What a registry is made of.
 pub struct Options {
     /// Where files are.
@@ -23,6 +43,8 @@ pub struct Options {
     pub store_key: StoreKey,
     /// Wraps and unwraps data keys.
     pub keyring: Arc<Keyring>,
+    /// Where attachments and changes of the defaults are recorded.
+    pub audit: AuditLog,
     /// Decides again about what is attached; whose account it decides for is whose volumes these are.
     pub authorizer: Arc<Authorizer>,
     /// Where changes of volumes are recorded; one that takes no records lets none be changed.
@@ -33,6 +55,8 @@ pub struct Options {
     pub random: Arc<dyn Random>,
     /// In which region they say they are.
     pub region: Region,
+    /// Whether volumes may be made that are not encrypted.
+    pub encryption: EncryptionPolicy,
     /// Most volumes that may exist.
     pub volumes_max: usize,
 }

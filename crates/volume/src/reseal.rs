@@ -15,7 +15,7 @@ use crate::{
     VolumeError, Volumes,
     blocking::blocking,
     copy::{self, NAMES},
-    files,
+    default_encryption, files,
     options::Options,
     registry::Registry,
     token::TOKENS,
@@ -38,6 +38,7 @@ impl Volumes {
             // A row that does not open holds the rotation up until its volume is deleted or its row made again.
             jobs::table_owner(TABLE, catalogue, store_key, random),
             jobs::table_owner(TOKENS, catalogue, store_key, random),
+            jobs::table_owner(default_encryption::TABLE, catalogue, store_key, random),
             Arc::new(Copies(Arc::clone(&self.registry))),
         ]
     }

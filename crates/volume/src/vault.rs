@@ -7,7 +7,7 @@ use crypto::{random::Random, record::Place};
 use root::{RecordKey, RootError, Sealing, StoreId, StoreKey};
 
 use crate::{
-    VolumeError, VolumeId,
+    VolumeError, VolumeId, default_encryption,
     descriptor::{Descriptor, Row},
 };
 
@@ -21,6 +21,8 @@ pub(crate) struct Vault {
     pub(crate) store: StoreId,
     pub(crate) rows: RecordKey,
     pub(crate) copies: RecordKey,
+    /// Of the record of what new volumes get.
+    pub(crate) defaults: RecordKey,
     random: Arc<dyn Random>,
 }
 
@@ -36,6 +38,7 @@ impl Vault {
             store: store_key.store(),
             rows: store_key.table(TABLE.name()),
             copies: store_key.table(COPIES),
+            defaults: store_key.table(default_encryption::TABLE.name()),
             random,
         }
     }

@@ -20,7 +20,7 @@ use keyring::{DataKeyLen, KeyArgument, KeyUse};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    AttachedVolume, CreateVolume, Encryption, Tag, VolumeError, VolumeId, VolumeInfo, VolumeState,
+    AttachedVolume, CreateVolume, Tag, VolumeError, VolumeId, VolumeInfo, VolumeState,
     blocking::{blocking, to_the_end},
     creation::{check_token, check_zone, fingerprint},
     data_key::{context, may_open, open_data_key},
@@ -37,9 +37,6 @@ use crate::{
     standing::Grounds,
     token::TOKENS,
 };
-
-/// The key of volumes for which none is named.
-const DEFAULT_KEY: &str = "alias/aws/ebs";
 
 /// How often making a volume is begun anew after another process was first with its client token.
 const RACES_MAX: u32 = 8;
@@ -164,7 +161,7 @@ impl Volumes {
     }
 
     /// Refuses a permission for what another registry has.
-    fn permitted<A: iam::Action, R: Resource>(
+    pub(crate) fn permitted<A: iam::Action, R: Resource>(
         &self,
         authorized: &Authorized<A, R>,
     ) -> Result<(), VolumeError> {
@@ -248,11 +245,11 @@ impl Volumes {
                 }
             }
         };
-        let (protected, data_key) = match &request.encryption {
-            Encryption::Unencrypted => (Protected::Unencrypted, None),
-            Encryption::Sealed { key } => {
+        let (protected, data_key) = match self.registry.resolve(&request.encryption).await? {
+            None => (Protected::Unencrypted, None),
+            Some(key) => {
                 let caller = authorized.caller().through(Via::Volume);
-                let (protected, data_key) = self.new_data_key(caller, id, key.as_ref()).await?;
+                let (protected, data_key) = self.new_data_key(caller, id, &key).await?;
                 (protected, Some(data_key))
             }
         };
@@ -304,16 +301,11 @@ impl Volumes {
         &self,
         caller: Caller<'_>,
         id: VolumeId,
-        key: Option<&KeyArgument>,
+        key: &KeyArgument,
     ) -> Result<(Protected, VolumeDataKey), VolumeError> {
         let keyring = &self.options().keyring;
-        let key = match key {
-            Some(key) => key.clone(),
-            // Made on first use.
-            None => DEFAULT_KEY.parse()?,
-        };
         let context = context(id)?;
-        let target = KeyUse { key: &key, context };
+        let target = KeyUse { key, context };
         let authorized = keyring.authorize(caller, target).await?;
         let wrapped = keyring
             .generate_data_key_without_plaintext(authorized, DataKeyLen::XTS_256)

@@ -12,11 +12,17 @@ use iam::{
 };
 use keyring::Keyring;
 use volume::{
-    AttachedVolume, CreateVolume, Encryption, Options, Protection, Tag, VolumeError, VolumeId,
-    VolumeInfo, VolumeSize, VolumeState, VolumeType, Volumes,
+    AttachedVolume, CreateVolume, Encryption, EncryptionPolicy, Options, Protection, Tag,
+    VolumeError, VolumeId, VolumeInfo, VolumeSize, VolumeState, VolumeType, Volumes,
 };
 
 const GIB: u64 = 1 << 30;
+
+/// What most tests here need: a volume is what its request says.
+const PLAIN_UNLESS_ASKED: EncryptionPolicy = EncryptionPolicy {
+    by_default: false,
+    required: false,
+};
 
 struct World {
     dir: tempfile::TempDir,
@@ -149,7 +155,20 @@ impl World {
     }
 
     async fn volumes_in(&self, dir: std::path::PathBuf, region: Region) -> Arc<Volumes> {
+        self.try_volumes(dir, region, PLAIN_UNLESS_ASKED)
+            .await
+            .unwrap()
+    }
+
+    async fn try_volumes(
+        &self,
+        dir: std::path::PathBuf,
+        region: Region,
+        encryption: EncryptionPolicy,
+    ) -> Result<Arc<Volumes>, VolumeError> {
         Volumes::open(Options {
+            audit: self.audit.clone(),
+            encryption,
             catalogue: Arc::clone(&self.catalogue),
             store_key: self.store_key.clone(),
             disk: Arc::new(OsDisk),
@@ -163,7 +182,6 @@ impl World {
             volumes_max: 5,
         })
         .await
-        .unwrap()
     }
 
     fn caller(&self) -> Caller<'_> {

@@ -4,6 +4,8 @@
 //! gzip -dc …/botocore/data/kms/2014-11-01/service-2.json.gz | cargo run -p tests --bin generate_model > crates/api/src/kms/model.rs
 //! ```
 //!
+//! With `--operations A,B` before the file, only these operations and what they need.
+//!
 //! Takes a service model as botocore ships it (JSON, from the file named on the command line, else
 //! from standard input) and writes Rust: one `static` for each shape that a request can hold, and the
 //! operations in the order of their names. What is kept: names on the wire, types, bounds, patterns,
@@ -25,18 +27,29 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 #[allow(dead_code)] // the test of this file calls `generate`
 fn main() -> Result<()> {
     let mut text = String::new();
-    match std::env::args_os().nth(1) {
+    let mut arguments = std::env::args_os().skip(1).peekable();
+    let mut only = None;
+    if arguments
+        .next_if(|argument| argument == "--operations")
+        .is_some()
+    {
+        let names = arguments.next().and_then(|names| names.into_string().ok());
+        only = Some(names.ok_or("--operations needs names, with commas between them")?);
+    }
+    let only: Option<Vec<&str>> = only.as_deref().map(|names| names.split(',').collect());
+    match arguments.next() {
         Some(path) => text = std::fs::read_to_string(path)?,
         None => {
             std::io::stdin().read_to_string(&mut text)?;
         }
     }
-    std::io::stdout().write_all(generate(&serde_json::from_str(&text)?)?.as_bytes())?;
+    std::io::stdout()
+        .write_all(generate(&serde_json::from_str(&text)?, only.as_deref())?.as_bytes())?;
     Ok(())
 }
 
-/// The Rust source of a model's table.
-pub(crate) fn generate(model: &Value) -> Result<String> {
+/// The Rust source of a model's table: of all operations, or of `only` these, each of which must be there.
+pub(crate) fn generate(model: &Value, only: Option<&[&str]>) -> Result<String> {
     let metadata = &model["metadata"];
     let name = |member: &str| metadata[member].as_str().unwrap_or_default();
     let mut out = String::new();
@@ -58,7 +71,13 @@ pub(crate) fn generate(model: &Value) -> Result<String> {
         .as_object()
         .ok_or("the model has no operations")?;
     // By name: the table is searched by halves.
-    let operations: BTreeMap<&String, &Value> = operations.iter().collect();
+    let mut operations: BTreeMap<&String, &Value> = operations.iter().collect();
+    if let Some(only) = only {
+        operations.retain(|name, _| only.contains(&name.as_str()));
+        if operations.len() != only.len() {
+            return Err(format!("the model has not all of {only:?}, or one is named twice").into());
+        }
+    }
     let mut table = String::new();
     for (name, operation) in operations {
         let input = match operation["input"]["shape"].as_str() {

@@ -3,6 +3,8 @@ use http::StatusCode;
 use iam::Denied;
 use volume::{MalformedId, VolumeError};
 
+use crate::model::WrongForm;
+
 /// Why a request is not answered.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Fault {
@@ -27,9 +29,6 @@ pub(super) enum Fault {
     /// Client.
     #[error("{0}")]
     InvalidParameterCombination(&'static str),
-    /// Client.
-    #[error("{0}")]
-    InvalidParameterDependency(&'static str),
     /// Client: a parameter EC2 takes and we do not.
     #[error("The parameter {0} is not supported by this gateway.")]
     Unsupported(&'static str),
@@ -53,6 +52,16 @@ impl From<MalformedId> for Fault {
     }
 }
 
+impl From<WrongForm> for Fault {
+    fn from(wrong: WrongForm) -> Self {
+        match wrong {
+            WrongForm::Unknown(name) => Self::UnknownParameter(name),
+            WrongForm::Missing(name) => Self::MissingParameter(name),
+            WrongForm::Invalid { name, value, why } => Self::invalid(name, &value, &why),
+        }
+    }
+}
+
 impl Fault {
     /// A value that cannot be.
     pub(super) fn invalid(name: &str, value: &str, why: &str) -> Self {
@@ -71,7 +80,6 @@ impl Fault {
             Self::UnknownParameter(_) => "UnknownParameter",
             Self::InvalidParameterValue(_) => "InvalidParameterValue",
             Self::InvalidParameterCombination(_) => "InvalidParameterCombination",
-            Self::InvalidParameterDependency(_) => "InvalidParameterDependency",
             Self::Unsupported(_) => "UnsupportedOperation",
             Self::InvalidId(_) => "InvalidID",
             Self::DryRun => "DryRunOperation",

@@ -2,7 +2,7 @@
 use iam::{Action, Authorized, Authorizer, Caller, Region, Resource};
 use volume::Volumes;
 
-use super::fault::Fault;
+use super::{fault::Fault, model};
 use crate::{query::Form, xml::Xml};
 
 const NAMESPACE: &str = "http://ec2.amazonaws.com/doc/2016-11-15/";
@@ -30,6 +30,13 @@ impl Request<'_> {
             Some(true) => Err(Fault::DryRun),
             _ => Ok(authorized),
         }
+    }
+
+    /// Checks the form against the public model of `operation`, which is in the table.
+    pub(super) fn check(&self, operation: &str) -> Result<(), Fault> {
+        let operation = model::SERVICE.operation(operation);
+        let operation = operation.ok_or_else(|| Fault::InvalidAction(String::new()))?;
+        Ok(operation.check_form(&self.form)?)
     }
 
     /// Refuses parameters that are neither named here, nor elements of a list named here, nor

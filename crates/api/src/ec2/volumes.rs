@@ -88,10 +88,12 @@ impl Request<'_> {
             (Some(true), Some(key)) => Ok(Encryption::Sealed {
                 key: Some(key.parse().map_err(VolumeError::from)?),
             }),
-            (_, Some(_)) => Err(Fault::InvalidParameterDependency(
-                "The parameter KmsKeyId requires the parameter Encrypted to be set.",
-            )),
-            (_, None) => Ok(Encryption::Unencrypted),
+            (Some(false), Some(_)) => Err(VolumeError::KeyWithoutEncryption.into()),
+            (Some(false), None) => Ok(Encryption::Unencrypted),
+            (None, Some(key)) => Ok(Encryption::Default {
+                key: Some(key.parse().map_err(VolumeError::from)?),
+            }),
+            (None, None) => Ok(Encryption::Default { key: None }),
         }
     }
 

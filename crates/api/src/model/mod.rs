@@ -11,18 +11,22 @@
 //! - values outside their bounds, up to ten of them, in the order of the members' names:
 //!   [`Wrong::Invalid`], which AWS calls `ValidationException`.
 //!
+//! [`Operation::check_form`] holds a form of the Query protocols to the same tables.
+//!
 //! Promises: nothing of a value that the model calls sensitive, and nothing of a blob, is shown or is
 //! copied into memory that is not wiped. Members the model does not know are skipped.
 //!
 //! Not promised: what a service checks beyond its model (a narrower range, the form of an ARN). That
 //! is its front's to do, after this.
 mod check;
+mod form;
 mod pattern;
 mod read;
 mod secret_text;
 mod shape;
 
 pub(crate) use self::{
+    form::WrongForm,
     pattern::Pattern,
     secret_text::SecretText,
     shape::{ANY, Member, Shape},

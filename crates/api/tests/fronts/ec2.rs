@@ -57,6 +57,7 @@ async fn a_volume_is_made_described_and_deleted() {
 #[tokio::test]
 async fn a_volume_without_encryption_says_so() {
     let fixture = Fixture::volumes().await;
+    fixture.ec2_ok("Action=DisableEbsEncryptionByDefault").await;
     let xml = fixture.ec2_ok(&format!("{CREATE}&Encrypted=false")).await;
     assert_eq!(text(&xml, "encrypted"), "false");
     assert!(texts(&xml, "kmsKeyId").is_empty());
@@ -99,7 +100,7 @@ async fn parameters_that_cannot_be_honoured_are_refused() {
         (&format!("{CREATE}&Encrypted=yes"), "InvalidParameterValue"),
         (&format!("{CREATE}&VolumeType=gp9"), "InvalidParameterValue"),
         (
-            &format!("{CREATE}&KmsKeyId=alias/x"),
+            &format!("{CREATE}&Encrypted=false&KmsKeyId=alias/x"),
             "InvalidParameterDependency",
         ),
         (
@@ -175,7 +176,7 @@ async fn volumes_are_filtered_and_come_in_pages() {
     assert_eq!(count("Filter.1.Name=tag-key&Filter.1.Value.1=n").await, 7);
     assert_eq!(
         count(
-            "Filter.1.Name=tag:n&Filter.1.Value.1=v1&Filter.2.Name=encrypted&Filter.2.Value.1=true"
+            "Filter.1.Name=tag:n&Filter.1.Value.1=v1&Filter.2.Name=encrypted&Filter.2.Value.1=false"
         )
         .await,
         0

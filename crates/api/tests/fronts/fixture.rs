@@ -11,17 +11,26 @@ use host::{Clock, clock::ManualClock};
 use iam::{Authorizer, Principal, RequestContext};
 use keyring::{AuditLog, AuditOptions, Keyring, NoObserver, Options};
 use serde_json::Value;
-use volume::Volumes;
+use volume::{EncryptionPolicy, Volumes};
 
 pub(crate) const ACCOUNT: &str = "123456789012";
 
 pub(crate) struct Fixture {
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
+    reopening: Reopening,
     authorizer: Arc<Authorizer>,
     pub(crate) keyring: Arc<Keyring>,
     pub(crate) volumes: Option<Arc<Volumes>>,
     /// Who calls; the owner if not changed.
     pub(crate) account: &'static str,
+}
+
+/// What volumes are opened on.
+struct Reopening {
+    catalogue: Arc<dyn catalogue::Catalogue>,
+    store_key: root::StoreKey,
+    audit: AuditLog,
+    clock: Arc<dyn Clock>,
 }
 
 /// A store of its own, in memory: what exists, and the key that seals it.
@@ -46,15 +55,24 @@ async fn store() -> (Arc<dyn catalogue::Catalogue>, root::StoreKey) {
 impl Fixture {
     /// A keyring alone.
     pub(crate) async fn keyring() -> Self {
-        Self::open(false).await
+        Self::open(None).await
     }
 
     /// A keyring and volumes.
     pub(crate) async fn volumes() -> Self {
-        Self::open(true).await
+        Self::open(Some(EncryptionPolicy::default())).await
     }
 
-    async fn open(with_volumes: bool) -> Self {
+    /// A keyring and volumes, none of which may be plaintext.
+    pub(crate) async fn sealed_volumes() -> Self {
+        Self::open(Some(EncryptionPolicy {
+            required: true,
+            ..EncryptionPolicy::default()
+        }))
+        .await
+    }
+
+    async fn open(volumes: Option<EncryptionPolicy>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (catalogue, store_key) = store().await;
         let authorizer = Arc::new(Authorizer::new(ACCOUNT.parse().unwrap()));
@@ -74,31 +92,62 @@ impl Fixture {
         })
         .await
         .unwrap();
-        let volumes = if with_volumes {
-            let options = volume::Options {
-                disk: Arc::new(host::OsDisk),
-                dir: dir.path().join("volumes"),
-                keyring: Arc::clone(&keyring),
-                audit,
-                catalogue,
-                store_key,
-                clock: Arc::clone(&clock),
-                random: Arc::new(SystemRandom),
-                authorizer: Arc::clone(&authorizer),
-                region: "us-east-1".parse().unwrap(),
-                volumes_max: 100,
-            };
-            Some(Volumes::open(options).await.unwrap())
-        } else {
-            None
-        };
-        Self {
-            _dir: dir,
+        let mut fixture = Self {
+            dir,
             authorizer,
             keyring,
-            volumes,
+            volumes: None,
             account: ACCOUNT,
+            reopening: Reopening {
+                catalogue,
+                store_key,
+                audit,
+                clock,
+            },
+        };
+        if let Some(encryption) = volumes {
+            fixture.open_volumes(encryption).await;
         }
+        fixture
+    }
+
+    /// Opens the volumes, again if they were open.
+    pub(crate) async fn open_volumes(&mut self, encryption: EncryptionPolicy) {
+        self.volumes = None;
+        let Reopening {
+            catalogue,
+            store_key,
+            audit,
+            clock,
+        } = &self.reopening;
+        let options = volume::Options {
+            disk: Arc::new(host::OsDisk),
+            dir: self.dir.path().join("volumes"),
+            keyring: Arc::clone(&self.keyring),
+            audit: audit.clone(),
+            encryption,
+            catalogue: Arc::clone(catalogue),
+            store_key: store_key.clone(),
+            clock: Arc::clone(clock),
+            random: Arc::new(SystemRandom),
+            authorizer: Arc::clone(&self.authorizer),
+            region: "us-east-1".parse().unwrap(),
+            volumes_max: 100,
+        };
+        self.volumes = Some(Volumes::open(options).await.unwrap());
+    }
+
+    /// The audit records of an operation: each one's outcome.
+    pub(crate) fn audited(&self, operation: &str) -> Vec<String> {
+        let segments = std::fs::read_dir(self.dir.path().join("audit")).unwrap();
+        let text = segments.map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap());
+        text.flat_map(|text| {
+            let lines = text.lines().map(|line| line.parse::<Value>().unwrap());
+            lines.collect::<Vec<_>>()
+        })
+        .filter(|record| record["operation"] == operation)
+        .map(|record| record["outcome"].as_str().unwrap().to_owned())
+        .collect()
     }
 
     fn context(&self) -> Arc<RequestContext> {

@@ -2,5 +2,6 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod ec2;
+mod encryption;
 mod fixture;
 mod kms;

@@ -147,6 +147,10 @@ impl Machine {
             store_key: store_key.clone(),
             keyring: Arc::clone(keyring),
             audit: audit.clone(),
+            encryption: volume::EncryptionPolicy {
+                by_default: false,
+                required: false,
+            },
             authorizer: Arc::clone(authorizer),
             clock: Arc::new(ManualClock::new(UNIX_EPOCH)),
             random: Arc::new(SystemRandom),

@@ -1,16 +1,17 @@
 //! What a volume reads back from its disk: metadata log, records, the copy of its row or what is sealed in one, the claim
-//! on a client token, and the header and owner table of its slots. The first byte chooses which.
+//! on a client token, what is sealed of the default encryption, and the header and owner table of its slots. The first byte chooses which.
 #![no_main]
 
-use volume::fuzzing::{descriptor, log, owner, record, token_claim};
+use volume::fuzzing::{default_encryption, descriptor, log, owner, record, token_claim};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let [which, bytes @ ..] = data else { return };
-    match which % 5 {
+    match which % 6 {
         0 => log(bytes),
         1 => record(bytes),
         2 => descriptor(bytes),
         3 => token_claim(bytes),
+        4 => default_encryption(bytes),
         _ => owner(bytes),
     }
 });
