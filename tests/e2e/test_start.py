@@ -192,6 +192,39 @@ def test_nbd_beyond_loopback_is_refused_without_tls(tmp_path):
     assert not server.data_dir.exists()
 
 
+@pytest.mark.parametrize("listen", ["--aws-listen", "--admin-listen"])
+def test_plain_http_beyond_loopback_must_be_asked_for_by_name(tmp_path, listen):
+    server = Server(tmp_path)
+    argv = server.argv()
+    at = argv.index(listen) + 1
+    argv[at] = argv[at].replace("127.0.0.1", "0.0.0.0")
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=20, env=clean_env())
+    assert done.returncode != 0 and "--allow-plain-http" in done.stderr and listen[2:].replace("-", ".") in done.stderr
+    assert not server.data_dir.exists()
+    server.argv = lambda: [*argv, "--allow-plain-http"]
+    server.start()
+    server.stop()
+    server.argv = lambda: argv
+    server.extra_env = {"SEALGATE_ALLOW_PLAIN_HTTP": "true"}
+    server.start()
+    server.stop()
+
+
+@pytest.mark.parametrize("part", ["credentials", "catalogue.db", "audit", "root.header", "objects/index.db", "root.key"])
+def test_a_private_file_that_others_may_read_is_refused_by_name(own_server, part):
+    own_server.start()
+    own_server.stop()
+    path = own_server.data_dir / part
+    private = mode(path)
+    path.chmod(private | 0o044)
+    line = refused_start(own_server)
+    assert str(path) in line and "chmod" in line
+    assert mode(path) == private | 0o044, "what was refused was changed"
+    path.chmod(private)
+    own_server.start()
+    own_server.stop()
+
+
 def test_a_directory_of_something_else_is_left_alone(tmp_path):
     server = Server(tmp_path)
     server.data_dir.mkdir()

@@ -16,6 +16,8 @@ use host::{OsDisk, private};
 use iam::AccountId;
 use zeroize::Zeroizing;
 
+use crate::data_dir::refuse_open_to_others;
+
 /// The characters of an access key id after its prefix: RFC 4648 base32, as AWS uses.
 const BASE32: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 /// The profile that SDKs use unless told otherwise.
@@ -53,6 +55,7 @@ impl RootUsers {
         accounts: impl IntoIterator<Item = AccountId>,
         random: &dyn Random,
     ) -> anyhow::Result<Self> {
+        refuse_open_to_others(path)?;
         let (mut text, mut users) = match std::fs::read_to_string(path).map(Zeroizing::new) {
             Ok(text) => {
                 let users = Self::parse(&text);
@@ -83,6 +86,7 @@ impl RootUsers {
 
     /// Reads the file.
     pub(crate) fn load(path: &Path) -> anyhow::Result<Self> {
+        refuse_open_to_others(path)?;
         let text = std::fs::read_to_string(path).map(Zeroizing::new);
         let text = text.with_context(|| format!("cannot read {}", path.display()))?;
         Self::parse(&text).with_context(|| format!("{} is damaged", path.display()))
@@ -248,6 +252,21 @@ mod tests {
         );
         let secret = String::from_utf8(found.secret_access_key.expose().to_vec()).unwrap();
         assert!(!format!("{found:?}").contains(&secret));
+    }
+
+    #[test]
+    fn a_file_that_others_may_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("credentials");
+        let make = || RootUsers::load_or_create(&path, [account(ONE)], &SystemRandom);
+        make().unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let (load, start) = (RootUsers::load(&path), make());
+        for refused in [load, start] {
+            let why = refused.unwrap_err().to_string();
+            assert!(why.contains("mode 644") && why.contains("chmod"), "{why}");
+        }
     }
 
     #[test]

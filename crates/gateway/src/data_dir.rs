@@ -110,6 +110,7 @@ impl DataDir {
             }
             Err(e) => return Err(e).with_context(|| format!("cannot lock {shown}/LOCK")),
         };
+        check_private(&Paths(&path))?;
         if path.metadata()?.mode() & 0o077 != 0 {
             std::fs::set_permissions(&path, Permissions::from_mode(0o700))
                 .with_context(|| format!("cannot make {shown} private"))?;
@@ -126,6 +127,71 @@ impl DataDir {
     pub(crate) fn paths(&self) -> Paths<'_> {
         Paths(&self.path)
     }
+}
+
+/// Refuses a data directory with a file or folder in it that others than its owner may read or write: it may have been
+/// read, and it was not Sealgate that made it so. Whoever reads the root key looks at its file, wherever that is.
+fn check_private(paths: &Paths<'_>) -> anyhow::Result<()> {
+    let audit = paths.audit();
+    let mut parts = vec![
+        paths.credentials(),
+        paths.runtime(),
+        audit.with_extension("journal"),
+        paths.volumes(),
+        paths.objects(),
+    ];
+    // What is at hand of a database, whatever SQLite calls it, and both copies of the root header.
+    let belongs = |name: &str| {
+        ["catalogue.db", "root.header", "index.db"]
+            .iter()
+            .any(|of| name.starts_with(of))
+    };
+    for folder in [paths.0, &paths.objects()] {
+        parts.extend(names(folder)?.into_iter().filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            belongs(&name)
+        }));
+    }
+    parts.extend(names(&audit)?);
+    parts.push(audit);
+    for part in parts {
+        refuse_open_to_others(&part)?;
+    }
+    Ok(())
+}
+
+/// What is in a folder; nothing if it is not there.
+fn names(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        // Whoever opens it says what is wrong with it.
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(Vec::new()),
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read {}", folder.display()));
+        }
+    };
+    entries
+        .map(|entry| Ok(entry?.path()))
+        .collect::<io::Result<_>>()
+        .with_context(|| format!("cannot read {}", folder.display()))
+}
+
+/// Refuses a file or folder that others than its owner may read or write. One that is not there is nobody's.
+pub(crate) fn refuse_open_to_others(path: &Path) -> anyhow::Result<()> {
+    let found = match path.metadata() {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(|| format!("cannot use {}", path.display())),
+    };
+    let mode = found.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        bail!(
+            "{shown} can be used by others (mode {mode:03o}): if nobody was meant to have it, `chmod go= {shown}`",
+            shown = path.display(),
+        );
+    }
+    Ok(())
 }
 
 /// What a running server says of itself in `runtime.json`, for the commands that talk to it.
@@ -183,6 +249,45 @@ mod tests {
         drop(first);
         DataDir::open(&path).unwrap();
         assert_eq!(mode(), 0o700);
+    }
+
+    #[test]
+    fn a_private_file_that_others_may_use_is_refused_by_name_and_left_as_it_is() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("data");
+        drop(DataDir::open(&path).unwrap());
+        let folders = ["audit", "volumes", "objects"];
+        let files = [
+            "credentials",
+            "runtime.json",
+            "catalogue.db",
+            "catalogue.db-wal",
+            "root.header",
+            "root.header.copy",
+            "audit.journal",
+            "audit/audit-00000000000000000001.jsonl",
+            "objects/index.db",
+            "objects/index.db-wal",
+        ];
+        for folder in folders {
+            private::create_dirs(&OsDisk, &path.join(folder)).unwrap();
+        }
+        for file in files {
+            private::replace(&OsDisk, &path.join(file), b"x").unwrap();
+        }
+        drop(DataDir::open(&path).unwrap());
+        for part in folders.iter().chain(&files) {
+            let part = path.join(part);
+            let private = part.metadata().unwrap().mode() & 0o777;
+            for mode in [0o640, 0o604, 0o602, 0o644] {
+                std::fs::set_permissions(&part, Permissions::from_mode(private | mode)).unwrap();
+                let error = DataDir::open(&path).unwrap_err().to_string();
+                assert!(error.contains(&part.display().to_string()), "{error}");
+                assert!(error.contains("chmod go="), "{error}");
+            }
+            std::fs::set_permissions(&part, Permissions::from_mode(private)).unwrap();
+        }
+        drop(DataDir::open(&path).unwrap());
     }
 
     #[test]

@@ -25,7 +25,9 @@ pub enum RootError {
         found: u32,
     },
     /// Others may read the root key file.
-    #[error("root key file {path} has mode {mode:03o}: others than its owner may use it, set 600")]
+    #[error(
+        "root key file {path} has mode {mode:03o}: others than its owner may use it: `chmod 600 {path}`"
+    )]
     Permissions {
         /// The file.
         path: PathBuf,
