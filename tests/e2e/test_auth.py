@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from harness import ACCOUNT, Signed, http_get, payload, presign
+from harness import ACCOUNT, Signed, http_get, parse_metrics, payload, presign
 
 JSON = {"content-type": "application/x-amz-json-1.1", "x-amz-target": "TrentService.ListKeys"}
 WHO = b"Action=GetCallerIdentity&Version=2011-06-15"
@@ -160,3 +160,76 @@ def test_metrics_are_never_on_the_aws_port(server):
     for path in ("/metrics", "/healthz", "/readyz"):
         assert http_get(server.endpoint + path)[0] in (400, 403, 404)
     assert "AKIA" not in urllib.parse.quote(server.admin("/metrics")[1])
+
+
+# ---- what a refusal leaves behind -------------------------------------------------------------------
+
+
+FRONTS = [
+    ("s3", {}, b"", "ListBuckets"), ("kms", JSON, b"{}", "ListKeys"), ("sts", FORM, WHO, "GetCallerIdentity"),
+    ("ec2", FORM, b"Action=DescribeVolumes&Version=2016-11-15", "DescribeVolumes"),
+]
+SECRET = "wJalrXUtnFEMIKMDENGbPxRfiCYEXAMPLEKEYxxx"
+
+
+@pytest.mark.parametrize("service, headers, body, operation", FRONTS, ids=[f[0] for f in FRONTS])
+def test_a_refusal_leaves_a_line_a_metric_and_a_record(own_server, service, headers, body, operation):
+    server = own_server.start()
+    server.secret("a secret that was not taken", SECRET.encode())
+    key = server.credentials[0]
+
+    def ask(**bent):
+        return Signed(server, "GET" if service == "s3" else "POST", "/", headers=headers, body=body, service=service, **bent)
+
+    requests = {"wrong_signature": ask(secret=SECRET), "clock_skew": ask(skew=timedelta(minutes=30)), "unknown_access_key": ask()}
+    unknown = requests["unknown_access_key"]
+    unknown.headers["authorization"] = unknown.headers["authorization"].replace(key, "AKIAAAAAAAAAAAAAAAAA")
+    for reason, request in requests.items():
+        for _ in range(3):
+            status, answer_headers, _ = request.send()
+            assert status in NO
+        # What a form asks is in its body, which is read only of a request that could be right.
+        known = service in ("s3", "kms") or reason == "wrong_signature"
+        labels = dict(front=service, operation=operation if known else "unknown", reason=reason)
+        assert server.metric("sealgate_refusals_total", **labels) == 3, labels
+        lines = [line for line in server.log_text().splitlines() if "refused" in line and reason in line]
+        assert len(lines) == 1, "one line for a flood"
+        shown = "AKIAAAAAAAAAAAAAAAAA" if reason == "unknown_access_key" else key
+        assert "WARN" in lines[0] and "127.0.0.1" in lines[0] and shown in lines[0] and "request_id" in lines[0]
+        assert request.signature not in server.log_text(), "a signature was logged"
+    server.stop()
+    # At the end what was not told is told, with its number.
+    records = [r for r in server.audit_records() if r["principal"] == "unauthenticated"]
+    assert sum(r.get("count", 1) for r in records) == 9
+    assert {r["operation"] for r in records} <= {operation, "unknown"} and {r["source"] for r in records} == {"127.0.0.1"}
+    assert all(r["outcome"] not in ("Success", "") and r["request_id"] for r in records)
+    assert all(request.signature not in str(records) for request in requests.values())
+
+
+def test_what_is_signed_right_and_refused_leaves_as_much(own_server):
+    server = own_server.start()
+    server.client("s3").create_bucket(Bucket="bucket")
+    key = server.credentials[0]
+    wrong = [
+        ("kms", {**JSON, "x-amz-target": "TrentService.Encrypt"}, b'{"KeyId":""}', "Encrypt", "validation", "ValidationException"),
+        ("kms", {**JSON, "x-amz-target": "TrentService.Invent"}, b"{}", "unknown", "unknown_operation", "UnknownOperationException"),
+        ("ec2", FORM, b"Action=CreateVolume&Version=2016-11-15&Size=x&AvailabilityZone=us-east-1a", "CreateVolume", "validation", "InvalidParameterValue"),
+        ("ec2", FORM, b"Action=Invent&Version=2016-11-15", "unknown", "unknown_operation", "InvalidAction"),
+        ("sts", FORM, b"Action=Invent&Version=2011-06-15", "unknown", "unknown_operation", "InvalidAction"),
+        ("iam", FORM, b"Action=ListUsers&Version=2010-05-08", "unknown", "not_implemented", "NotImplemented"),
+    ]
+    for service, headers, body, operation, reason, code in wrong:
+        status, _, answer = Signed(server, "POST", "/", headers=headers, body=body, service=service).send()
+        assert status >= 400 and code.encode() in answer, answer
+        assert server.metric("sealgate_refusals_total", front=service, operation=operation, reason=reason) == 1, (service, operation)
+    status, _, answer = Signed(server, "GET", "/bucket", query=[("list-type", "2"), ("max-keys", "x")], service="s3").send()
+    assert status == 400, answer
+    s3 = [labels for name, labels, _ in parse_metrics(server.admin("/metrics")[1]) if name == "sealgate_refusals_total" and labels["front"] == "s3"]
+    assert [(labels["operation"], labels["reason"]) for labels in s3] == [("ListObjectsV2", "validation")]
+    # How things are is no refusal.
+    assert Signed(server, "GET", "/absent/key", service="s3").send()[0] == 404
+    server.stop()
+    records = [r for r in server.audit_records() if r["outcome"] != "Success" and r.get("access_key") == key]
+    assert sum(r.get("count", 1) for r in records) == len(wrong) + 1
+    for _, _, _, operation, _, code in wrong:
+        assert any(code == r["outcome"] for r in records), (operation, code)

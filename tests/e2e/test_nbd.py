@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import time
 
 import pytest
 
@@ -180,6 +181,78 @@ def test_a_disabled_key_attaches_no_volume(server, kms, tcp):
     assert run("nbdinfo", "--size", server.uri(volume, tcp), check=False).returncode != 0
     kms.enable_key(KeyId=key)
     qemu_io(server.uri(volume, tcp), "read -P 0x11 0 1M")
+
+
+def listed(server, tcp):
+    listing = f"nbd://127.0.0.1:{server.nbd_port}" if tcp else f"nbd+unix:///?socket={server.nbd_socket}"
+    return {e["export-name"] for e in json.loads(run("nbdinfo", "--list", "--json", listing).stdout)["exports"]}
+
+
+def why_not(uri):
+    """What a client that cannot attach is told; nbdinfo does not show it, QEMU does."""
+    done = run("qemu-io", "-f", "raw", uri, "-c", "length", check=False)
+    assert done.returncode != 0
+    return done.stdout + done.stderr
+
+
+def test_a_volume_whose_key_is_disabled_is_not_listed_and_hides_no_other(server, kms, tcp):
+    key = kms.create_key()["KeyMetadata"]["KeyId"]
+    locked, free = server.volume(KmsKeyId=key), server.volume()
+    assert {locked, free} <= listed(server, tcp)
+    kms.disable_key(KeyId=key)
+    now = listed(server, tcp)
+    assert free in now and locked not in now
+    assert "disabled" in why_not(server.uri(locked, tcp)), "the client is not told why"
+    kms.enable_key(KeyId=key)
+    assert locked in listed(server, tcp)
+
+
+def test_a_second_volume_of_one_name_is_warned_of_and_refused_in_words(server, tcp):
+    name = f"twin-{tcp}"
+    tags = [{"ResourceType": "volume", "Tags": [{"Key": "Name", "Value": name}]}]
+    first = server.volume(TagSpecifications=tags)
+    second = server.volume(TagSpecifications=tags)
+    warned = [line for line in server.log_text().splitlines() if "two volumes have one tag Name" in line]
+    assert any(first in line and second in line for line in warned)
+    assert "more than one volume is named" in why_not(server.uri(name, tcp))
+    refused = [line for line in server.log_text().splitlines() if " refused " in line and name in line]
+    assert refused, "a refused attach left no line"
+
+
+def test_each_connection_is_an_attach_of_its_own(server, kms):
+    key = kms.create_key()["KeyMetadata"]["KeyId"]
+    volume = server.volume(KmsKeyId=key)
+
+    def recorded(operation):
+        records = [r for r in server.audit_records() if r["operation"] == operation and r.get("resource") == f"volume/{volume}"]
+        return [r["outcome"] for r in records]
+
+    client = subprocess.Popen(
+        ["qemu-io", "-f", "raw", server.uri(volume)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=clean_env()
+    )
+    try:
+        client.stdin.write("write -P 1 0 4096\n")
+        client.stdin.flush()
+        while "ops" not in client.stdout.readline():
+            pass
+        assert recorded("AttachVolume") == ["Success"]
+        run("qemu-io", "-f", "raw", server.uri(volume), "-c", "read -P 1 0 4096")
+        assert recorded("AttachVolume") == ["Success"] * 2
+        kms.disable_key(KeyId=key)
+        done = run("qemu-io", "-f", "raw", server.uri(volume), "-c", "read 0 4096", check=False)
+        assert done.returncode != 0 and "disabled" in done.stdout + done.stderr
+        assert recorded("AttachVolume") == ["Success"] * 2 + ["InvalidKmsKey.InvalidState"]
+        client.stdin.write("read -P 1 0 4096\n")
+        client.stdin.flush()
+        while "ops" not in client.stdout.readline():
+            pass
+    finally:
+        client.communicate("quit\n", timeout=20)
+    for _ in range(100):
+        if recorded("DetachVolume") == ["Success"] * 2:
+            break
+        time.sleep(0.05)
+    assert recorded("DetachVolume") == ["Success"] * 2
 
 
 def test_two_volumes_and_two_sectors_never_look_alike(server, tmp_path):

@@ -18,6 +18,7 @@ pub async fn handle(context: &RequestContext, _head: &Parts, _body: Bytes) -> An
     );
     Answer {
         operation: "unknown",
+        code: Some("NotImplemented"),
         response,
     }
 }

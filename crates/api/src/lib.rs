@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod claimed;
 pub mod ec2;
 pub mod error;
 #[cfg(fuzzing)]
@@ -40,6 +41,7 @@ mod xml;
 use bytes::Bytes;
 
 pub use self::{
+    claimed::claimed_operation,
     protocol::Protocol,
     refusal::{Refusal, Words},
     service::{Backends, Service},
@@ -51,6 +53,8 @@ pub struct Answer {
     /// The operation's AWS name, such as `Decrypt`; `unknown` for one we do not know, so that a
     /// client cannot invent label values.
     pub operation: &'static str,
+    /// The code of the error in the answer, if it is one.
+    pub code: Option<&'static str>,
     /// What goes to the client.
     pub response: http::Response<Bytes>,
 }

@@ -36,7 +36,15 @@ use crate::{
     protocol::media_type,
 };
 
-const TARGET_PREFIX: &str = "Sealgate";
+pub(crate) const TARGET_PREFIX: &str = "Sealgate";
+/// The operations there are.
+pub(crate) const OPERATIONS: [&str; 5] = [
+    "ListJobs",
+    "DescribeJob",
+    "CancelJob",
+    "DescribeRootKey",
+    "RotateStoreKey",
+];
 const SERVICE: &str = "sealgate";
 /// Jobs on a page, unless the request says otherwise.
 const LIMIT: usize = 100;
@@ -248,6 +256,7 @@ pub async fn handle(
         Err(fault) => ("unknown", Err(fault)),
     };
     let id = caller.request_id();
+    let code = result.as_ref().err().map(Fault::code);
     let response = match result {
         Ok(answer) => respond(
             Protocol::Json,
@@ -265,6 +274,7 @@ pub async fn handle(
     };
     Answer {
         operation,
+        code,
         response,
     }
 }

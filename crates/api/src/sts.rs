@@ -15,8 +15,11 @@ use crate::{
 
 const NAMESPACE: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
 
+/// The operations there are.
+pub(crate) const OPERATIONS: [&str; 1] = ["GetCallerIdentity"];
+
 /// The operations STS has and we do not.
-const NOT_YET: [&str; 10] = [
+pub(crate) const NOT_YET: [&str; 10] = [
     "AssumeRole",
     "AssumeRoleWithSAML",
     "AssumeRoleWithWebIdentity",
@@ -35,6 +38,7 @@ pub async fn handle(context: &RequestContext, head: &Parts, body: Bytes) -> Answ
     let id = context.request_id();
     let error = |operation, status, code, message: &str| Answer {
         operation,
+        code: Some(code),
         response: refuse(Protocol::Query, status, code, message, id),
     };
     let form = match Form::read(head, &body) {
@@ -52,6 +56,7 @@ pub async fn handle(context: &RequestContext, head: &Parts, body: Bytes) -> Answ
     if action == "GetCallerIdentity" {
         return Answer {
             operation: "GetCallerIdentity",
+            code: None,
             response: identity(context),
         };
     }

@@ -46,6 +46,9 @@ pub struct Event<'a> {
     pub request_id: &'a str,
     /// The peer.
     pub source: Option<IpAddr>,
+    /// For how many requests the record stands, where it stands for several: refusals that came faster than they are
+    /// recorded one by one.
+    pub count: Option<u64>,
 }
 
 impl Event<'_> {
@@ -82,6 +85,9 @@ impl Event<'_> {
         if let Some(source) = self.source {
             // Digits, dots, colons and letters.
             fields.plain("source", format_args!("\"{source}\""));
+        }
+        if let Some(count) = self.count {
+            fields.plain("count", count);
         }
         if let Some(intent) = intent {
             fields.plain("intent", intent);
@@ -198,6 +204,7 @@ mod tests {
             resource: None,
             request_id: "r-1",
             source: Some("127.0.0.1".parse().unwrap()),
+            count: Some(3),
         };
         let mut line = Vec::new();
         event.write_to(&mut line, Some(7));
@@ -210,7 +217,7 @@ mod tests {
              \"account\":\"123456789012\",\"region\":\"us-east-1\",\"material\":2,\
              \"encryption_context\":{\"a\\n\\\"\":\"\\u0000\u{2028}b\"},\
              \"bucket\":\"b\",\"object\":\"k \\\"\\n\",\
-             \"request_id\":\"r-1\",\"source\":\"127.0.0.1\",\"intent\":7"
+             \"request_id\":\"r-1\",\"source\":\"127.0.0.1\",\"count\":3,\"intent\":7"
         );
     }
 }

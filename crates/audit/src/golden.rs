@@ -48,6 +48,7 @@ fn event<'a>(context: &'a EncryptionContext, request_id: &'a str) -> Event<'a> {
         resource: Some("root-key"),
         request_id,
         source: Some("127.0.0.1".parse().unwrap()),
+        count: None,
     }
 }
 

@@ -31,6 +31,7 @@ use crate::known::{self, Known, wrong};
 use crate::metrics::Metrics;
 use crate::nbd_front::VolumeExports;
 use crate::observers::{BlockRequests, KeyUses, ObjectRequests};
+use crate::refusals::{self, Refusals};
 use crate::reseal::{self, Part, RotateStoreKey};
 use crate::scopes::Scopes;
 
@@ -63,6 +64,8 @@ pub(crate) struct Assembly {
     pub(crate) known: Arc<Known>,
     /// The audit log, for its mark.
     pub(crate) audit: AuditLog,
+    /// What tells of refusals, and the records that have to be taken to the audit log.
+    pub(crate) refusals: (Arc<Refusals>, refusals::Waiting),
 }
 
 /// What every account and region is served from.
@@ -178,15 +181,17 @@ impl Assembly {
         let (administration, jobs) = ground
             .administration(&scopes, &places[0], &gateways[0], &known)
             .await;
+        let (refusals, waiting) = Refusals::new(Arc::clone(metrics), Arc::clone(&ground.clock));
         let exports = VolumeExports {
             accounts: places
                 .iter()
                 .map(|place| (Arc::clone(&place.volumes), Arc::clone(&place.authorizer)))
                 .collect(),
+            refusals: Arc::clone(&refusals),
             random: Arc::clone(&ground.random),
             uid: rustix::process::geteuid().as_raw(),
         };
-        let nbd = nbd_server(config, metrics, &ground.clock, exports);
+        let nbd = nbd_server(config, metrics, &ground.clock, &refusals, exports);
         let keyrings = places.iter().map(|place| Arc::clone(&place.keyring));
         let volumes = places.iter().map(|place| Arc::clone(&place.volumes));
         let (keyrings, volumes) = (keyrings.collect(), volumes.collect());
@@ -207,6 +212,8 @@ impl Assembly {
             verifier: verifier(&scopes, &credentials)?,
             served: served.collect(),
             metrics: Arc::clone(metrics),
+            refusals: Arc::clone(&refusals),
+            data_events: config.audit.data_events,
             clock: ground.clock,
             random: ground.random,
         });
@@ -220,6 +227,7 @@ impl Assembly {
             jobs,
             known,
             audit: ground.audit,
+            refusals: (refusals, waiting),
         })
     }
 }
@@ -410,12 +418,17 @@ fn nbd_server(
     config: &Config,
     metrics: &Arc<Metrics>,
     clock: &Arc<dyn Clock>,
+    refusals: &Arc<Refusals>,
     exports: VolumeExports,
 ) -> nbd::Server {
     let mut options = nbd::Options::default();
     options.connections_max = config.nbd.connections_max;
     options.handshakes_max = config.nbd.handshakes_max;
     options.handshake_timeout = Duration::from_secs(config.nbd.handshake_timeout_seconds);
-    let observer = Arc::new(BlockRequests::new(Arc::clone(metrics), clock));
+    let observer = Arc::new(BlockRequests::new(
+        Arc::clone(metrics),
+        clock,
+        Arc::clone(refusals),
+    ));
     nbd::Server::new(options, Arc::new(exports), observer)
 }

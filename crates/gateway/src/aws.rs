@@ -4,6 +4,7 @@
 //! read whole within a limit before the signature over it is compared. Which services there are, in
 //! which protocol each is answered and what a refusal is called there is `api`'s to know.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,14 +15,16 @@ use bytes::Bytes;
 use crypto::random::Random;
 use host::Clock;
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
-use iam::sigv4::{Body, Pending, Verified, Verifier};
+use iam::sigv4::{Body, Pending, Verified, Verifier, claimed_access_key, claimed_service};
 use iam::{AccountId, Region, RequestContext};
 
 use crate::assembly::Served;
 use crate::metrics::{Front, Metrics, Outcome};
+use crate::refusal_reason::Reason;
+use crate::refusals::{Refusals, Refused};
 use crate::small_body;
 
 /// What an answer's body is: streamed objects, or short and whole.
@@ -33,6 +36,9 @@ pub(crate) struct Aws {
     /// By account and region.
     pub(crate) served: HashMap<(AccountId, Region), Served>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) refusals: Arc<Refusals>,
+    /// Whether the audit log has a record of each access to an object.
+    pub(crate) data_events: bool,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
 }
@@ -47,7 +53,16 @@ impl Aws {
         let started = Instant::now();
         let request_id = self.request_id();
         let (head, body) = request.into_parts();
-        let refuse = |refusal: Refusal| self.refuse(&head, &refusal, &request_id, started);
+        let refuse_with = |refusal: Refusal, body: Option<&Bytes>| {
+            let refused = Unanswered {
+                head: &head,
+                body,
+                peer,
+                request_id: &request_id,
+            };
+            self.refuse(refused, &refusal, started)
+        };
+        let refuse = |refusal: Refusal| refuse_with(refusal, None);
         let pending = match self.verifier.begin(&head, self.clock.now()) {
             Ok(pending) => pending,
             Err(error) => return refuse(error.into()),
@@ -60,19 +75,24 @@ impl Aws {
                         return refuse(Refusal::NotServed(verified.service));
                     };
                     let context = self.context(&head, &verified, request_id, peer);
+                    let sender = Arc::clone(&context);
                     let request = Request::from_parts(head, body);
                     // In a place of its own: hyper moves this future for each request of any service, and keeps room
                     // for it in each connection.
-                    Box::pin(served.s3.handle(request, &verified, context))
-                        .await
-                        .map(Either::Right)
+                    let mut answer = Box::pin(served.s3.handle(request, &verified, context)).await;
+                    if let Some(refused) = answer.extensions_mut().remove::<s3::Refused>() {
+                        let (operation, code) = (refused.operation, refused.code.into());
+                        let status = answer.status();
+                        self.note_answer(Front::S3, operation, status, code, &sender);
+                    }
+                    answer.map(Either::Right)
                 }
                 Err(error) => refuse(error.into()),
             };
         }
         let (verified, body) = match verify_whole(pending, body).await {
             Ok(read) => read,
-            Err(refusal) => return refuse(refusal),
+            Err((refusal, body)) => return refuse_with(refusal, body.as_ref()),
         };
         let (Some(service), Some(served)) = (service, self.served(&verified)) else {
             return refuse(Refusal::NotServed(verified.service));
@@ -80,13 +100,14 @@ impl Aws {
         let context = &self.context(&head, &verified, request_id.clone(), peer);
         let bytes_in = body.len() as u64;
         match service.answer(&served.backends, context, &head, body).await {
-            Some(answer) => self.answer(
-                Front::of_service(service),
-                answer.operation,
-                started,
-                bytes_in,
-                answer.response,
-            ),
+            Some(answer) => {
+                let front = Front::of_service(service);
+                if let Some(code) = answer.code {
+                    let status = answer.response.status();
+                    self.note_answer(front, answer.operation, status, code.into(), context);
+                }
+                self.answer(front, answer.operation, started, bytes_in, answer.response)
+            }
             // A service that streams, and its requests went another way above.
             None => refuse(Refusal::NotServed(verified.service)),
         }
@@ -121,15 +142,17 @@ impl Aws {
     /// Answers what gets no further than here, in the protocol that the request speaks.
     fn refuse(
         &self,
-        head: &Parts,
+        refused: Unanswered<'_>,
         refusal: &Refusal,
-        request_id: &str,
         started: Instant,
     ) -> Response<AnswerBody> {
+        let Unanswered {
+            head, request_id, ..
+        } = refused;
         let protocol = Protocol::of_request(head);
         let words = refusal.words(protocol);
         let (status, code, message) = (words.status, words.code, words.message.as_str());
-        tracing::debug!(code, message, "a request was refused");
+        self.note_unanswered(refused, refusal, code);
         let response = if protocol == Protocol::S3 {
             self.metrics.request(crate::metrics::Request {
                 front: Front::S3,
@@ -146,6 +169,72 @@ impl Aws {
             self.answer(Front::OTHER, "Refused", started, 0, response)
         };
         ended_if_unread(head, response)
+    }
+
+    /// Tells of a request that got no further than here.
+    fn note_unanswered(&self, refused: Unanswered<'_>, refusal: &Refusal, code: &'static str) {
+        let Unanswered {
+            head,
+            body,
+            peer,
+            request_id,
+        } = refused;
+        let service = claimed_service(head).and_then(|scope| Service::of_scope(&scope));
+        let operation = service.and_then(|service| match service.streams() {
+            true => s3::claimed_operation(head),
+            false => api::claimed_operation(service, head, body),
+        });
+        let source = peer.ip().to_canonical();
+        self.refusals.note(Refused {
+            front: service.map_or(Front::OTHER, Front::of_service),
+            operation: operation.unwrap_or("unknown"),
+            reason: Reason::of_refusal(refusal),
+            code: code.into(),
+            peer: source.to_string(),
+            source: Some(source),
+            access_key: claimed_access_key(head),
+            principal: None,
+            request_id: request_id.to_owned(),
+            subject: None,
+            recorded: false,
+        });
+    }
+
+    /// Tells of an answer that refuses a request.
+    fn note_answer(
+        &self,
+        front: Front,
+        operation: &'static str,
+        status: StatusCode,
+        code: Cow<'static, str>,
+        sender: &RequestContext,
+    ) {
+        let Some(reason) = Reason::of_answer(status, &code) else {
+            return;
+        };
+        let source = sender.source.map(|source| source.to_canonical());
+        let recorded = match front {
+            // Whoever may not use a key is in the keyring's own record.
+            _ if front.label() == "kms" => reason == Reason::Denied,
+            Front::S3 => self.data_events,
+            _ => false,
+        };
+        self.refusals.note(Refused {
+            front,
+            operation,
+            reason,
+            code,
+            peer: source.map_or_else(String::new, |source| source.to_string()),
+            source,
+            access_key: sender
+                .access_key
+                .as_ref()
+                .map(|key| key.as_str().to_owned()),
+            principal: Some(sender.principal_arn().to_string()),
+            request_id: sender.request_id().to_owned(),
+            subject: None,
+            recorded,
+        });
     }
 
     /// What every layer below shares of a request.
@@ -175,11 +264,29 @@ impl Aws {
     }
 }
 
+/// A request that no front has.
+#[derive(Clone, Copy)]
+struct Unanswered<'a> {
+    head: &'a Parts,
+    /// What came of its body, if it was read.
+    body: Option<&'a Bytes>,
+    peer: SocketAddr,
+    request_id: &'a str,
+}
+
 /// Reads the body within the limit and compares the signature over it.
-async fn verify_whole(pending: Pending, body: Incoming) -> Result<(Verified, Bytes), Refusal> {
-    let body = small_body::read(body).await?;
-    let verified = pending.finish(Body::Whole(&body))?;
-    Ok((verified, body))
+async fn verify_whole(
+    pending: Pending,
+    body: Incoming,
+) -> Result<(Verified, Bytes), (Refusal, Option<Bytes>)> {
+    let body = match small_body::read(body).await {
+        Ok(body) => body,
+        Err(refusal) => return Err((refusal, None)),
+    };
+    match pending.finish(Body::Whole(&body)) {
+        Ok(verified) => Ok((verified, body)),
+        Err(error) => Err((error.into(), Some(body))),
+    }
 }
 
 /// Ends the connection with the answer if the request has a body, which may not have been read: what the client

@@ -34,6 +34,8 @@ mod observers;
 mod output;
 mod passphrase;
 mod rebuild;
+mod refusal_reason;
+mod refusals;
 mod reseal;
 mod root_key;
 mod scopes;

@@ -37,6 +37,15 @@ impl Front {
         Self(service.front())
     }
 
+    /// Through which side of the gateway, as the audit log says.
+    pub(crate) fn via(self) -> &'static str {
+        match self.0 {
+            "s3" => "s3",
+            "nbd" => "volume",
+            _ => "api",
+        }
+    }
+
     /// The label value.
     pub(crate) fn label(self) -> &'static str {
         self.0
@@ -153,6 +162,8 @@ pub(crate) struct Metrics {
     errors: IntCounterVec,
     bytes: IntCounterVec,
     latency: HistogramVec,
+    refusals: IntCounterVec,
+    refusals_unrecorded: IntCounter,
     kms_requests: IntCounterVec,
     kms_latency: HistogramVec,
     cache: IntCounterVec,
@@ -214,6 +225,11 @@ impl Metrics {
                     .buckets(LATENCY_BUCKETS.to_vec()),
                 &["front", "operation"],
             )?,
+            refusals: IntCounterVec::new(
+                Opts::new("sealgate_refusals_total", "Requests and clients that were refused, by front, operation (unknown where it is) and reason."),
+                &["front", "operation", "reason"],
+            )?,
+            refusals_unrecorded: IntCounter::new("sealgate_refusals_unrecorded_total", "Refusals that should be in the audit log and are not, because it took no record or was behind.")?,
             kms_requests: IntCounterVec::new(
                 Opts::new("sealgate_kms_requests_total", "Key requests by operation, by who asked (api, s3, volume) and outcome."),
                 &["operation", "caller", "outcome"],
@@ -239,11 +255,13 @@ impl Metrics {
             key_operations: Resolved::default(),
             registry,
         };
-        let families: [Box<dyn Collector>; 14] = [
+        let families: [Box<dyn Collector>; 16] = [
             Box::new(metrics.requests.clone()),
             Box::new(metrics.errors.clone()),
             Box::new(metrics.bytes.clone()),
             Box::new(metrics.latency.clone()),
+            Box::new(metrics.refusals.clone()),
+            Box::new(metrics.refusals_unrecorded.clone()),
             Box::new(metrics.kms_requests.clone()),
             Box::new(metrics.kms_latency.clone()),
             Box::new(metrics.cache.clone()),
@@ -281,6 +299,18 @@ impl Metrics {
             || self.counted(r.front, r.operation),
             |operation| operation.finished(r.outcome, r.elapsed, r.bytes_in, r.bytes_out),
         );
+    }
+
+    /// Counts one refusal. All three are of fixed sets.
+    pub(crate) fn refused(&self, front: Front, operation: &'static str, reason: &'static str) {
+        self.refusals
+            .with_label_values(&[front.label(), operation, reason])
+            .inc();
+    }
+
+    /// Counts refusals that are not in the audit log.
+    pub(crate) fn refusals_unrecorded(&self, count: u64) {
+        self.refusals_unrecorded.inc_by(count);
     }
 
     /// Counts one key request; `outcome` is `Success` or the code of an exception.

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use crypto::random::Random;
@@ -10,12 +11,18 @@ use nbd::{
     BlockSizes, Errno, Export, ExportInfo, ExportName, Exports, Extent, ExtentKind, OpenError,
     Peer, ZeroOptions,
 };
+use tokio::runtime::Handle;
 use volume::{AttachedVolume, ErrorKind, OneVolume, VolumeError, VolumeId, VolumeInfo, Volumes};
+
+use crate::metrics::Front;
+use crate::refusal_reason::Reason;
+use crate::refusals::{self, Refusals, Refused};
 
 /// The volumes of every account and region, for peers that may have them.
 pub(crate) struct VolumeExports {
     /// What is served, and who decides about it.
     pub(crate) accounts: Vec<(Arc<Volumes>, Arc<Authorizer>)>,
+    pub(crate) refusals: Arc<Refusals>,
     pub(crate) random: Arc<dyn Random>,
     /// The user this process runs as: on the unix socket, it and root may attach.
     pub(crate) uid: u32,
@@ -23,7 +30,7 @@ pub(crate) struct VolumeExports {
 
 /// One account in one region, as its root user sees it.
 struct Place<'a> {
-    volumes: &'a Volumes,
+    volumes: &'a Arc<Volumes>,
     authorizer: &'a Authorizer,
     context: Arc<RequestContext>,
 }
@@ -51,6 +58,12 @@ impl Place<'_> {
         self.authorizer
             .authorize(self.caller(), self.volumes.one(id))
             .map_err(|denied| OpenError::Denied(denied.to_string()))
+    }
+
+    /// Refuses what attaching a volume would refuse, as far as that can be known without trying.
+    fn could_attach(&self, volume: &VolumeInfo) -> Result<(), OpenError> {
+        let _may = self.may_attach(volume.id)?;
+        self.volumes.may_be_attached(volume).map_err(|e| refuse(&e))
     }
 }
 
@@ -112,12 +125,71 @@ impl VolumeExports {
     }
 }
 
+impl VolumeExports {
+    /// Tells of a peer that did not get what it asked for. `recorded` says whether the audit log has it already.
+    fn refused(
+        &self,
+        peer: &Peer,
+        name: Option<&ExportName>,
+        context: Option<&RequestContext>,
+        error: &OpenError,
+        recorded: bool,
+    ) {
+        let (reason, code) = match error {
+            OpenError::Unknown => (Reason::UnknownExport, "InvalidVolume.NotFound"),
+            OpenError::Denied(_) => (Reason::Denied, "UnauthorizedOperation"),
+            OpenError::Unavailable(_) => (Reason::Unavailable, "IncorrectState"),
+            OpenError::ShuttingDown => return,
+        };
+        if let OpenError::Denied(why) | OpenError::Unavailable(why) = error {
+            tracing::debug!(%peer, why, "an export was refused");
+        }
+        let (shown, source) = refusals::nbd_peer(peer);
+        self.refusals.note(Refused {
+            front: Front::NBD,
+            operation: "AttachVolume",
+            reason,
+            code: code.into(),
+            peer: shown,
+            source,
+            access_key: None,
+            principal: context.map(|context| context.principal_arn().to_string()),
+            request_id: context.map_or_else(String::new, |context| context.request_id().to_owned()),
+            subject: name.map(|name| name.as_str().to_owned()),
+            recorded,
+        });
+    }
+
+    /// What a peer may reach; who is nobody is told of.
+    fn admitted(
+        &self,
+        peer: &Peer,
+        name: Option<&ExportName>,
+    ) -> Result<Vec<Place<'_>>, OpenError> {
+        self.places(peer).inspect_err(|error| {
+            self.refused(peer, name, None, error, false);
+        })
+    }
+
+    /// What an export is, for who may attach it.
+    fn looked_at(places: &[Place<'_>], name: &ExportName) -> Result<ExportInfo, OpenError> {
+        let (place, id) = Self::find(places, name)?;
+        let described = place.describe(&[id])?;
+        let [volume] = described.as_slice() else {
+            return Err(OpenError::Unknown);
+        };
+        place.could_attach(volume)?;
+        export_info(id, volume.size.bytes())
+    }
+}
+
 #[async_trait]
 impl Exports for VolumeExports {
     async fn list(&self, peer: &Peer) -> Result<Vec<ExportName>, OpenError> {
         let mut names = Vec::new();
-        for place in self.places(peer)? {
-            let volumes = place.describe(&[])?;
+        for place in self.admitted(peer, None)? {
+            let mut volumes = place.describe(&[])?;
+            volumes.retain(|volume| place.could_attach(volume).is_ok());
             let ids = volumes.iter().map(|volume| volume.id.to_string());
             names.extend(ids.filter_map(|id| ExportName::new(id).ok()));
         }
@@ -125,34 +197,61 @@ impl Exports for VolumeExports {
     }
 
     async fn describe(&self, peer: &Peer, name: &ExportName) -> Result<ExportInfo, OpenError> {
-        let places = self.places(peer)?;
-        let (place, id) = Self::find(&places, name)?;
-        // Decided, but nothing is attached and no key is used: the permission is not spent, and there is nothing to record.
-        let _may = place.may_attach(id)?;
-        let described = place.describe(&[id])?;
-        let [volume] = described.as_slice() else {
-            return Err(OpenError::Unknown);
-        };
-        export_info(id, volume.size.bytes())
+        let places = self.admitted(peer, Some(name))?;
+        // Nothing is attached and no key is used, so there is nothing to record; what a client may not have it is told,
+        // and the log too.
+        Self::looked_at(&places, name).inspect_err(|error| {
+            let asked = places.first().map(|place| &*place.context);
+            self.refused(peer, Some(name), asked, error, false);
+        })
     }
 
     async fn open(&self, peer: &Peer, name: &ExportName) -> Result<Arc<dyn Export>, OpenError> {
-        let places = self.places(peer)?;
-        let (place, id) = Self::find(&places, name)?;
-        let authorized = place.may_attach(id)?;
-        let volume = place.volumes.attach(authorized).await.map_err(|e| {
-            tracing::warn!(volume = %id, %peer, error = %e, "a volume could not be attached");
-            refuse(&e)
+        let places = self.admitted(peer, Some(name))?;
+        let found = Self::find(&places, name)
+            .and_then(|(place, id)| Ok((place, id, place.may_attach(id)?)));
+        let (place, id, authorized) = found.inspect_err(|error| {
+            let asked = places.first().map(|place| &*place.context);
+            self.refused(peer, Some(name), asked, error, false);
+        })?;
+        let volume = place.volumes.attach(authorized).await.map_err(|error| {
+            tracing::debug!(volume = %id, %peer, %error, "a volume could not be attached");
+            let said = refuse(&error);
+            // The volumes have recorded it.
+            self.refused(peer, Some(name), Some(&place.context), &said, true);
+            said
         })?;
         tracing::info!(volume = %id, %peer, "volume attached");
+        let attachment = Attachment {
+            volumes: Arc::clone(place.volumes),
+            context: Arc::clone(&place.context),
+            id,
+            runtime: Handle::current(),
+        };
         let info = export_info(id, volume.size())?;
-        Ok(Arc::new(VolumeExport { volume, info }))
+        Ok(Arc::new(VolumeExport {
+            volume,
+            info,
+            done: Done::default(),
+            attachment,
+        }))
     }
 }
 
 /// An engine's error in the words of a handshake, without what is ours alone.
 fn refuse(error: &VolumeError) -> OpenError {
+    let unavailable = |why: &str| OpenError::Unavailable(why.to_owned());
     match error {
+        VolumeError::FolderMissing(_) => unavailable("the volume's folder is missing"),
+        VolumeError::Damaged { .. } | VolumeError::DamagedRow { .. } => {
+            unavailable("the volume is damaged: the server's log says where")
+        }
+        VolumeError::Audit(_) => {
+            unavailable("the audit log takes no records, so nothing can be attached")
+        }
+        VolumeError::Io { .. } => {
+            unavailable("the volume's files cannot be used: the server's log says why")
+        }
         VolumeError::NotFound(_) | VolumeError::MalformedId(_) => OpenError::Unknown,
         VolumeError::ShuttingDown => OpenError::ShuttingDown,
         other if other.kind() == ErrorKind::Denied => OpenError::Denied(other.message()),
@@ -179,6 +278,63 @@ fn export_info(id: VolumeId, size: u64) -> Result<ExportInfo, OpenError> {
 struct VolumeExport {
     volume: Arc<AttachedVolume>,
     info: ExportInfo,
+    done: Done,
+    /// Behind the volume: dropped when that was let go of.
+    attachment: Attachment,
+}
+
+/// What one connection did. It has one thread, so nobody else counts here meanwhile.
+#[derive(Debug, Default)]
+struct Done {
+    reads: AtomicU64,
+    read_bytes: AtomicU64,
+    writes: AtomicU64,
+    written_bytes: AtomicU64,
+}
+
+impl Done {
+    fn add(count: &AtomicU64, bytes: &AtomicU64, len: usize) {
+        count.fetch_add(1, Ordering::Relaxed);
+        bytes.fetch_add(len as u64, Ordering::Relaxed);
+    }
+}
+
+/// Who attached what, for the record of its end.
+struct Attachment {
+    volumes: Arc<Volumes>,
+    context: Arc<RequestContext>,
+    id: VolumeId,
+    runtime: Handle,
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        let (volumes, context, id) = (
+            Arc::clone(&self.volumes),
+            Arc::clone(&self.context),
+            self.id,
+        );
+        // Nobody waits for it: the client has gone.
+        self.runtime.spawn(async move {
+            let caller = Caller::new(&context, Via::Volume);
+            volumes.record_detach(caller, id).await;
+        });
+    }
+}
+
+impl Drop for VolumeExport {
+    fn drop(&mut self) {
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        tracing::info!(
+            volume = %self.attachment.id,
+            reads = count(&self.done.reads),
+            read_bytes = count(&self.done.read_bytes),
+            writes = count(&self.done.writes),
+            written_bytes = count(&self.done.written_bytes),
+            request_id = self.attachment.context.request_id(),
+            "a connection has let go of a volume"
+        );
+    }
 }
 
 impl Export for VolumeExport {
@@ -187,12 +343,14 @@ impl Export for VolumeExport {
     }
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), Errno> {
+        Done::add(&self.done.reads, &self.done.read_bytes, buf.len());
         self.volume
             .read(offset, buf)
             .map_err(|e| self.errno("read", &e))
     }
 
     fn write(&self, offset: u64, buf: &mut [u8], fua: bool) -> Result<(), Errno> {
+        Done::add(&self.done.writes, &self.done.written_bytes, buf.len());
         self.volume
             .write(offset, buf, fua)
             .map_err(|e| self.errno("write", &e))

@@ -7,6 +7,8 @@ use host::Clock;
 use iam::Via;
 
 use crate::metrics::{Front, Metrics, Operation, Outcome, Request};
+use crate::refusal_reason::Reason;
+use crate::refusals::{self, Refusals, Refused};
 use crate::throttle::Throttle;
 
 /// Counts uses of keys.
@@ -76,10 +78,15 @@ pub(crate) struct BlockRequests {
     operations: [Operation; nbd::Command::ALL.len()],
     crowded: Throttle,
     full: Throttle,
+    refusals: Arc<Refusals>,
 }
 
 impl BlockRequests {
-    pub(crate) fn new(metrics: Arc<Metrics>, clock: &Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(
+        metrics: Arc<Metrics>,
+        clock: &Arc<dyn Clock>,
+        refusals: Arc<Refusals>,
+    ) -> Self {
         let operations =
             nbd::Command::ALL.map(|command| metrics.operation(Front::NBD, command.name()));
         Self {
@@ -87,7 +94,28 @@ impl BlockRequests {
             operations,
             crowded: Throttle::new(Arc::clone(clock)),
             full: Throttle::new(Arc::clone(clock)),
+            refusals,
         }
+    }
+}
+
+impl BlockRequests {
+    /// Tells of a client that was hung up on.
+    fn refused(&self, peer: &nbd::Peer, reason: Reason, why: nbd::Closed) {
+        let (peer, source) = refusals::nbd_peer(peer);
+        self.refusals.note(Refused {
+            front: Front::NBD,
+            operation: "unknown",
+            reason,
+            code: why.name().into(),
+            peer,
+            source,
+            access_key: None,
+            principal: None,
+            request_id: String::new(),
+            subject: None,
+            recorded: false,
+        });
     }
 }
 
@@ -107,6 +135,8 @@ impl nbd::Observer for BlockRequests {
                     tracing::warn!(%peer, unsaid, "an NBD client was turned out: too many are in the handshake");
                 }
             }
+            nbd::Closed::Misbehaved => self.refused(peer, Reason::Protocol, why),
+            nbd::Closed::HandshakeTimeout => self.refused(peer, Reason::TooSlow, why),
             _ => tracing::debug!(%peer, why = why.name(), "NBD connection closed"),
         }
     }

@@ -33,6 +33,7 @@ use crate::known;
 use crate::listener::{self, Limits};
 use crate::logging;
 use crate::metrics::Metrics;
+use crate::refusals::{self, Refusals};
 use crate::root_key;
 
 /// Metrics are asked for by a few scrapers; more connections than this are a mistake or an attack.
@@ -157,7 +158,14 @@ async fn serve(
         jobs,
         known,
         audit,
+        refusals: (refusals, refused),
     } = assembly;
+    let recorder = tokio::spawn(refusals::record(
+        refused,
+        audit.clone(),
+        Arc::clone(&metrics),
+    ));
+    let teller = tokio::spawn(tell_of_refusals(Arc::clone(&refusals)));
     let _ = admin_parts.keyrings.set(keyrings.clone());
     private::replace(
         &OsDisk,
@@ -250,6 +258,17 @@ async fn serve(
         _ = terminate.recv() => tracing::warn!("second signal: not waiting for requests in flight"),
         _ = interrupt.recv() => tracing::warn!("second signal: not waiting for requests in flight"),
     }
+    teller.abort();
+    let told = async {
+        refusals.finish().await;
+        recorder.await
+    };
+    if tokio::time::timeout(Duration::from_secs(1), told)
+        .await
+        .is_err()
+    {
+        tracing::warn!("refusals may be missing in the audit log");
+    }
     sweeper.abort();
     watcher.abort();
     reviewer.abort();
@@ -317,6 +336,15 @@ async fn sweep_keys(keyrings: Vec<Arc<Keyring>>) {
                 }
             }
         }
+    }
+}
+
+/// Tells of refusals that were too many to be told one by one, for as long as the server runs.
+async fn tell_of_refusals(refusals: Arc<Refusals>) {
+    let mut ticks = tokio::time::interval(refusals::INTERVAL);
+    loop {
+        ticks.tick().await;
+        refusals.catch_up(false);
     }
 }
 

@@ -191,6 +191,7 @@ impl Inner {
             resource: None,
             request_id,
             source,
+            count: None,
         }
     }
 }

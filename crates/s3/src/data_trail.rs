@@ -80,6 +80,7 @@ impl DataTrail {
             resource: None,
             request_id: context.request_id(),
             source: context.source,
+            count: None,
         };
         self.log.data_event(&event).await.map_err(refused)
     }

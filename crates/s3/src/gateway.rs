@@ -99,6 +99,24 @@ impl Answer {
 #[derive(Clone)]
 struct Code(String);
 
+/// What an answer that is an error was to and says: in its extensions, for whoever reports refusals. Not sent.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// The operation by its S3 name; `Unknown` if the request matched none.
+    pub operation: &'static str,
+    /// The error's code.
+    pub code: String,
+}
+
+/// The operation by its S3 name that a request says it is, as far as that can be told from its head, the bucket in its
+/// path. Nothing is verified.
+pub fn claimed_operation(head: &http::request::Parts) -> Option<&'static str> {
+    let target = target(head.uri.path()).ok()?;
+    let query = Query::parse(head.uri.query()).ok()?;
+    let operation = route(&head.method, target, &query, &head.headers).ok()?;
+    Some(operation.name())
+}
+
 /// The error code that s3s has written.
 fn refused_code(document: &[u8]) -> String {
     let text = String::from_utf8_lossy(document);
@@ -210,6 +228,10 @@ impl Gateway {
         };
         let operation = operation.map_or("Unknown", Operation::name);
         let mut answer = finish(answer, &method, request_id);
+        if let Some(Code(code)) = code {
+            let refused = Refused { operation, code };
+            answer.extensions_mut().insert(refused);
+        }
         if expects && bytes_in.load(Ordering::Relaxed) == 0 {
             // The client asked for "100 Continue" and got this answer instead: the body was
             // refused, or is empty. botocore does not recover from that on a kept connection

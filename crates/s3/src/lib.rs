@@ -62,5 +62,5 @@ pub use body::{BodyError, ResponseBody};
 pub use bucket::{Neighbours, scopes};
 pub use bucket_key::BucketKeyPolicy;
 pub use error::Error;
-pub use gateway::{Gateway, Options, refuse};
+pub use gateway::{Gateway, Options, Refused, claimed_operation, refuse};
 pub use observer::{NoObserver, Observer, RequestEnd};

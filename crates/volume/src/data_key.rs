@@ -31,7 +31,7 @@ pub(crate) async fn open_data_key(
 }
 
 /// The permission to unwrap the data key of a sealed volume; `None` for an unencrypted one.
-pub(crate) async fn may_open<'a>(
+async fn may_open<'a>(
     keyring: &Keyring,
     caller: Caller<'_>,
     id: VolumeId,

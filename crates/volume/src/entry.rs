@@ -102,6 +102,14 @@ impl Entry {
         }
     }
 
+    /// Whether its tag `Name` is this.
+    pub(crate) fn is_named(&self, name: &str) -> bool {
+        self.row.read().descriptor.as_ref().is_ok_and(|descriptor| {
+            let mut tags = descriptor.tags.iter();
+            tags.any(|tag| tag.key == "Name" && tag.value == name)
+        })
+    }
+
     /// `None` if its row is damaged.
     pub(crate) fn info(&self) -> Option<VolumeInfo> {
         let descriptor = self.descriptor().ok()?;

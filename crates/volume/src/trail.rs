@@ -62,6 +62,7 @@ impl Trail {
             resource: Some(&self.resource),
             request_id: &self.request_id,
             source: self.source,
+            count: None,
         }
     }
 

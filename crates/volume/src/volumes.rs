@@ -16,14 +16,14 @@ use audit::Change;
 use catalogue::{CatalogueError, Expect};
 use crypto::volume_key::VolumeDataKey;
 use iam::{AccountId, Arn, Authorized, Caller, Resource, Via};
-use keyring::{DataKeyLen, KeyArgument, KeyUse};
+use keyring::{DataKeyLen, KeyArgument, KeyUse, KeyringError};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    AttachedVolume, CreateVolume, Tag, VolumeError, VolumeId, VolumeInfo, VolumeState,
+    AttachedVolume, CreateVolume, Protection, Tag, VolumeError, VolumeId, VolumeInfo, VolumeState,
     blocking::{blocking, to_the_end},
     creation::{check_token, check_zone, fingerprint},
-    data_key::{context, may_open, open_data_key},
+    data_key::{context, open_data_key},
     descriptor::{Descriptor, Protected, Request},
     engine::BASE_GENERATION,
     entry::Entry,
@@ -36,6 +36,7 @@ use crate::{
     resource::{EveryVolume, NewVolume, OneVolume},
     standing::Grounds,
     token::TOKENS,
+    trail::{Trail, outcome},
 };
 
 /// How often making a volume is begun anew after another process was first with its client token.
@@ -273,6 +274,7 @@ impl Volumes {
         })
         .await?;
         tracing::info!(volume = %id, gib = info.size.gib(), "made");
+        self.warn_of_a_shared_name(id);
         Ok(info)
     }
 
@@ -463,7 +465,9 @@ impl Volumes {
             let work = Arc::clone(&registry).change_tags(id, change);
             registry.recorded(recorded, work).await
         })
-        .await
+        .await?;
+        self.warn_of_a_shared_name(id);
+        Ok(())
     }
 
     /// The volume an export name means: a volume id, or the value of one volume's tag `Name`.
@@ -476,13 +480,9 @@ impl Volumes {
         if name.is_empty() {
             return Err(unknown());
         }
-        let mut named = entries.iter().filter_map(|(id, entry)| {
-            let row = entry.row.read();
-            let tags = &row.descriptor.as_ref().ok()?.tags;
-            tags.iter()
-                .any(|tag| tag.key == "Name" && tag.value == name)
-                .then_some(*id)
-        });
+        let mut named = entries
+            .iter()
+            .filter_map(|(id, entry)| entry.is_named(name).then_some(*id));
         match (named.next(), named.next()) {
             (Some(id), None) => Ok(id),
             (Some(_), Some(_)) => Err(VolumeError::AmbiguousName(name.chars().take(64).collect())),
@@ -490,9 +490,9 @@ impl Volumes {
         }
     }
 
-    /// Attaches a volume, or shares the attachment there is. The data key is unwrapped in the name of the permission's
-    /// caller, so that also needs `kms:Decrypt` (sharing too, though the key is not used
-    /// then, so that disabling it does not stop a volume that is attached).
+    /// Attaches a volume for one more user, or shares the attachment there is. Each is an attach of its own: the data key
+    /// is unwrapped in the name of the permission's caller, so that also needs `kms:Decrypt` and an enabled key, and the
+    /// attach, or its refusal, is in the audit log before this returns. Who has the volume already keeps it.
     ///
     /// Waits while the last user of an earlier attachment is releasing it. Fails with [`VolumeError::Failed`] while
     /// others hold on to an attachment that has failed.
@@ -501,6 +501,28 @@ impl Volumes {
         authorized: Authorized<iam::AttachVolume, OneVolume>,
     ) -> Result<Arc<AttachedVolume>, VolumeError> {
         self.permitted(&authorized)?;
+        let caller = authorized.caller().through(Via::Volume);
+        let resource = format!("volume/{}", authorized.resource().id);
+        let trail = Trail::new("AttachVolume", resource, caller);
+        let result = self.attach_unrecorded(authorized).await;
+        let outcome = outcome(&result);
+        let event = trail.event(self.options().clock.now(), outcome);
+        match (self.options().audit.record(&event).await, result) {
+            (Ok(_), result) => result,
+            // The first error says more.
+            (Err(_), Err(error)) => Err(error),
+            (Err(error), Ok(attached)) => {
+                // It may be the last to hold it, and then detaching blocks.
+                drop(tokio::task::spawn_blocking(move || drop(attached)));
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn attach_unrecorded(
+        &self,
+        authorized: Authorized<iam::AttachVolume, OneVolume>,
+    ) -> Result<Arc<AttachedVolume>, VolumeError> {
         let id = authorized.resource().id;
         let caller = authorized.caller().through(Via::Volume);
         let entry = self.entry(&id)?;
@@ -513,8 +535,13 @@ impl Volumes {
         let shared = entry.attached.lock().upgrade();
         if let Some(shared) = shared {
             let keyring = &self.options().keyring;
-            let _may = may_open(keyring, caller, id, &descriptor.protection).await?;
-            shared.alive()?;
+            let opened = open_data_key(keyring, caller, id, &descriptor.protection).await;
+            let opened = opened.and_then(|_| shared.alive());
+            if let Err(error) = opened {
+                // Its other users may have gone meanwhile.
+                drop(tokio::task::spawn_blocking(move || drop(shared)));
+                return Err(error);
+            }
             return Ok(shared);
         }
         let only = Arc::clone(&entry.only)
@@ -546,6 +573,59 @@ impl Volumes {
         let attached = Arc::new(attached);
         *entry.attached.lock() = Arc::downgrade(&attached);
         Ok(attached)
+    }
+
+    /// Records that a user of an attached volume has let go of it. What cannot be recorded is logged: it has happened.
+    pub async fn record_detach(&self, caller: Caller<'_>, id: VolumeId) {
+        let trail = Trail::new("DetachVolume", format!("volume/{id}"), caller);
+        let event = trail.event(self.options().clock.now(), "Success");
+        if let Err(error) = self.options().audit.record(&event).await {
+            tracing::warn!(volume = %id, %error, "that a volume was detached is not in the audit log");
+        }
+    }
+
+    /// Refuses a volume that could not be attached now, as far as that can be known without trying: no key is used, and
+    /// nothing recorded.
+    pub fn may_be_attached(&self, volume: &VolumeInfo) -> Result<(), VolumeError> {
+        let entry = self.entry(&volume.id)?;
+        entry.sound()?;
+        match volume.state {
+            VolumeState::Available | VolumeState::InUse => {}
+            VolumeState::Error => return Err(VolumeError::Failed("it is in error".into())),
+            VolumeState::Creating | VolumeState::Deleting => {
+                return Err(VolumeError::not_found(volume.id));
+            }
+        }
+        match &volume.protection {
+            Protection::Sealed { key } if !self.options().keyring.is_enabled(key) => {
+                let key = key.as_arn().clone();
+                Err(KeyringError::Disabled { key }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Says in the log that a volume has a name that another one has too, so that it means neither of them.
+    fn warn_of_a_shared_name(&self, id: VolumeId) {
+        let entries = self.registry.entries.read();
+        let Some(ours) = entries.get(&id).and_then(|entry| {
+            let row = entry.row.read();
+            let tags = &row.descriptor.as_ref().ok()?.tags;
+            let name = tags.iter().find(|tag| tag.key == "Name")?;
+            (!name.value.is_empty()).then(|| name.value.clone())
+        }) else {
+            return;
+        };
+        let other = entries
+            .iter()
+            .find(|(other, entry)| **other != id && entry.is_named(&ours));
+        if let Some((other, _)) = other {
+            tracing::warn!(
+                volume = %id,
+                %other,
+                "two volumes have one tag Name: as an export name it means neither of them, and their ids must be used"
+            );
+        }
     }
 
     /// Decides again about the volumes that are attached, as far as anything that decides has changed since the last

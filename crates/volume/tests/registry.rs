@@ -146,6 +146,19 @@ impl World {
         }
     }
 
+    /// The outcomes of an operation, as the audit log has them.
+    fn audited(&self, operation: &str) -> Vec<String> {
+        let segments = std::fs::read_dir(self.dir.path().join("audit")).unwrap();
+        let text = segments.map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap());
+        let text: String = text.collect();
+        let of = format!("\"operation\":\"{operation}\"");
+        text.lines()
+            .filter(|line| line.contains(&of))
+            .map(|line| line.split("\"outcome\":\"").nth(1).unwrap())
+            .map(|rest| rest.split('"').next().unwrap().to_owned())
+            .collect()
+    }
+
     fn path(&self) -> std::path::PathBuf {
         self.dir.path().join("volumes")
     }
@@ -206,6 +219,10 @@ impl World {
         id: VolumeId,
     ) -> Result<Arc<AttachedVolume>, VolumeError> {
         volumes.attach(self.may(volumes.one(id))).await
+    }
+
+    async fn audit_detach(&self, volumes: &Volumes, id: VolumeId) {
+        volumes.record_detach(self.caller(), id).await;
     }
 
     async fn delete(&self, volumes: &Volumes, id: VolumeId) -> Result<(), VolumeError> {
@@ -297,6 +314,12 @@ async fn attachments_are_shared_and_the_last_one_detaches(world: World) {
         world.attach(&others, id).await,
         Err(VolumeError::Locked(_))
     ));
+    assert_eq!(
+        world.audited("AttachVolume"),
+        ["Success", "Success", "IncorrectState"]
+    );
+    world.audit_detach(&volumes, id).await;
+    assert_eq!(world.audited("DetachVolume"), ["Success"]);
     drop(first);
     assert_eq!(world.describe(&volumes)[0].state, VolumeState::InUse);
     assert!(matches!(
@@ -453,6 +476,17 @@ async fn disabling_the_key_stops_the_next_attachment_and_not_this_one(world: Wor
     assert!(volumes.review().is_empty());
     let may = keyring.authorize(world.caller(), &argument).await.unwrap();
     keyring.disable_key(may).await.unwrap();
+    // One more connection is an attach too.
+    let info = world.describe(&volumes).remove(0);
+    assert_eq!(info.state, VolumeState::InUse);
+    let listed = volumes.may_be_attached(&info).unwrap_err();
+    assert_eq!(listed.code(), "InvalidKmsKey.InvalidState");
+    let second = world.attach(&volumes, made.id).await.unwrap_err();
+    assert_eq!(second.code(), "InvalidKmsKey.InvalidState");
+    assert_eq!(
+        world.audited("AttachVolume"),
+        ["Success", "InvalidKmsKey.InvalidState"]
+    );
     attached.flush().unwrap();
     assert_eq!(read(&attached, 0, 4096), [1; 4096]);
     drop(attached);

@@ -33,8 +33,26 @@ use crate::{
     query::Form,
 };
 
+/// The operations there are.
+pub(crate) const OPERATIONS: [&str; 14] = [
+    "CreateTags",
+    "CreateVolume",
+    "DeleteTags",
+    "DeleteVolume",
+    "DescribeAvailabilityZones",
+    "DescribeRegions",
+    "DescribeTags",
+    "DescribeVolumes",
+    "DisableEbsEncryptionByDefault",
+    "EnableEbsEncryptionByDefault",
+    "GetEbsDefaultKmsKeyId",
+    "GetEbsEncryptionByDefault",
+    "ModifyEbsDefaultKmsKeyId",
+    "ResetEbsDefaultKmsKeyId",
+];
+
 /// What EC2 has for volumes and we do not yet.
-const NOT_YET: [&str; 16] = [
+pub(crate) const NOT_YET: [&str; 16] = [
     "AttachVolume",
     "CopySnapshot",
     "CopyVolumes",
@@ -83,6 +101,7 @@ pub async fn handle(
         }
         Err(wrong) => ("unknown", Err(Fault::Malformed(wrong.to_string()))),
     };
+    let code = result.as_ref().err().map(Fault::code);
     let response = match result {
         Ok(xml) => respond(
             Protocol::Ec2,
@@ -94,6 +113,7 @@ pub async fn handle(
     };
     Answer {
         operation,
+        code,
         response,
     }
 }

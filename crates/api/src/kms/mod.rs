@@ -50,6 +50,14 @@ use crate::{
 /// The media type of a request: with parameters behind it or without.
 const MEDIA_TYPE: &str = "application/x-amz-json-1.1";
 
+/// What stands before the dot in `X-Amz-Target`.
+pub(crate) const TARGET_PREFIX: &str = "TrentService";
+
+/// The operation of this name, if KMS has it.
+pub(crate) fn operation_named(name: &str) -> Option<&'static str> {
+    Some(model::SERVICE.operation(name)?.name)
+}
+
 /// Answers one request.
 pub async fn handle(
     keyring: &Keyring,
@@ -71,12 +79,14 @@ pub async fn handle(
         Err(fault) => ("unknown", Err(fault)),
     };
     wipe(body);
+    let code = result.as_ref().err().map(Fault::code);
     let response = match result {
         Ok(body) => respond(Protocol::Json, StatusCode::OK, caller.request_id(), body),
         Err(fault) => explain(&fault, operation, caller),
     };
     Answer {
         operation,
+        code,
         response,
     }
 }

@@ -203,6 +203,7 @@ impl Log {
             resource: None,
             request_id: &request,
             source: None,
+            count: None,
         };
         let mut rest = Vec::new();
         event.write_to(&mut rest, intent);

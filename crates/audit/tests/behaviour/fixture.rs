@@ -74,5 +74,6 @@ pub(crate) fn event() -> Event<'static> {
         resource: None,
         request_id: "7a1c4d0e-3a34-4f2c-9a55-0a9c6e5ad8f1",
         source: None,
+        count: None,
     }
 }

@@ -244,7 +244,7 @@ fn put(dir: &Path, whole: &Files, part: Part, with: Option<&Files>) {
         .filter(|(name, _)| of_part(part, name));
     for (name, bytes) in ours.chain(theirs) {
         let path = dir.join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        host::private::create_dirs(&host::OsDisk, path.parent().unwrap()).unwrap();
         fs::write(path, bytes).unwrap();
     }
     use std::os::unix::fs::PermissionsExt as _;
@@ -625,7 +625,7 @@ fn a_start_that_was_interrupted_goes_on() {
             drop(made.unwrap());
         });
         if part != Part::Credentials {
-            fs::create_dir(fresh.path(part)).unwrap();
+            host::private::create_dirs(&host::OsDisk, &fresh.path(part)).unwrap();
         }
         drop(data_dir);
         fresh.run(async |_| ()).unwrap();

@@ -1,4 +1,4 @@
-//! Which service a request says it is for, as far as that can be read.
+//! Which service a request says it is for, and with which access key, as far as that can be read.
 use http::{header, request::Parts};
 use percent_encoding::percent_decode_str;
 
@@ -9,20 +9,37 @@ use percent_encoding::percent_decode_str;
 /// A scope ends with `SERVICE/aws4_request`; of one that ends otherwise, the field where the service
 /// belongs is taken (`AKID/DATE/REGION/SERVICE`).
 pub fn claimed_service(head: &Parts) -> Option<String> {
+    credential(head, service)
+}
+
+/// The access key id in the first credential that can be read, of the `Authorization` header, else of a presigned query;
+/// `None` unless it has the form of AWS's ids (16 to 32 capitals and digits), so that a secret that was put in its place
+/// is not shown. Nothing is verified: this is for the log of what was refused, and for nothing else.
+pub fn claimed_access_key(head: &Parts) -> Option<String> {
+    credential(head, |credential| {
+        let id = credential.split('/').next()?;
+        let of_aws = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit();
+        let shown = (16..=32).contains(&id.len()) && id.bytes().all(of_aws);
+        shown.then(|| id.to_owned())
+    })
+}
+
+/// What `read` finds in the first credential in which it finds something.
+fn credential(head: &Parts, read: impl Fn(&str) -> Option<String>) -> Option<String> {
     let in_header = head
         .headers
         .get_all(header::AUTHORIZATION)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .filter_map(|value| value.split_once("Credential=").map(|(_, rest)| rest))
-        .find_map(|rest| service(rest.split([',', ' ', '\t']).next()?));
+        .find_map(|rest| read(rest.split([',', ' ', '\t']).next()?));
     in_header.or_else(|| {
         head.uri.query()?.split('&').find_map(|pair| {
             let (name, value) = pair.split_once('=')?;
             if !percent_decode_str(name).eq(*b"X-Amz-Credential") {
                 return None;
             }
-            service(&percent_decode_str(value).decode_utf8().ok()?)
+            read(&percent_decode_str(value).decode_utf8().ok()?)
         })
     })
 }
@@ -51,6 +68,36 @@ mod tests {
             request = request.header("authorization", *value);
         }
         claimed_service(&request.body(()).unwrap().into_parts().0)
+    }
+
+    #[test]
+    fn an_access_key_is_shown_and_a_secret_in_its_place_is_not() {
+        let shown = |id: &str| {
+            let request = http::Request::get("/").header(
+                "authorization",
+                format!("AWS4-HMAC-SHA256 Credential={id}/20130524/us-east-1/kms/aws4_request"),
+            );
+            claimed_access_key(&request.body(()).unwrap().into_parts().0)
+        };
+        assert_eq!(
+            shown("AKIDEXAMPLE00001").as_deref(),
+            Some("AKIDEXAMPLE00001")
+        );
+        for hidden in [
+            "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEYXX",
+            "AKID",
+            "",
+            "AKIDEXAMPLE-0001",
+            "AKIDEXAMPLE00001AKIDEXAMPLE000012",
+        ] {
+            assert_eq!(shown(hidden), None, "{hidden}");
+        }
+        let presigned = http::Request::get("/?X-Amz-Credential=AKIDEXAMPLE00001%2Fd%2Fr%2Fs3%2Fx");
+        let head = presigned.body(()).unwrap().into_parts().0;
+        assert_eq!(
+            claimed_access_key(&head).as_deref(),
+            Some("AKIDEXAMPLE00001")
+        );
     }
 
     #[test]

@@ -33,7 +33,7 @@ mod timestamp;
 mod verifier;
 
 pub use authorization::Form;
-pub use claim::claimed_service;
+pub use claim::{claimed_access_key, claimed_service};
 pub use error::SigV4Error;
 pub use payload::{Payload, StreamingSignature};
 pub use strip::strip;
