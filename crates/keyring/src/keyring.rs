@@ -26,6 +26,7 @@ use crate::{
     observer::Observer,
     records::Records,
     snapshot::Snapshot,
+    wall::Wall,
 };
 
 /// Opened materials kept in memory: of a symmetric key 32 bytes each, and what the cache adds.
@@ -94,6 +95,8 @@ pub(crate) struct Inner {
     pub(crate) snapshot: ArcSwap<Snapshot>,
     pub(crate) opened: Cache<(KeyId, u32), Arc<dyn Material>>,
     pub(crate) cold_reads: Semaphore,
+    /// Whether the wall clock is to be believed with what cannot be undone.
+    pub(crate) wall: Wall,
     /// Up to which commit others' changes are in the snapshot. Held while the snapshot is changed: one
     /// change at a time.
     pub(crate) followed: Mutex<Sequence>,
@@ -115,6 +118,12 @@ impl Keyring {
             None => Ok(()),
             Some(why) => Err(KeyringError::Behind(why)),
         }
+    }
+
+    /// Fails if no key may be used now, whoever asks: the audit log takes no records, or what the catalogue holds is not
+    /// known. For caches of what a key opened: what is cached is used no more then than what is not. Waits for nothing.
+    pub fn may_use_keys(&self) -> Result<(), KeyringError> {
+        self.inner.check_running()
     }
 
     /// Whether the key may be used at this moment. No lock, no store, no audit record.

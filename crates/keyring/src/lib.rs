@@ -42,6 +42,7 @@ mod state;
 mod tag;
 mod trail;
 mod vault;
+mod wall;
 
 #[cfg(fuzzing)]
 #[doc(hidden)]

@@ -212,8 +212,8 @@ impl Keyring {
         Ok(())
     }
 
-    /// Destroys keys whose deletion date has come and rotates those that are due. Call it hourly or
-    /// so: until then a key past its date is refused as one that does not exist, but not erased.
+    /// Destroys keys whose deletion date has come, if the clock has gone on evenly for an hour, and rotates those that are
+    /// due. Call it hourly or so: until then a key past its date is refused as one that does not exist, but not erased.
     pub async fn sweep(&self) -> Result<Swept, KeyringError> {
         let inner = &self.inner;
         let now = inner.now();
@@ -256,6 +256,10 @@ impl Keyring {
 impl Inner {
     /// Destroys keys whose deletion date has come; how many.
     pub(crate) async fn destroy_expired(self: &Arc<Self>) -> Result<usize, KeyringError> {
+        // First: a jump is noticed also if there is nothing to destroy.
+        if !self.wall.is_settled() {
+            return Ok(0);
+        }
         let now = self.now();
         let snapshot = self.snapshot.load_full();
         let mut destroyed = 0;
@@ -264,9 +268,27 @@ impl Inner {
             let gone = self.change(internal(self, "DeleteKey", entry), move |_, moment, _| {
                 Ok(destroy(moment, id))
             });
-            destroyed += usize::from(gone.await?);
+            if gone.await? {
+                tracing::warn!(
+                    key = entry.arn.as_str(),
+                    "a key was destroyed: its deletion date has passed"
+                );
+                destroyed += 1;
+            }
         }
         Ok(destroyed)
+    }
+
+    /// Says in the log which keys are past their deletion date and wait to be erased.
+    pub(crate) fn say_what_is_expired(&self) {
+        let now = self.now();
+        let snapshot = self.snapshot.load();
+        for entry in snapshot.keys.values().filter(|key| key.is_expired(now)) {
+            tracing::warn!(
+                key = entry.arn.as_str(),
+                "a key is past its deletion date: it will be destroyed when the clock has gone on evenly for an hour"
+            );
+        }
     }
 
     async fn service_key(

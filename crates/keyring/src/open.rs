@@ -1,6 +1,9 @@
 //! Opening a keyring.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::SystemTime,
+};
 
 use arc_swap::ArcSwap;
 use catalogue::Scope;
@@ -16,13 +19,16 @@ use crate::{
     keyring::{COLD_READS_MAX, Inner, Keyring, OPENED_MAX, Options},
     metadata::Service,
     records::Records,
+    snapshot::KeyEntry,
     vault::{TABLES, Vault},
+    wall::Wall,
 };
 
 impl Keyring {
     /// Opens the keyring in `options.catalogue`; a catalogue without keys is one without keys yet.
     ///
-    /// Reads and opens every record, and destroys keys whose deletion date has passed; may be cancelled.
+    /// Reads and opens every record; may be cancelled. Keys whose deletion date has passed are refused as keys that do not
+    /// exist, and erased by a [`sweep`](Keyring::sweep) once the clock has gone on evenly for an hour.
     /// Refused with nothing changed: the store key of another store; a record that was changed or moved;
     /// a lost key; a lost material. Keys of other accounts and regions are left alone: whether these are
     /// served, [`scopes`](crate::scopes) tells. A lost alias is not noticed, nor is an old copy of a record together with the version it had,
@@ -58,7 +64,16 @@ impl Keyring {
             region: region.clone(),
         };
         let (snapshot, followed) = records.load().await?;
+        let written = |entry: &Arc<KeyEntry>| {
+            let materials = entry.record.materials.iter();
+            materials
+                .map(|material| SystemTime::from(material.created))
+                .max()
+        };
+        let newest = snapshot.keys.values().filter_map(written).max();
+        let wall = Wall::new(Arc::clone(&clock), newest);
         let inner = Arc::new(Inner {
+            wall,
             records,
             audit,
             clock,
@@ -77,7 +92,7 @@ impl Keyring {
             owned: [const { OnceLock::new() }; Service::ALL.len()],
             stopped: OnceLock::new(),
         });
-        inner.destroy_expired().await?;
+        inner.say_what_is_expired();
         Ok(Arc::new(Self {
             _following: follow(&inner),
             inner,

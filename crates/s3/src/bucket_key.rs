@@ -172,6 +172,8 @@ impl BucketKeys {
             requester: may.caller().context().principal_arn().clone(),
             revision: may.revision(),
         };
+        // Before the look: what is cached stays for when the log takes records again.
+        self.keyring.may_use_keys()?;
         if let Some(held) = self.caches.sealing.get(&entry).await {
             if self.usable(&held)
                 && held.uses.fetch_add(1, Ordering::Relaxed) < self.policy.uses_max
@@ -213,6 +215,7 @@ impl BucketKeys {
             requester: may.caller().context().principal_arn().clone(),
             revision: may.revision(),
         };
+        self.keyring.may_use_keys()?;
         if let Some(held) = self.caches.opening.get(&entry).await {
             if self.usable(&held) {
                 self.observer.bucket_key(true);

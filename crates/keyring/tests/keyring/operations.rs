@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use host::Clock as _;
 use iam::Via;
 use keyring::{
     Account, AliasName, BlobUse, CreateKey, DataKeyLen, KeyArgument, KeyChange, KeyState, Page,
@@ -413,7 +414,12 @@ async fn a_key_past_its_date_is_gone_and_its_material_erased() {
             "NotFoundException"
         );
         let fixture = if at_open {
-            fixture.restart().await
+            let fixture = fixture.restart().await;
+            // Nobody can tell yet whether the clock is right.
+            assert_eq!(fixture.keyring.sweep().await.unwrap().destroyed, 0);
+            fixture.clock.advance(DAY / 24);
+            assert_eq!(fixture.keyring.sweep().await.unwrap().destroyed, 1);
+            fixture
         } else {
             assert_eq!(fixture.keyring.sweep().await.unwrap().destroyed, 1);
             fixture
@@ -536,4 +542,33 @@ async fn a_change_is_made_whole_even_if_the_caller_goes_away() {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     assert_eq!(code(fixture.try_seal(&key, &[]).await), "DisabledException");
+}
+
+#[tokio::test]
+async fn a_clock_that_jumped_forward_destroys_no_key_before_it_has_stood_for_a_while() {
+    let fixture = Fixture::new().await;
+    let key = fixture.create().await;
+    let blob = fixture.seal(&key, &[]).await;
+    let schedule = fixture
+        .keyring
+        .schedule_key_deletion(fixture.may(&key).await, PendingWindow::default());
+    schedule.await.unwrap();
+    fixture.clock.advance(DAY);
+    assert_eq!(fixture.keyring.sweep().await.unwrap().destroyed, 0);
+    let right = fixture.clock.now();
+    // A year ahead, found out within the hour, by a running keyring and by one that was opened then.
+    fixture.clock.set(right + 365 * DAY);
+    assert_eq!(fixture.keyring.sweep().await.unwrap().destroyed, 0);
+    let missing = code(fixture.open(&blob, None, &[]).await);
+    assert_eq!(missing, "InvalidCiphertextException");
+    let fixture = fixture.restart().await;
+    fixture.clock.advance(DAY / 48);
+    assert_eq!(fixture.keyring.sweep().await.unwrap().destroyed, 0);
+    fixture.clock.set(right);
+    assert_eq!(fixture.keyring.sweep().await.unwrap().destroyed, 0);
+    let cancel = fixture.keyring.cancel_key_deletion(fixture.may(&key).await);
+    cancel.await.unwrap();
+    let enable = fixture.keyring.enable_key(fixture.may(&key).await);
+    enable.await.unwrap();
+    assert!(fixture.opens(&blob).await);
 }

@@ -7,6 +7,7 @@ mod buckets;
 mod copies;
 mod damage;
 mod data_events;
+mod dead_audit;
 mod digests;
 mod encryption;
 mod holes;
@@ -85,12 +86,16 @@ impl keyring::Observer for KmsCounts {
     }
 }
 
-/// The durable audit log has its own tests, and a disk to wait for: this one is in memory. It keeps data events.
-fn audit_on(disk: &host::disk::sim::SimDisk, clock: &Arc<ManualClock>) -> keyring::AuditLog {
+/// The durable audit log has its own tests, and a disk to wait for: this one is in memory.
+fn audit_on(
+    disk: &host::disk::sim::SimDisk,
+    clock: &Arc<ManualClock>,
+    data_events: bool,
+) -> keyring::AuditLog {
     let mut options =
         keyring::AuditOptions::new("/audit", Arc::clone(clock) as Arc<dyn host::Clock>);
     options.disk = Arc::new(disk.clone());
-    options.data_events = true;
+    options.data_events = data_events;
     keyring::AuditLog::open(options).unwrap()
 }
 
@@ -120,6 +125,8 @@ async fn world() -> World {
 struct Ground {
     dir: tempfile::TempDir,
     disk: Arc<host::disk::sim::SimDisk>,
+    /// Whether the audit log keeps data events.
+    data_events: bool,
 }
 
 impl Ground {
@@ -127,6 +134,7 @@ impl Ground {
         Self {
             dir: tempfile::tempdir().unwrap(),
             disk: Arc::new(host::disk::sim::SimDisk::new(1)),
+            data_events: true,
         }
     }
 
@@ -174,7 +182,7 @@ async fn world_on(
     let random: Arc<dyn Random> = Arc::new(crypto::random::SystemRandom);
     let authorizer = Arc::new(iam::Authorizer::new(ACCOUNT.parse().unwrap()));
     let audit_disk = host::disk::sim::SimDisk::new(7);
-    let audit = audit_on(&audit_disk, &clock);
+    let audit = audit_on(&audit_disk, &clock, ground.data_events);
     let keyring = Keyring::open(keyring::Options {
         catalogue: Arc::clone(&catalogue),
         store_key: store_key.clone(),
