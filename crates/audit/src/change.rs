@@ -91,6 +91,7 @@ impl Change {
             resource: self.resource.as_deref(),
             request_id: &self.request_id,
             source: self.source,
+            count: None,
         }
     }
 }

@@ -5,7 +5,11 @@ use std::{path::Path, sync::Arc, time::UNIX_EPOCH};
 
 use catalogue::{Batch, Catalogue, MemoryCatalogue, Table, sqlite::SqliteCatalogue};
 use crypto::random::SystemRandom;
-use host::{Clock, OsDisk, clock::ManualClock};
+use host::{
+    Clock, OsDisk,
+    clock::ManualClock,
+    disk::sim::{Call, Failure, Fault, SimDisk},
+};
 use iam::{
     AccountId, Action, Authorized, Authorizer, Caller, Principal, Region, RequestContext, Resource,
     Via,
@@ -30,6 +34,7 @@ struct World {
     store_key: root::StoreKey,
     keyring: Arc<Keyring>,
     audit: keyring::AuditLog,
+    audit_disk: SimDisk,
     authorizer: Arc<Authorizer>,
     context: Arc<RequestContext>,
 }
@@ -102,6 +107,7 @@ on_every_catalogue! {
     two_handles_that_are_asked_with_one_client_token_make_one_volume,
     a_client_token_can_be_used_again_once_its_volume_is_deleted,
     disabling_the_key_stops_the_next_attachment_and_not_this_one,
+    nothing_is_attached_while_the_audit_log_is_dead,
     copies_cannot_be_swapped,
     a_permission_for_another_resource_is_refused,
     exports_are_named_by_id_and_by_the_tag_name,
@@ -121,7 +127,9 @@ impl World {
         let (catalogue, store_key) = store(on, path).await;
         let authorizer = Arc::new(Authorizer::new(account()));
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(UNIX_EPOCH));
-        let audit = keyring::AuditOptions::new(path.join("audit"), Arc::clone(&clock));
+        let mut audit = keyring::AuditOptions::new("/audit", Arc::clone(&clock));
+        let audit_disk = SimDisk::new(1);
+        audit.disk = Arc::new(audit_disk.clone());
         let audit = keyring::AuditLog::open(audit).unwrap();
         let keyring = Keyring::open(keyring::Options {
             catalogue: Arc::clone(&catalogue),
@@ -140,6 +148,7 @@ impl World {
             store_key,
             keyring,
             audit,
+            audit_disk,
             authorizer,
             context: Arc::new(RequestContext::new(Principal::root(account()), "request")),
             dir,
@@ -148,9 +157,10 @@ impl World {
 
     /// The outcomes of an operation, as the audit log has them.
     fn audited(&self, operation: &str) -> Vec<String> {
-        let segments = std::fs::read_dir(self.dir.path().join("audit")).unwrap();
-        let text = segments.map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap());
-        let text: String = text.collect();
+        let text = self
+            .audit_disk
+            .bytes("/audit/audit-00000000000000000001.jsonl");
+        let text = String::from_utf8(text).unwrap();
         let of = format!("\"operation\":\"{operation}\"");
         text.lines()
             .filter(|line| line.contains(&of))
@@ -493,6 +503,37 @@ async fn disabling_the_key_stops_the_next_attachment_and_not_this_one(world: Wor
     let refused = world.attach(&volumes, made.id).await.unwrap_err();
     assert!(matches!(refused, VolumeError::Key(_)), "{refused}");
     assert_eq!(refused.code(), "InvalidKmsKey.InvalidState");
+}
+
+async fn nothing_is_attached_while_the_audit_log_is_dead(world: World) {
+    let volumes = world.volumes().await;
+    let kinds = [Encryption::Sealed { key: None }, Encryption::Unencrypted];
+    let mut attached = Vec::new();
+    for kind in kinds {
+        let made = world.create(&volumes, request(kind.clone())).await.unwrap();
+        let idle = world.create(&volumes, request(kind)).await.unwrap();
+        let volume = world.attach(&volumes, made.id).await.unwrap();
+        volume.write(0, &mut [7; 4096], true).unwrap();
+        attached.push((volume, made.id, idle.id));
+    }
+    let fault = Fault::new(Failure::Io).on(&[Call::SyncData]);
+    world.audit_disk.fail(fault.at(".journal"));
+    for _ in 0..2 {
+        for (volume, again, first) in &attached {
+            for id in [again, first] {
+                let refused = world.attach(&volumes, *id).await.unwrap_err();
+                assert!(refused.is_internal(), "{refused}");
+            }
+            // Who has it keeps it.
+            assert_eq!(read(volume, 0, 4096), [7; 4096]);
+            volume.write(0, &mut [7; 4096], true).unwrap();
+        }
+    }
+    // What cannot be recorded of an end is no reason to hold on.
+    for (volume, id, _) in attached {
+        world.audit_detach(&volumes, id).await;
+        drop(volume);
+    }
 }
 
 async fn copies_cannot_be_swapped(world: World) {
