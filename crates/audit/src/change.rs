@@ -121,13 +121,14 @@ impl AuditLog {
         Ok(result)
     }
 
-    /// Records a change that was refused before anything was done.
-    pub async fn refused_change(
+    /// Records at once what became of a change: refused before anything was done, or of the kind that keeps nothing
+    /// behind, as an attachment.
+    pub async fn record_change(
         &self,
         clock: &dyn Clock,
         change: &Change,
-        code: &str,
+        outcome: &str,
     ) -> Result<(), AuditError> {
-        self.record(&change.event(clock, code)).await.map(drop)
+        self.record(&change.event(clock, outcome)).await.map(drop)
     }
 }

@@ -262,7 +262,6 @@ impl Ground<'_> {
             disk: Arc::new(host::OsDisk),
             dir: self.paths.volumes(),
             keyring: Arc::clone(&keyring),
-            audit: self.audit.clone(),
             encryption: self.encryption,
             authorizer: Arc::clone(&authorizer),
             catalogue: Arc::clone(&self.catalogue),

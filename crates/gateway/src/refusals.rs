@@ -223,6 +223,8 @@ impl Entry {
         let refused = &self.refused;
         let of_one = !self.several;
         Event {
+            account: None,
+            region: None,
             time: self.time,
             operation: refused.operation,
             outcome: &refused.code,

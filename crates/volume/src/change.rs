@@ -6,6 +6,7 @@ use std::sync::Arc;
 use audit::Change;
 use catalogue::{Batch, CatalogueError, Expect};
 use crypto::volume_key::VolumeDataKey;
+use iam::Caller;
 
 use crate::{
     Tag, VolumeError, VolumeId, VolumeInfo, VolumeState,
@@ -24,21 +25,34 @@ use crate::{
 /// How often a change that lost a race is planned anew.
 const RACES_MAX: u32 = 8;
 
+/// What an audit record says of a result.
+pub(crate) fn outcome<T>(result: &Result<T, VolumeError>) -> &'static str {
+    match result {
+        Ok(_) => "Success",
+        Err(error) if error.may_have_changed() => "Unknown",
+        Err(error) => error.code(),
+    }
+}
+
 impl Registry {
+    /// What `caller` asked for, for its records.
+    pub(crate) fn asked(
+        &self,
+        operation: &'static str,
+        caller: Caller<'_>,
+        resource: impl Into<String>,
+    ) -> Change {
+        let options = &self.options;
+        let (account, region) = (options.authorizer.account(), &options.region);
+        Change::asked(operation, caller, account.as_str(), region.as_str()).about(resource)
+    }
+
     /// Makes a change by `work` and records it: its intent before, its outcome after.
     pub(crate) async fn recorded<T>(
         &self,
         change: Change,
         work: impl Future<Output = Result<T, VolumeError>>,
     ) -> Result<T, VolumeError> {
-        let outcome = |made: &Result<T, VolumeError>| match made {
-            Ok(_) => "Success",
-            Err(VolumeError::Unknown(_)) => "Unknown",
-            Err(VolumeError::Catalogue(error)) if matches!(**error, CatalogueError::Unknown(_)) => {
-                "Unknown"
-            }
-            Err(error) => error.code(),
-        };
         let made = self
             .options
             .audit

@@ -9,7 +9,7 @@ use keyring::{KeyArgument, KeyArn, KeySpec, KeyState, KeyringError};
 
 use crate::{
     VolumeError, Volumes, blocking::to_the_end, default_encryption::DefaultEncryption,
-    resource::EveryVolume, trail::Trail,
+    resource::EveryVolume,
 };
 
 /// What the records of these calls are about.
@@ -125,16 +125,19 @@ impl Volumes {
     ) -> Result<DefaultEncryption, VolumeError> {
         self.registry.check_running()?;
         let registry = Arc::clone(&self.registry);
-        let trail = Trail::new(operation, RESOURCE, caller);
-        let options = &self.registry.options;
-        let (audit, clock) = (options.audit.clone(), Arc::clone(&options.clock));
-        to_the_end(trail.around(audit, clock, async move {
+        let change_of = self.registry.asked(operation, caller, RESOURCE);
+        to_the_end(async move {
             let required = registry.options.encryption.required;
-            if required && operation == "DisableEbsEncryptionByDefault" {
-                return Err(VolumeError::EncryptionRequired);
-            }
-            registry.change_default_encryption(change).await
-        }))
+            let work = async {
+                if required && operation == "DisableEbsEncryptionByDefault" {
+                    return Err(VolumeError::EncryptionRequired);
+                }
+                Arc::clone(&registry)
+                    .change_default_encryption(change)
+                    .await
+            };
+            registry.recorded(change_of, work).await
+        })
         .await
     }
 }

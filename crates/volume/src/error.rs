@@ -111,9 +111,6 @@ pub enum VolumeError {
         /// What did not hold.
         why: &'static str,
     },
-    /// The audit log's: nothing is attached and no default changed without its record.
-    #[error("audit log: {0}")]
-    Audit(Arc<AuditError>),
     /// The store's: a volume's folder is not there, or not as the volume's row says. That volume alone is not served.
     #[error("the folder of volume {0} is missing")]
     FolderMissing(VolumeId),
@@ -179,7 +176,6 @@ impl VolumeError {
             | Self::CannotRepair { .. }
             | Self::DamagedRow { .. }
             | Self::DamagedDefault { .. }
-            | Self::Audit(_)
             | Self::FolderMissing(_)
             | Self::Catalogue(_)
             | Self::Audit(_)
@@ -224,7 +220,6 @@ impl VolumeError {
             | Self::CannotRepair { .. }
             | Self::DamagedRow { .. }
             | Self::DamagedDefault { .. }
-            | Self::Audit(_)
             | Self::FolderMissing(_)
             | Self::Audit(_)
             | Self::Unknown(_)

@@ -58,7 +58,6 @@ mod slot_file;
 mod slots;
 mod standing;
 mod token;
-mod trail;
 mod vault;
 mod volumes;
 

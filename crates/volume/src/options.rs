@@ -43,11 +43,9 @@ pub struct Options {
     pub store_key: StoreKey,
     /// Wraps and unwraps data keys.
     pub keyring: Arc<Keyring>,
-    /// Where attachments and changes of the defaults are recorded.
-    pub audit: AuditLog,
     /// Decides again about what is attached; whose account it decides for is whose volumes these are.
     pub authorizer: Arc<Authorizer>,
-    /// Where changes of volumes are recorded; one that takes no records lets none be changed.
+    /// Where attachments and changes of volumes and their defaults are recorded; one that takes no records lets none be made.
     pub audit: AuditLog,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,

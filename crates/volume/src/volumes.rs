@@ -22,6 +22,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::{
     AttachedVolume, CreateVolume, Protection, Tag, VolumeError, VolumeId, VolumeInfo, VolumeState,
     blocking::{blocking, to_the_end},
+    change::outcome,
     creation::{check_token, check_zone, fingerprint},
     data_key::{context, open_data_key},
     descriptor::{Descriptor, Protected, Request},
@@ -36,7 +37,6 @@ use crate::{
     resource::{EveryVolume, NewVolume, OneVolume},
     standing::Grounds,
     token::TOKENS,
-    trail::{Trail, outcome},
 };
 
 /// How often making a volume is begun anew after another process was first with its client token.
@@ -178,8 +178,8 @@ impl Volumes {
 
     /// A change of a volume, for its records.
     fn change(&self, operation: &'static str, caller: Caller<'_>, id: VolumeId) -> Change {
-        let (account, region) = (self.account().as_str(), self.options().region.as_str());
-        Change::asked(operation, caller, account, region).about(format!("volume/{id}"))
+        self.registry
+            .asked(operation, caller, format!("volume/{id}"))
     }
 
     /// Makes a volume. The data key is asked for in the name of its caller.
@@ -502,12 +502,13 @@ impl Volumes {
     ) -> Result<Arc<AttachedVolume>, VolumeError> {
         self.permitted(&authorized)?;
         let caller = authorized.caller().through(Via::Volume);
-        let resource = format!("volume/{}", authorized.resource().id);
-        let trail = Trail::new("AttachVolume", resource, caller);
+        let change = self.change("AttachVolume", caller, authorized.resource().id);
         let result = self.attach_unrecorded(authorized).await;
-        let outcome = outcome(&result);
-        let event = trail.event(self.options().clock.now(), outcome);
-        match (self.options().audit.record(&event).await, result) {
+        let options = self.options();
+        let recorded = options
+            .audit
+            .record_change(&*options.clock, &change, outcome(&result));
+        match (recorded.await, result) {
             (Ok(_), result) => result,
             // The first error says more.
             (Err(_), Err(error)) => Err(error),
@@ -577,9 +578,12 @@ impl Volumes {
 
     /// Records that a user of an attached volume has let go of it. What cannot be recorded is logged: it has happened.
     pub async fn record_detach(&self, caller: Caller<'_>, id: VolumeId) {
-        let trail = Trail::new("DetachVolume", format!("volume/{id}"), caller);
-        let event = trail.event(self.options().clock.now(), "Success");
-        if let Err(error) = self.options().audit.record(&event).await {
+        let change = self.change("DetachVolume", caller, id);
+        let options = self.options();
+        let recorded = options
+            .audit
+            .record_change(&*options.clock, &change, "Success");
+        if let Err(error) = recorded.await {
             tracing::warn!(volume = %id, %error, "that a volume was detached is not in the audit log");
         }
     }

@@ -197,7 +197,6 @@ impl World {
             disk: Arc::new(OsDisk),
             dir,
             keyring: Arc::clone(&self.keyring),
-            audit: self.audit.clone(),
             clock: Arc::new(ManualClock::new(UNIX_EPOCH)),
             random: Arc::new(SystemRandom),
             authorizer: Arc::clone(&self.authorizer),
