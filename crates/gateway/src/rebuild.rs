@@ -106,6 +106,19 @@ fn words(outcome: &Rebuilt) -> (&'static str, String) {
             "duplicate",
             "the volume has its folder in its place".to_owned(),
         ),
+        Rebuilt::Ambiguous => (
+            "ambiguous",
+            "several folders of the volume are in quarantine and none is the newest: take all but one away".to_owned(),
+        ),
+        Rebuilt::OlderThanRow => (
+            "older",
+            "the record does not open, and was written after the folder's copy of it".to_owned(),
+        ),
+        Rebuilt::OtherGeneration => (
+            "other generation",
+            "the record is sealed under a store key that the root header does not have: restore the newest root header"
+                .to_owned(),
+        ),
         Rebuilt::Failed(error) => ("failed", error.to_string()),
     }
 }

@@ -1,6 +1,11 @@
 //! Rows made again from the copies in the folders, after the catalogue lost them.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use catalogue::{Batch, Catalogue, Expect};
 use crypto::random::Random;
@@ -61,28 +66,48 @@ pub enum Rebuilt {
     OtherStore(StoreId),
     /// It is in quarantine, and the volume has a folder in its place. Nothing was changed.
     Duplicate,
+    /// Several folders of the volume are in quarantine, and none is newer than all others. Nothing was changed: which of
+    /// them it is to be is for an operator to say, who takes the others away.
+    Ambiguous,
+    /// Its row does not open, and was written after its copy was. Nothing was changed.
+    OlderThanRow,
+    /// Its row is sealed under a generation of the store key that is not there: it is not damaged. Nothing was changed.
+    OtherGeneration,
     /// It could not be done. What was changed is said by the next run.
     Failed(VolumeError),
 }
 
 /// Makes the rows of volumes again that have a folder and no row, or an older one: in their place and in quarantine, from
-/// where they are put back. A row is never replaced by an older copy, and what is deleted stays so. Reports folder by
-/// folder.
+/// where they are put back; of several of one volume in quarantine, the one whose copy is the newest. A row is never
+/// replaced by an older copy, as far as can be told of one that does not open, and what is deleted stays so. Reports
+/// folder by folder.
 pub async fn rebuild(with: Rebuild) -> Result<Vec<FolderReport>, VolumeError> {
     if with.catalogue.store_id().await?.0 != *with.store_key.store().as_bytes() {
         return Err(VolumeError::WrongStore);
     }
     let vault = Vault::new(&with.store_key, Arc::clone(&with.random));
+    let reseals_max = u64::from(with.store_key.status().await.generation.saturating_sub(1));
     let with = Arc::new((with, vault));
     let folders = blocking({
         let with = Arc::clone(&with);
-        move || folders(&with.0).map_err(|error| VolumeError::from_io("listing the volumes", error))
+        move || {
+            folders(&with.0, &with.1)
+                .map_err(|error| VolumeError::from_io("listing the volumes", error))
+        }
     });
     let folders = folders.await?;
     let mut reports = Vec::new();
-    for (folder, aside) in folders {
+    for Candidate {
+        folder,
+        aside,
+        ambiguous,
+    } in folders
+    {
         let (dir, volume) = (folder.dir.clone(), folder.id);
-        let outcome = one(&with, folder, aside).await;
+        let outcome = match ambiguous {
+            true => Ok(Rebuilt::Ambiguous),
+            false => one(&with, folder, aside, reseals_max).await,
+        };
         reports.push(FolderReport {
             folder: dir,
             volume,
@@ -92,29 +117,64 @@ pub async fn rebuild(with: Rebuild) -> Result<Vec<FolderReport>, VolumeError> {
     Ok(reports)
 }
 
-/// The folders that may get a row, and whether each is in quarantine.
-fn folders(with: &Rebuild) -> io::Result<Vec<(Aside, bool)>> {
+/// A folder that may get a row.
+struct Candidate {
+    folder: Aside,
+    /// Whether it is in quarantine.
+    aside: bool,
+    /// Whether another one is as good.
+    ambiguous: bool,
+}
+
+/// The folders that may get a row: of each volume the one to take comes first.
+fn folders(with: &Rebuild, vault: &Vault) -> io::Result<Vec<Candidate>> {
     let Rebuild { disk, dir, .. } = with;
     if disk.kind(dir)?.is_none() {
         return Ok(Vec::new());
     }
     let mut ids = files::list(&**disk, dir)?.volumes;
     ids.sort_unstable();
-    let in_place = ids.into_iter().map(|id| Aside {
-        id,
-        dir: files::folder(dir, id),
+    let in_place = ids.iter().map(|id| Candidate {
+        folder: Aside {
+            id: *id,
+            dir: files::folder(dir, *id),
+        },
+        aside: false,
+        ambiguous: false,
     });
-    let aside = files::quarantined(&**disk, dir)?.into_iter();
-    Ok(in_place
-        .map(|folder| (folder, false))
-        .chain(aside.map(|folder| (folder, true)))
-        .collect())
+    let mut candidates: Vec<_> = in_place.collect();
+    let ids: BTreeSet<_> = ids.into_iter().collect();
+    let mut aside: BTreeMap<VolumeId, Vec<Aside>> = BTreeMap::new();
+    for folder in files::quarantined(&**disk, dir)? {
+        aside.entry(folder.id).or_default().push(folder);
+    }
+    for (id, folders) in aside {
+        let revision = |folder: &Aside| match copy::read(&**disk, &folder.dir, id, vault) {
+            Found::Copy(copy) => Some(copy.descriptor.revision),
+            _ => None,
+        };
+        let folders = folders.into_iter();
+        let mut folders: Vec<_> = folders.map(|folder| (revision(&folder), folder)).collect();
+        // The newest first; those whose copy does not open are last, and say so.
+        folders.sort_by_key(|(revision, _)| std::cmp::Reverse(*revision));
+        let tie = match folders.as_slice() {
+            [(Some(first), _), (Some(second), _), ..] => first == second && !ids.contains(&id),
+            _ => false,
+        };
+        candidates.extend(folders.into_iter().map(|(revision, folder)| Candidate {
+            folder,
+            aside: true,
+            ambiguous: tie && revision.is_some(),
+        }));
+    }
+    Ok(candidates)
 }
 
 async fn one(
     with: &Arc<(Rebuild, Vault)>,
     folder: Aside,
     aside: bool,
+    reseals_max: u64,
 ) -> Result<Rebuilt, VolumeError> {
     let copy = blocking({
         let (with, folder) = (Arc::clone(with), folder.clone());
@@ -141,6 +201,12 @@ async fn one(
                 return Ok(Rebuilt::AlreadyThere);
             }
             (Ok(Row::Present(_)), expect) => (expect, Rebuilt::Renewed),
+            (Err(_), _) if vault.is_other_generation(row) => return Ok(Rebuilt::OtherGeneration),
+            // Of a row that does not open its version is known, which rises with each change and each rotation of the
+            // store key. A copy is written before its row: one that is older than the row can be is not its copy.
+            (Err(_), _) if row.version > copy.descriptor.revision.saturating_add(reseals_max) => {
+                return Ok(Rebuilt::OlderThanRow);
+            }
             (Err(_), expect) => (expect, Rebuilt::Rebuilt),
         },
     };

@@ -76,6 +76,12 @@ impl Vault {
         Row::decode(contents.expose(), id).map_err(damaged)
     }
 
+    /// Whether a row is sealed under a generation of the store key that this process does not have.
+    pub(crate) fn is_other_generation(&self, record: &Record) -> bool {
+        let opened = self.rows.open(&record.place(TABLE), &record.sealed);
+        matches!(opened, Err(RootError::Generation { .. }))
+    }
+
     /// The copy for a volume's folder.
     pub(crate) fn seal_copy(
         &self,

@@ -215,12 +215,118 @@ async fn a_folder_that_no_row_names_is_set_aside_and_comes_back_with_a_rebuild()
                 .tamper(TABLE, &machine.key(id), Some((row.version, row.sealed)));
         }
     }
+    // Neither is the newer one: it is not for a rebuild to choose.
     let reports = machine.rebuild().await;
-    assert_eq!(outcomes(&reports), ["Duplicate", "Rebuilt"]);
+    assert_eq!(outcomes(&reports), ["Ambiguous", "Ambiguous"]);
+    let away = reports[0].folder.clone();
+    machine.disk.rename(&away, Path::new("/away")).unwrap();
+    assert_eq!(outcomes(&machine.rebuild().await), ["Rebuilt"]);
     let volumes = machine.open().await;
     assert_eq!(machine.list(&volumes), before);
-    assert_eq!(volumes.quarantined().unwrap(), 1);
+    assert_eq!(volumes.quarantined().unwrap(), 0);
     machine.use_all(&volumes).await;
+}
+
+/// Copies the files of a folder.
+fn copy_folder(machine: &crate::world::Machine, from: &Path, to: &Path) {
+    for path in machine.disk.paths() {
+        if let Ok(rest) = path.strip_prefix(from) {
+            let to = to.join(rest);
+            host::private::create_dirs(&machine.disk, to.parent().unwrap()).unwrap();
+            let bytes = machine.disk.bytes(&path);
+            host::private::replace(&machine.disk, &to, &bytes).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_folders_in_quarantine_the_newer_one_comes_back_whatever_their_names() {
+    for newer_first in [false, true] {
+        let ground = Ground::new().await;
+        let machine = ground.machine(1);
+        let volumes = machine.open().await;
+        let id = machine.create(&volumes, "first").await.unwrap().id;
+        machine.use_all(&volumes).await;
+        let folder = Path::new(VOLUMES).join(id.to_string());
+        let old = Path::new("/old");
+        copy_folder(&machine, &folder, old);
+        machine.rename(&volumes, id, "second").await.unwrap();
+        let before = machine.list(&volumes);
+        drop(volumes);
+        machine.memory.tamper(TABLE, &machine.key(id), None);
+        let quarantine = Path::new(VOLUMES).join("quarantine");
+        let names = [id.to_string(), format!("{id}.1")];
+        let (newer, older) = match newer_first {
+            true => (&names[0], &names[1]),
+            false => (&names[1], &names[0]),
+        };
+        copy_folder(&machine, &folder, &quarantine.join(newer));
+        copy_folder(&machine, old, &quarantine.join(older));
+        machine.disk.rename(&folder, Path::new("/gone")).unwrap();
+        let reports = machine.rebuild().await;
+        assert_eq!(outcomes(&reports), ["Duplicate", "Rebuilt"]);
+        let taken = reports
+            .iter()
+            .find(|report| matches!(report.outcome, Rebuilt::Rebuilt));
+        assert!(taken.unwrap().folder.ends_with(newer));
+        let volumes = machine.open().await;
+        assert_eq!(machine.list(&volumes), before);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_does_not_open_is_not_replaced_by_a_copy_from_before_it() {
+    let ground = Ground::new().await;
+    let machine = ground.machine(1);
+    let volumes = machine.open().await;
+    let id = machine.create(&volumes, "first").await.unwrap().id;
+    let copy = machine.disk.bytes(file(id, "volume.copy"));
+    machine.rename(&volumes, id, "second").await.unwrap();
+    let newest = machine.disk.bytes(file(id, "volume.copy"));
+    drop(volumes);
+    let key = machine.key(id);
+    let row = machine.memory.get(TABLE, &key).await.unwrap().unwrap();
+    let mut bytes = row.sealed.clone();
+    *bytes.last_mut().unwrap() ^= 1;
+    let damaged = (row.version, bytes);
+    machine.memory.tamper(TABLE, &key, Some(damaged.clone()));
+    let set = |bytes: &[u8]| {
+        for name in ["volume.copy", "volume.copy2"] {
+            host::private::replace(&machine.disk, &file(id, name), bytes).unwrap();
+        }
+    };
+    set(&copy);
+    assert_eq!(outcomes(&machine.rebuild().await), ["OlderThanRow"]);
+    let after = machine.memory.get(TABLE, &key).await.unwrap().unwrap();
+    assert_eq!((after.version, after.sealed), damaged);
+    set(&newest);
+    assert_eq!(outcomes(&machine.rebuild().await), ["Rebuilt"]);
+    let volumes = machine.open().await;
+    let names: Vec<_> = machine
+        .list(&volumes)
+        .into_iter()
+        .map(|said| said.1)
+        .collect();
+    assert_eq!(names, ["second"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_under_a_store_key_that_is_not_there_is_not_taken_for_damaged() {
+    let ground = Ground::new().await;
+    let machine = ground.machine(1);
+    let volumes = machine.open().await;
+    let id = machine.create(&volumes, "a").await.unwrap().id;
+    drop(volumes);
+    let key = machine.key(id);
+    let row = machine.memory.get(TABLE, &key).await.unwrap().unwrap();
+    let mut bytes = row.sealed.clone();
+    // Its generation stands behind the first byte, in the clear, big endian.
+    bytes[4] = 9;
+    let other = (row.version, bytes);
+    machine.memory.tamper(TABLE, &key, Some(other.clone()));
+    assert_eq!(outcomes(&machine.rebuild().await), ["OtherGeneration"]);
+    let after = machine.memory.get(TABLE, &key).await.unwrap().unwrap();
+    assert_eq!((after.version, after.sealed), other);
 }
 
 #[tokio::test(flavor = "multi_thread")]
