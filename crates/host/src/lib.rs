@@ -16,10 +16,13 @@
 pub mod clock;
 pub mod disk;
 pub mod entropy;
+pub mod lane;
 pub mod lock;
+pub mod memory;
 pub mod private;
 
 pub use clock::{Clock, SystemClock};
-pub use disk::{DIRECT_ALIGN, Disk, Entry, EntryKind, File, Mode, OsDisk};
+pub use disk::{DIRECT_ALIGN, Disk, Entry, EntryKind, File, Mode, OsDisk, ReservingDisk};
 pub use entropy::{Entropy, SystemEntropy};
+pub use lane::Lane;
 pub use lock::Lock;

@@ -7,12 +7,16 @@ use std::{
 };
 
 use async_trait::async_trait;
+use host::lane::{Lane, ShuttingDown};
 use host::{Disk, private};
 
 use crate::{
     part::Part,
     stamp::{LEN_MAX, Stamp, StampError, Stamped, Stamps},
 };
+
+/// There are few parts, and they are marked one after the other.
+static LANE: Lane = Lane::new(8);
 
 /// Name of the file in a folder that is a part.
 pub const STAMP_FILE: &str = "PART";
@@ -100,7 +104,6 @@ fn is_content(kind: io::ErrorKind) -> bool {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(io::Error::other(error)))
+    let done = LANE.run(work).await;
+    done.unwrap_or_else(|ShuttingDown| Err(io::Error::other("the process is shutting down")))
 }

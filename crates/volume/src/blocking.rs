@@ -1,6 +1,11 @@
 //! Where work runs that may block, and changes that must not be left half-way.
 
+use host::lane::{Lane, ShuttingDown};
+
 use crate::VolumeError;
+
+/// Opening a volume may be long; beyond so many, the next waits.
+static LANE: Lane = Lane::new(64);
 
 /// Runs a change to its end, also if its caller stops waiting.
 pub(crate) async fn to_the_end<T: Send + 'static>(
@@ -15,7 +20,7 @@ pub(crate) async fn to_the_end<T: Send + 'static>(
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, VolumeError> + Send + 'static,
 ) -> Result<T, VolumeError> {
-    tokio::task::spawn_blocking(work)
+    LANE.run(work)
         .await
-        .map_err(|_| VolumeError::ShuttingDown)?
+        .map_err(|ShuttingDown| VolumeError::ShuttingDown)?
 }

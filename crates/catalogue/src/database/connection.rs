@@ -126,6 +126,12 @@ pub fn failed(error: rusqlite::Error) -> CatalogueError {
                 CatalogueError::Unavailable(format!("another process holds it up: {text}"))
             }
             ErrorCode::DiskFull => CatalogueError::Full,
+            // Shared memory is a file too, and its space is taken before anything is changed.
+            ErrorCode::SystemIoFailure
+                if error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE =>
+            {
+                CatalogueError::Full
+            }
             ErrorCode::NotADatabase => CatalogueError::Foreign,
             // A table that is missing is no error of our SQL.
             ErrorCode::DatabaseCorrupt | ErrorCode::Unknown | ErrorCode::ConstraintViolation => {

@@ -14,6 +14,7 @@
 use std::{fmt, io, path::Path, sync::Arc};
 
 mod os;
+mod reserving;
 #[cfg(any(test, feature = "test-util"))]
 #[allow(
     clippy::cast_possible_truncation,
@@ -22,6 +23,7 @@ mod os;
 pub mod sim;
 
 pub use os::OsDisk;
+pub use reserving::ReservingDisk;
 
 /// What [`Disk::create_direct`] asks of a write; covers every sector size in use.
 pub const DIRECT_ALIGN: usize = 4096;
