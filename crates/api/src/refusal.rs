@@ -14,7 +14,7 @@ use iam::sigv4::{Form, SigV4Error};
 
 use crate::Protocol;
 
-/// Why a request gets no further than the endpoint. The client's fault, all but the last.
+/// Why a request gets no further than the endpoint. The client's fault, all but the last two.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// The signature is missing, malformed or wrong.
@@ -25,6 +25,8 @@ pub enum Refusal {
     BodyTooSlow,
     /// The body ended before it should have.
     BodyBroken,
+    /// There is no room for the request now; another try may succeed.
+    Busy,
     /// The signature is right and names a service that is not served here.
     NotServed(String),
 }
@@ -79,6 +81,15 @@ impl Refusal {
                 "IncompleteBody",
                 "The request body terminated unexpectedly",
             ),
+            Self::Busy => {
+                let (status, code) = match protocol {
+                    Protocol::S3 => (StatusCode::SERVICE_UNAVAILABLE, "SlowDown"),
+                    Protocol::Json => (StatusCode::BAD_REQUEST, "ThrottlingException"),
+                    Protocol::Query => (StatusCode::BAD_REQUEST, "Throttling"),
+                    Protocol::Ec2 => (StatusCode::SERVICE_UNAVAILABLE, "RequestLimitExceeded"),
+                };
+                words(status, code, "Please reduce your request rate.")
+            }
             Self::NotServed(service) => words(
                 StatusCode::NOT_IMPLEMENTED,
                 "NotImplemented",
@@ -321,6 +332,17 @@ mod tests {
         ] {
             assert_eq!(row(&refusal), [expected; 4]);
         }
+    }
+
+    #[test]
+    fn each_protocol_has_words_for_a_lack_of_room_that_its_clients_retry() {
+        let expected: Row = [
+            (503, "SlowDown"),
+            (400, "ThrottlingException"),
+            (400, "Throttling"),
+            (503, "RequestLimitExceeded"),
+        ];
+        assert_eq!(row(&Refusal::Busy), expected);
     }
 
     #[test]

@@ -6,9 +6,9 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
-use hyper::body::Incoming;
 use keyring::{Keyring, KeyringError};
 
+use crate::listener::RequestBody;
 use crate::metrics::Metrics;
 
 /// Whether the server can serve.
@@ -70,7 +70,7 @@ impl Admin {
     #[expect(clippy::unused_async, reason = "hyper's service wants a future")]
     pub(crate) async fn handle(
         self: Arc<Self>,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
     ) -> Response<Full<Bytes>> {
         self.answer(request.method(), request.uri().path())
     }

@@ -9,6 +9,7 @@ use api::sealgate::Administration;
 use catalogue::sqlite::SqliteCatalogue;
 use catalogue::{Catalogue, Scope, StoreId};
 use crypto::random::{Random, SystemRandom};
+use host::memory::Memory;
 use host::{Clock, Disk, SystemClock};
 use iam::identity::FixedCredentials;
 use iam::sigv4::{Options as SigV4Options, Verifier};
@@ -33,10 +34,14 @@ use crate::nbd_front::VolumeExports;
 use crate::observers::{BlockRequests, KeyUses, ObjectRequests};
 use crate::refusals::{self, Refusals};
 use crate::reseal::{self, Part, RotateStoreKey};
+use crate::reserve;
 use crate::scopes::Scopes;
 
 /// Volumes that may exist; each attached one holds two files open.
 const VOLUMES_MAX: usize = 10_000;
+
+/// How long a request waits for memory before it is refused: shorter than clients wait for an answer.
+const MEMORY_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What is served of one account in one region.
 pub(crate) struct Served {
@@ -56,6 +61,8 @@ pub(crate) struct Assembly {
     pub(crate) nbd: nbd::Server,
     /// Where objects are; to be closed last.
     pub(crate) objects: Arc<LocalStore>,
+    /// What all bodies of requests and answers are in.
+    pub(crate) memory: Arc<Memory>,
     /// What exists.
     pub(crate) catalogue: Arc<dyn Catalogue>,
     /// Long work.
@@ -77,6 +84,7 @@ struct Ground<'a> {
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     metrics: Arc<Metrics>,
+    memory: Arc<Memory>,
     bucket_keys: s3::BucketKeyPolicy,
     encryption: volume::EncryptionPolicy,
     neighbours: Arc<s3::Neighbours>,
@@ -129,6 +137,7 @@ impl Assembly {
             clock,
             random,
             metrics: Arc::clone(metrics),
+            memory: Memory::new(config.aws.body_memory_mib << 20, MEMORY_PATIENCE),
             bucket_keys: s3::BucketKeyPolicy {
                 lifetime: Duration::from_secs(config.s3.bucket_key_seconds),
                 ..s3::BucketKeyPolicy::default()
@@ -214,6 +223,7 @@ impl Assembly {
             metrics: Arc::clone(metrics),
             refusals: Arc::clone(&refusals),
             data_events: config.audit.data_events,
+            memory: Arc::clone(&ground.memory),
             clock: ground.clock,
             random: ground.random,
         });
@@ -223,6 +233,7 @@ impl Assembly {
             aws,
             nbd,
             objects,
+            memory: ground.memory,
             catalogue: ground.catalogue,
             jobs,
             known,
@@ -259,7 +270,10 @@ impl Ground<'_> {
     ) -> anyhow::Result<Place> {
         let region = keyring.region().clone();
         let volumes = Volumes::open(volume::Options {
-            disk: Arc::new(host::OsDisk),
+            disk: Arc::new(host::ReservingDisk::new(
+                Arc::new(host::OsDisk),
+                reserve::BULK_LEAVES,
+            )),
             dir: self.paths.volumes(),
             keyring: Arc::clone(&keyring),
             encryption: self.encryption,
@@ -298,6 +312,7 @@ impl Ground<'_> {
             neighbours: Arc::clone(&self.neighbours),
             catalogue: Arc::clone(&self.catalogue),
             store_key: self.store_key.clone(),
+            memory: Arc::clone(&self.memory),
             bucket_keys: self.bucket_keys,
             virtual_host_domains: Vec::new(),
         });

@@ -4,6 +4,9 @@
 //! read whole within a limit before the signature over it is compared. Which services there are, in
 //! which protocol each is answered and what a refusal is called there is `api`'s to know.
 
+#[cfg(test)]
+mod silence;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -14,14 +17,16 @@ use api::{Protocol, Refusal, Service};
 use bytes::Bytes;
 use crypto::random::Random;
 use host::Clock;
+use host::memory::{Account, Memory, Share};
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{Either, Full};
-use hyper::body::Incoming;
 use iam::sigv4::{Body, Pending, Verified, Verifier, claimed_access_key, claimed_service};
 use iam::{AccountId, Region, RequestContext};
 
 use crate::assembly::Served;
+use crate::door::{Guest, NoPlace};
+use crate::listener::RequestBody;
 use crate::metrics::{Front, Metrics, Outcome};
 use crate::refusal_reason::Reason;
 use crate::refusals::{Refusals, Refused};
@@ -39,6 +44,8 @@ pub(crate) struct Aws {
     pub(crate) refusals: Arc<Refusals>,
     /// Whether the audit log has a record of each access to an object.
     pub(crate) data_events: bool,
+    /// What all bodies are in.
+    pub(crate) memory: Arc<Memory>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
 }
@@ -47,12 +54,14 @@ impl Aws {
     /// Answers one request.
     pub(crate) async fn handle(
         self: Arc<Self>,
-        request: Request<Incoming>,
-        peer: SocketAddr,
+        request: Request<RequestBody>,
+        guest: Arc<Guest>,
     ) -> Response<AnswerBody> {
         let started = Instant::now();
         let request_id = self.request_id();
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        head.extensions.insert(Arc::clone(&guest.client.memory));
+        let peer = guest.client.address;
         let refuse_with = |refusal: Refusal, body: Option<&Bytes>| {
             let refused = Unanswered {
                 head: &head,
@@ -74,6 +83,9 @@ impl Aws {
                     let Some(served) = self.served(&verified) else {
                         return refuse(Refusal::NotServed(verified.service));
                     };
+                    if let Err(NoPlace) = guest.is_known() {
+                        return refuse(Refusal::Busy);
+                    }
                     let context = self.context(&head, &verified, request_id, peer);
                     let sender = Arc::clone(&context);
                     let request = Request::from_parts(head, body);
@@ -90,10 +102,14 @@ impl Aws {
                 Err(error) => refuse(error.into()),
             };
         }
-        let (verified, body) = match verify_whole(pending, body).await {
+        let whole = verify_whole(pending, body, &self.memory, &guest.client.memory).await;
+        let (verified, body, _share) = match whole {
             Ok(read) => read,
             Err((refusal, body)) => return refuse_with(refusal, body.as_ref()),
         };
+        if let Err(NoPlace) = guest.is_known() {
+            return refuse(Refusal::Busy);
+        }
         let (Some(service), Some(served)) = (service, self.served(&verified)) else {
             return refuse(Refusal::NotServed(verified.service));
         };
@@ -277,14 +293,16 @@ struct Unanswered<'a> {
 /// Reads the body within the limit and compares the signature over it.
 async fn verify_whole(
     pending: Pending,
-    body: Incoming,
-) -> Result<(Verified, Bytes), (Refusal, Option<Bytes>)> {
-    let body = match small_body::read(body).await {
-        Ok(body) => body,
+    body: RequestBody,
+    memory: &Memory,
+    account: &Arc<Account>,
+) -> Result<(Verified, Bytes, Share), (Refusal, Option<Bytes>)> {
+    let (body, share) = match small_body::read(body, memory, account).await {
+        Ok(read) => read,
         Err(refusal) => return Err((refusal, None)),
     };
     match pending.finish(Body::Whole(&body)) {
-        Ok(verified) => Ok((verified, body)),
+        Ok(verified) => Ok((verified, body, share)),
         Err(error) => Err((error.into(), Some(body))),
     }
 }

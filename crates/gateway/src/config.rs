@@ -103,10 +103,19 @@ impl From<PassphraseFrom> for String {
 pub(crate) struct Aws {
     /// Address and port; port 0 takes a free one.
     pub(crate) listen: SocketAddr,
-    /// Open connections beyond this wait in the kernel's backlog.
+    /// Connections whose client has sent a request with a valid signature. When one more comes, one that does nothing is
+    /// closed; if all are at work, the request is refused.
     pub(crate) connections_max: usize,
+    /// Connections whose client has not. When one more comes, the oldest of those from where most come is closed.
+    pub(crate) strangers_max: usize,
     /// A client that has not sent its request head by then is closed.
     pub(crate) header_timeout_seconds: u64,
+    /// A client that keeps a body, either way, waiting for so long is given up.
+    pub(crate) stall_seconds: u64,
+    /// So many bytes a second a client must move of a body, over that time.
+    pub(crate) bytes_per_second_min: u64,
+    /// What the bodies of all requests and answers may hold in memory.
+    pub(crate) body_memory_mib: u64,
 }
 
 /// `[nbd]`
@@ -211,8 +220,12 @@ impl Default for Aws {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9000)),
-            connections_max: 4096,
+            connections_max: 16384,
+            strangers_max: 1024,
             header_timeout_seconds: 30,
+            stall_seconds: 30,
+            bytes_per_second_min: 1024,
+            body_memory_mib: 1024,
         }
     }
 }
@@ -404,11 +417,30 @@ impl Config {
         }
         let limits = [
             self.aws.connections_max,
+            self.aws.strangers_max,
             self.nbd.connections_max,
             self.nbd.handshakes_max,
         ];
         if limits.contains(&0) {
-            return invalid("connections_max and handshakes_max", "must be at least 1");
+            return invalid(
+                "connections_max, strangers_max and handshakes_max",
+                "must be at least 1",
+            );
+        }
+        if !(1..=3600).contains(&self.aws.stall_seconds) {
+            return invalid("aws.stall_seconds", "must be between 1 and 3600");
+        }
+        if self.aws.bytes_per_second_min == 0 {
+            return invalid(
+                "aws.bytes_per_second_min",
+                "must be at least 1: one byte now and then would hold a connection for ever",
+            );
+        }
+        if !(16..=1 << 20).contains(&self.aws.body_memory_mib) {
+            return invalid(
+                "aws.body_memory_mib",
+                "must be between 16 and 1048576: one upload takes up to 6",
+            );
         }
         if self.aws.header_timeout_seconds == 0 || self.nbd.handshake_timeout_seconds == 0 {
             return invalid(

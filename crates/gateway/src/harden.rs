@@ -52,8 +52,9 @@ pub(crate) fn lock_memory() -> LockedMemory {
     }
 }
 
-/// Raises the number of open files to the hard limit: every connection, volume and object read holds some.
-pub(crate) fn raise_file_limit() {
+/// Raises the number of open files to the hard limit: every connection, volume and object read holds some. Returns how many
+/// there may be; `None` if there is no limit.
+pub(crate) fn raise_file_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         // Refusal leaves the soft limit, which works until many clients come.
@@ -65,4 +66,5 @@ pub(crate) fn raise_file_limit() {
             },
         );
     }
+    getrlimit(Resource::Nofile).current
 }

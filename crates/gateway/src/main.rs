@@ -3,7 +3,7 @@
 //! Everything that protects data is in the crates below it; this one decides what is started with which
 //! settings, and is imported by nobody. [`manual`] holds the manual.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![allow(
     clippy::disallowed_methods,
     reason = "it hands out the machine's clock and randomness, and measures its own requests"
@@ -11,6 +11,7 @@
 
 mod admin;
 mod administration;
+mod allocator;
 mod assembly;
 mod audit_log;
 mod aws;
@@ -22,6 +23,7 @@ mod config;
 mod credentials;
 mod data_dir;
 mod doctor;
+mod door;
 mod harden;
 mod known;
 mod listener;
@@ -32,11 +34,13 @@ mod metrics;
 mod nbd_front;
 mod observers;
 mod output;
+mod pace;
 mod passphrase;
 mod rebuild;
 mod refusal_reason;
 mod refusals;
 mod reseal;
+mod reserve;
 mod root_key;
 mod scopes;
 mod serve;
@@ -52,11 +56,9 @@ use clap::{CommandFactory, Parser};
 use cli::{AuditCommand, Cli, Command, ConfigCommand};
 use config::Config;
 
-/// Requests a second were 1.17 times those of glibc's allocator, in the same run.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
+    // Before there is anything to be made huge.
+    allocator::refuse_huge_pages();
     // Everything this process creates is for its user alone, whatever the shell's umask.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     match run(Cli::parse()) {

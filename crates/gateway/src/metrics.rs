@@ -171,6 +171,7 @@ pub(crate) struct Metrics {
     pub(crate) aws_connections: IntGauge,
     pub(crate) objects_quarantined: IntGauge,
     pub(crate) rejected_connections: IntCounter,
+    turned_out: IntCounterVec,
     pub(crate) quarantined_volumes: IntGauge,
     jobs: JobFamilies,
     marks_up: IntGauge,
@@ -246,6 +247,7 @@ impl Metrics {
             nbd_connections: IntGauge::new("sealgate_nbd_connections", "Open NBD connections.")?,
             aws_connections: IntGauge::new("sealgate_aws_connections", "Open connections to the AWS endpoint.")?,
             objects_quarantined: IntGauge::new("sealgate_objects_quarantined", "Data files in objects/quarantine that nothing names, as of the last start.")?,
+            turned_out: IntCounterVec::new(Opts::new("sealgate_connections_turned_out_total", "HTTP connections that were closed or refused by a limit, by listener (aws, admin) and reason (crowded, unused, full, memory, stalled)."), &["listener", "reason"])?,
             rejected_connections: IntCounter::new("sealgate_nbd_connections_refused_total", "NBD connections that were refused an export, or closed in the handshake, because there were as many as may be.")?,
             quarantined_volumes: IntGauge::new("sealgate_volumes_quarantined", "Folders in volumes/quarantine, which no record names.")?,
             jobs: JobFamilies::new()?,
@@ -269,6 +271,7 @@ impl Metrics {
             Box::new(metrics.aws_connections.clone()),
             Box::new(metrics.objects_quarantined.clone()),
             Box::new(metrics.rejected_connections.clone()),
+            Box::new(metrics.turned_out.clone()),
             Box::new(metrics.quarantined_volumes.clone()),
             Box::new(metrics.marks_up.clone()),
             Box::new(metrics.state.clone()),
@@ -341,6 +344,11 @@ impl Metrics {
                 handles.latency.observe(elapsed.as_secs_f64());
             },
         );
+    }
+
+    /// Counts one connection that a limit of `listener` closed.
+    pub(crate) fn turned_out(&self, listener: &str, reason: &str) {
+        self.turned_out.with_label_values(&[listener, reason]).inc();
     }
 
     /// Counts one cache look-up.
@@ -539,6 +547,7 @@ mod tests {
             metrics.kms_request("Decrypt", "s3", outcome, Duration::from_millis(1));
         }
         metrics.cache("bucket_key", true);
+        metrics.turned_out("aws", "stalled");
         metrics.jobs_up(true);
         metrics.marks_up(true);
         metrics.job_started("reseal");
@@ -558,6 +567,7 @@ mod tests {
             r#"sealgate_kms_request_duration_seconds_count{operation="Decrypt"} 3"#,
             r#"sealgate_cache_requests_total{cache="bucket_key",result="hit"} 1"#,
             "sealgate_nbd_connections 0",
+            r#"sealgate_connections_turned_out_total{listener="aws",reason="stalled"} 1"#,
             "sealgate_jobs_up 1",
             "sealgate_marks_up 1",
             r#"sealgate_jobs_running{kind="reseal"} 1"#,

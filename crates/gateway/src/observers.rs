@@ -6,10 +6,28 @@ use std::time::Duration;
 use host::Clock;
 use iam::Via;
 
+use crate::door::{Told, Why};
 use crate::metrics::{Front, Metrics, Operation, Outcome, Request};
 use crate::refusal_reason::Reason;
 use crate::refusals::{self, Refusals, Refused};
 use crate::throttle::Throttle;
+
+/// Counts the connections that a listener's limits close, and says so once in a while.
+pub(crate) fn turned_out(
+    listener: &'static str,
+    metrics: Arc<Metrics>,
+    clock: &Arc<dyn Clock>,
+) -> Told {
+    let throttles = Why::ALL.map(|_| Throttle::new(Arc::clone(clock)));
+    Box::new(move |why, peer| {
+        metrics.turned_out(listener, why.name());
+        // As many of these as strangers care to make: one line for all of a while.
+        let said = throttles[why as usize].say();
+        if let Some(unsaid) = said {
+            tracing::warn!(listener, %peer, unsaid, "{}", why.sentence());
+        }
+    })
+}
 
 /// Counts uses of keys.
 #[derive(Debug)]

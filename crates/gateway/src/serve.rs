@@ -15,25 +15,32 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
+use host::memory::Memory;
 use host::{OsDisk, private};
 use keyring::{Keyring, SecretVec};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 use volume::Volumes;
 
 use crate::admin::{Admin, Readiness, State};
+use crate::allocator;
 use crate::assembly::Assembly;
 use crate::background;
 use crate::commands;
 use crate::config::Config;
 use crate::data_dir::{DataDir, Paths, Runtime};
+use crate::door::{Door, Places};
 use crate::harden::{self, LockedMemory};
 use crate::known;
 use crate::listener::{self, Limits};
 use crate::logging;
 use crate::metrics::Metrics;
 use crate::refusals::{self, Refusals};
+use crate::observers;
+use crate::pace::Pace;
+use crate::reserve::{self, Reserve};
 use crate::root_key;
 
 /// Metrics are asked for by a few scrapers; more connections than this are a mistake or an attack.
@@ -41,14 +48,19 @@ const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// How often keys past their deletion date are looked for.
 const KEY_SWEEP_INTERVAL: Duration = Duration::from_secs(600);
 
+/// How often room is made while requests wait for memory.
+const RELIEF_INTERVAL: Duration = Duration::from_millis(100);
+
 /// How often it is asked whether what is attached still may be.
 const REVIEW_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Serves until SIGTERM or SIGINT.
-pub(crate) fn run(config: Config) -> anyhow::Result<()> {
+pub(crate) fn run(mut config: Config) -> anyhow::Result<()> {
     logging::start(&config.log)?;
     harden::forbid_core_dumps().context("cannot forbid core dumps")?;
-    harden::raise_file_limit();
+    if let Some(files) = harden::raise_file_limit() {
+        fit_to(&mut config, files);
+    }
     let memory = harden::lock_memory();
     if memory == LockedMemory::Unlocked && config.process.require_locked_memory {
         anyhow::bail!(
@@ -66,10 +78,32 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     result
 }
 
+/// Lets connections have two thirds of the open files that there may be, so that volumes and objects can still be opened when
+/// as many clients come as may.
+fn fit_to(config: &mut Config, files: u64) {
+    let part = |of: u64| usize::try_from(files / of).unwrap_or(usize::MAX).max(1);
+    let Config { aws, nbd, .. } = config;
+    // The NBD limits are for the unix socket and for TCP each.
+    for (key, limit, most) in [
+        ("aws.connections_max", &mut aws.connections_max, part(4)),
+        ("aws.strangers_max", &mut aws.strangers_max, part(16)),
+        ("nbd.connections_max", &mut nbd.connections_max, part(8)),
+        ("nbd.handshakes_max", &mut nbd.handshakes_max, part(16)),
+    ] {
+        if *limit > most {
+            tracing::warn!(
+                "{key} is {most} and not {limit}: the process may have {files} files open (ulimit -n)"
+            );
+            *limit = most;
+        }
+    }
+}
+
 /// The sockets, bound before anything else happens.
 struct Listeners {
     aws: TcpListener,
-    admin: TcpListener,
+    /// For a runtime of its own.
+    admin: std::net::TcpListener,
     nbd: Option<TcpListener>,
 }
 
@@ -82,7 +116,9 @@ impl Listeners {
         };
         Ok(Self {
             aws: bind("aws.listen", config.aws.listen).await?,
-            admin: bind("admin.listen", config.admin.listen).await?,
+            admin: bind("admin.listen", config.admin.listen)
+                .await?
+                .into_std()?,
             nbd: match config.nbd.listen {
                 Some(address) => Some(bind("nbd.listen", address).await?),
                 None => None,
@@ -102,15 +138,31 @@ async fn serve(
     let listeners = Listeners::bind(&config).await?;
     check_socket_path(&config.data_dir)?;
     let data_dir = DataDir::open(&config.data_dir)?;
+    // Before anything is opened, which may need what it holds.
+    let reserve = Reserve::open(Arc::new(OsDisk), data_dir.path());
     let metrics = Arc::new(Metrics::new().context("metrics")?);
     let readiness = Arc::new(Readiness::default());
     let (stop, stopped) = watch::channel(false);
 
-    let limits = |connections_max| Limits {
-        connections_max,
+    let clock: Arc<dyn host::Clock> = Arc::new(host::SystemClock::new());
+    let limits = || Limits {
+        clock: Arc::clone(&clock),
         header_timeout: Duration::from_secs(config.aws.header_timeout_seconds),
         drain: Duration::from_secs(config.process.drain_seconds),
         open: None,
+    };
+    let door = |listener, strangers_max, known_max| {
+        let pace = Pace {
+            window: Duration::from_secs(config.aws.stall_seconds),
+            bytes_per_second_min: config.aws.bytes_per_second_min,
+        };
+        let places = Places {
+            strangers_max,
+            known_max,
+            pace,
+        };
+        let told = observers::turned_out(listener, Arc::clone(&metrics), &clock);
+        Door::new(places, told)
     };
     let runtime = Runtime {
         aws: format!("http://{}", listeners.aws.local_addr()?),
@@ -134,19 +186,30 @@ async fn serve(
     let admin_parts = Arc::clone(&admin);
     let admin_limits = Limits {
         drain: Duration::from_millis(200),
-        ..limits(ADMIN_CONNECTIONS_MAX)
+        ..limits()
     };
-    let admin = tokio::spawn(listener::serve(
-        listeners.admin,
-        admin_limits,
-        admin_stopped,
-        move |request, _| Arc::clone(&admin).handle(request),
-    ));
+    let admin_door = door("admin", ADMIN_CONNECTIONS_MAX, 0);
+    let admin = apart("admin", async move {
+        let listener = TcpListener::from_std(listeners.admin)?;
+        let handle = move |request, _| Arc::clone(&admin).handle(request);
+        listener::serve(listener, admin_door, admin_limits, admin_stopped, handle).await;
+        Ok(())
+    })?;
 
     let root_key = root_key::provider(&config.root_key, data_dir.paths(), passphrase)?;
-    let store_key = root_key::open(&data_dir, Arc::clone(&root_key)).await?;
-    let assembly =
-        Assembly::open(&config, &data_dir, &store_key, &metrics, Arc::new(OsDisk)).await?;
+    let started = async {
+        let store_key = root_key::open(&data_dir, Arc::clone(&root_key)).await?;
+        Assembly::open(&config, &data_dir, &store_key, &metrics, Arc::new(OsDisk)).await
+    };
+    let assembly = reserve::explained(&OsDisk, data_dir.path(), started.await)?;
+    let _reserve = match reserve.and_then(Reserve::keep) {
+        Ok(kept) => Some(kept),
+        Err(error) => {
+            let file = data_dir.path().join("reserve");
+            tracing::warn!(%error, "{} cannot hold space in reserve", file.display());
+            None
+        }
+    };
     let nbd_unix = bind_nbd_socket(&data_dir)?;
     let Assembly {
         keyrings,
@@ -154,6 +217,7 @@ async fn serve(
         aws,
         nbd,
         objects,
+        memory: body_memory,
         catalogue,
         jobs,
         known,
@@ -176,16 +240,20 @@ async fn serve(
 
     let aws_limits = Limits {
         open: Some(metrics.aws_connections.clone()),
-        ..limits(config.aws.connections_max)
+        ..limits()
     };
+    let aws_door = door("aws", config.aws.strangers_max, config.aws.connections_max);
+    let giver = tokio::spawn(give_memory_back());
+    let relief = tokio::spawn(relieve(body_memory, Arc::clone(&aws_door)));
     let (jobs_stopped, marks_stopped, look_stopped) =
         (stopped.clone(), stopped.clone(), stopped.clone());
     let clock = Arc::clone(&aws.clock);
     let aws = tokio::spawn(listener::serve(
         listeners.aws,
+        aws_door,
         aws_limits,
         stopped,
-        move |request, peer| Arc::clone(&aws).handle(request, peer),
+        move |request, guest| Arc::clone(&aws).handle(request, guest),
     ));
     let mut nbd_loops = tokio::task::JoinSet::new();
     let server = nbd.clone();
@@ -269,6 +337,8 @@ async fn serve(
     {
         tracing::warn!("refusals may be missing in the audit log");
     }
+    giver.abort();
+    relief.abort();
     sweeper.abort();
     watcher.abort();
     reviewer.abort();
@@ -281,12 +351,50 @@ async fn serve(
     objects.close().await;
     drop(catalogue);
     let _ = admin_stop.send(true);
-    let _ = admin.await;
+    let _ = tokio::task::spawn_blocking(move || admin.join()).await;
     let _ = std::fs::remove_file(data_dir.paths().nbd_socket());
     tracing::info!("stopped");
     match failure {
         None => Ok(()),
         Some(ended) => anyhow::bail!("the NBD listener failed: {ended:?}"),
+    }
+}
+
+/// Runs `work` on a thread and a runtime of its own, which nothing else can keep busy: what says whether the rest is well
+/// must not wait for it.
+fn apart(
+    name: &str,
+    work: impl Future<Output = std::io::Result<()>> + Send + 'static,
+) -> anyhow::Result<std::thread::JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    let named = name.to_owned();
+    Ok(thread.spawn(move || {
+        if let Err(error) = runtime.block_on(work) {
+            tracing::error!(%error, "the {named} listener failed");
+        }
+    })?)
+}
+
+/// Has the allocator give freed memory back, for as long as the server runs.
+async fn give_memory_back() {
+    let mut ticks = tokio::time::interval(allocator::GIVE_BACK_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        // It takes a while after a burst; no worker is to be missed so long.
+        let _ = tokio::task::spawn_blocking(allocator::give_back).await;
+    }
+}
+
+/// Makes room, for as long as the server runs, where requests wait for memory that clients hold and do not use.
+pub(crate) async fn relieve(memory: Arc<Memory>, door: Arc<Door>) {
+    loop {
+        let waiting = memory.scarce().await;
+        door.free_memory(waiting);
+        tokio::time::sleep(RELIEF_INTERVAL).await;
     }
 }
 
@@ -328,12 +436,9 @@ async fn sweep_keys(keyrings: Vec<Arc<Keyring>>) {
         ticks.tick().await;
         for keyring in &keyrings {
             let (account, region) = (keyring.account(), keyring.region());
-            match keyring.sweep().await {
-                Ok(swept) if swept == keyring::Swept::default() => {}
-                Ok(swept) => tracing::info!(%account, %region, ?swept, "keys swept"),
-                Err(error) => {
-                    tracing::error!(%account, %region, %error, "keys could not be swept");
-                }
+            let swept = keyring.sweep().await;
+            if swept != keyring::Swept::default() {
+                tracing::info!(%account, %region, ?swept, "keys swept");
             }
         }
     }
@@ -402,4 +507,22 @@ In another shell:
     );
     // Whoever started us may have closed standard output; that is no reason not to serve.
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_files_for_what_they_ask_for() {
+        let mut config = Config::default();
+        fit_to(&mut config, 1 << 20);
+        assert_eq!(config, Config::default());
+        fit_to(&mut config, 1024);
+        let (aws, nbd) = (&config.aws, &config.nbd);
+        let most = aws.connections_max + aws.strangers_max;
+        let most = most + 2 * (nbd.connections_max + nbd.handshakes_max);
+        assert!((600..=720).contains(&most), "{most}");
+        assert!(config.check().is_ok());
+    }
 }

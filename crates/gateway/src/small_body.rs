@@ -1,10 +1,13 @@
 //! The bodies of requests that are not S3's: small, read whole, within a limit and a time.
 
 use std::error::Error;
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::Refusal;
 use bytes::Bytes;
+use host::memory::{Account, Memory, Share};
 use http_body_util::{BodyExt, Limited};
 
 /// The largest body of a service that is not S3. KMS's largest request carries 6 KiB of ciphertext and
@@ -14,13 +17,21 @@ const LEN_MAX: usize = 256 * 1024;
 /// And it has to be here by then: nobody has proved who he is before the whole of it is.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Reads a body whole.
-pub(crate) async fn read<B>(body: B) -> Result<Bytes, Refusal>
+/// Reads a body whole, into memory that is accounted for.
+pub(crate) async fn read<B>(
+    body: B,
+    memory: &Memory,
+    account: &Arc<Account>,
+) -> Result<(Bytes, Share), Refusal>
 where
     B: http_body::Body,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    read_whole(body, LEN_MAX, TIMEOUT).await
+    // A client that says how long its body is takes no more than that; most are a few hundred bytes.
+    let announced = body.size_hint().upper().unwrap_or(u64::MAX);
+    let share = memory.take(account, announced.min(LEN_MAX as u64)).await;
+    let share = share.map_err(|_| Refusal::Busy)?;
+    Ok((read_whole(body, LEN_MAX, TIMEOUT).await?, share))
 }
 
 /// Reads a body of at most `len_max` bytes that arrives within `timeout`.
@@ -35,11 +46,17 @@ where
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
             Err(Refusal::BodyTooLong)
         }
+        Ok(Err(error)) if has_stalled(&*error) => Err(Refusal::BodyTooSlow),
         Ok(Err(error)) => {
             tracing::debug!(%error, "a request's body broke off");
             Err(Refusal::BodyBroken)
         }
     }
+}
+
+fn has_stalled(error: &(dyn Error + Send + Sync + 'static)) -> bool {
+    let io = error.downcast_ref::<io::Error>();
+    io.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
 }
 
 #[cfg(test)]

@@ -35,6 +35,15 @@ pub struct Swept {
     pub destroyed: usize,
     /// Keys due by the calendar, rotated.
     pub rotated: usize,
+    /// Keys that one of both was due for and failed; the log says which and why. They are tried again by the next sweep.
+    pub failed: usize,
+}
+
+impl Swept {
+    fn fail(&mut self, key: KeyId, error: &KeyringError, what: &str) {
+        tracing::error!(%key, %error, "{what}");
+        self.failed += 1;
+    }
 }
 
 impl Keyring {
@@ -213,14 +222,12 @@ impl Keyring {
     }
 
     /// Destroys keys whose deletion date has come, if the clock has gone on evenly for an hour, and rotates those that are
-    /// due. Call it hourly or so: until then a key past its date is refused as one that does not exist, but not erased.
-    pub async fn sweep(&self) -> Result<Swept, KeyringError> {
+    /// due. Call it hourly or so: until then a key past its date is refused as one that does not exist, but not erased. A
+    /// key that fails holds up no other.
+    pub async fn sweep(&self) -> Swept {
         let inner = &self.inner;
         let now = inner.now();
-        let mut swept = Swept {
-            destroyed: inner.destroy_expired().await?,
-            rotated: 0,
-        };
+        let mut swept = inner.destroy_expired().await;
         let keys: Vec<KeyId> = inner.snapshot.load().keys.keys().copied().collect();
         for id in keys {
             let looked_at = inner.snapshot.load().keys.get(&id).cloned();
@@ -245,38 +252,46 @@ impl Keyring {
                             })
                         },
                     )
-                    .await?;
-                swept.rotated += usize::from(done);
+                    .await;
+                match done {
+                    Ok(done) => swept.rotated += usize::from(done),
+                    Err(error) => swept.fail(id, &error, "a key could not be rotated"),
+                }
             }
         }
-        Ok(swept)
+        swept
     }
 }
 
 impl Inner {
-    /// Destroys keys whose deletion date has come; how many.
-    pub(crate) async fn destroy_expired(self: &Arc<Self>) -> Result<usize, KeyringError> {
+    /// Destroys keys whose deletion date has come.
+    pub(crate) async fn destroy_expired(self: &Arc<Self>) -> Swept {
+        let mut swept = Swept::default();
         // First: a jump is noticed also if there is nothing to destroy.
         if !self.wall.is_settled() {
-            return Ok(0);
+            return swept;
         }
         let now = self.now();
         let snapshot = self.snapshot.load_full();
-        let mut destroyed = 0;
         for entry in snapshot.keys.values().filter(|key| key.is_expired(now)) {
             let id = entry.id();
             let gone = self.change(internal(self, "DeleteKey", entry), move |_, moment, _| {
                 Ok(destroy(moment, id))
             });
-            if gone.await? {
-                tracing::warn!(
-                    key = entry.arn.as_str(),
-                    "a key was destroyed: its deletion date has passed"
-                );
-                destroyed += 1;
+            match gone.await {
+                Ok(gone) => {
+                    if gone {
+                        tracing::warn!(
+                            key = entry.arn.as_str(),
+                            "a key was destroyed: its deletion date has passed"
+                        );
+                    }
+                    swept.destroyed += usize::from(gone);
+                }
+                Err(error) => swept.fail(id, &error, "a key could not be destroyed"),
             }
         }
-        Ok(destroyed)
+        swept
     }
 
     /// Says in the log which keys are past their deletion date and wait to be erased.

@@ -68,6 +68,12 @@ pub enum Error {
     /// Sealing failed, or another promise among our own parts broke.
     #[error("internal: {0}")]
     Internal(&'static str),
+    /// Too little memory was free for too long.
+    #[error("too many requests hold memory")]
+    Busy,
+    /// The client sent nothing, or next to nothing, for too long.
+    #[error("the request body stalled")]
+    Stalled,
     /// The client's body ended early or its connection failed.
     #[error("reading the request body: {0}")]
     Body(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -170,6 +176,8 @@ impl Error {
             Self::Store(error) => store_answer(error).0.into(),
             Self::Catalogue(error) => catalogue_answer(error).0.into(),
             Self::Integrity | Self::Internal(_) => Cow::Borrowed("InternalError"),
+            Self::Busy => Cow::Borrowed("SlowDown"),
+            Self::Stalled => Cow::Borrowed("RequestTimeout"),
             Self::Body(_) => Cow::Borrowed("IncompleteBody"),
         }
     }
@@ -187,7 +195,8 @@ impl Error {
             Self::Store(error) => store_answer(error).1,
             Self::Catalogue(error) => catalogue_answer(error).1,
             Self::Integrity | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Body(_) => StatusCode::BAD_REQUEST,
+            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Stalled | Self::Body(_) => StatusCode::BAD_REQUEST,
         }
     }
 
@@ -206,15 +215,30 @@ impl Error {
             Self::Store(error) => Cow::Borrowed(store_answer(error).2),
             Self::Catalogue(error) => Cow::Borrowed(catalogue_answer(error).2),
             Self::Integrity | Self::Internal(_) => Cow::Borrowed(INTERNAL_MESSAGE),
+            Self::Busy => Cow::Borrowed("Please reduce your request rate."),
+            Self::Stalled => Cow::Borrowed(
+                "Your socket connection to the server was not read from or written to within the timeout period. Idle connections will be closed.",
+            ),
             Self::Body(_) => Cow::Borrowed(
                 "You did not provide the number of bytes specified by the Content-Length HTTP header",
             ),
         }
     }
 
+    /// The error of a body that could not be read to its end.
+    pub(crate) fn of_body(error: Box<dyn std::error::Error + Send + Sync>) -> Self {
+        let io = error.downcast_ref::<std::io::Error>();
+        match io.map(std::io::Error::kind) {
+            Some(std::io::ErrorKind::TimedOut) => Self::Stalled,
+            _ => Self::Body(error),
+        }
+    }
+
     /// Whether an operator should look: our fault or the store's.
     pub(crate) fn is_ours(&self) -> bool {
-        self.status().is_server_error() && self.status() != StatusCode::NOT_IMPLEMENTED
+        self.status().is_server_error()
+            && self.status() != StatusCode::NOT_IMPLEMENTED
+            && !matches!(self, Self::Busy)
     }
 
     /// As s3s wants it, with the headers the answer needs.

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use catalogue::Catalogue;
+use host::memory::{Account, Memory};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
 };
@@ -37,6 +38,7 @@ use crate::observer::Observer;
 use crate::opening::PlainStream;
 use crate::request::Request;
 use crate::reseal;
+use crate::room::Room;
 use crate::route::{BodyKind, Operation, Query, Target, route};
 use crate::store::ObjectStore;
 
@@ -68,6 +70,9 @@ pub struct Options {
     pub catalogue: Arc<dyn Catalogue>,
     /// Seals buckets, and the envelopes of objects, uploads and parts.
     pub store_key: StoreKey,
+    /// What all bodies are buffered in. The body of a request is accounted to the `Arc<`[`Account`]`>` in the extensions of
+    /// the request, if there is one.
+    pub memory: Arc<Memory>,
     /// How long bucket keys are cached.
     pub bucket_keys: BucketKeyPolicy,
     /// Domains under which `bucket.domain` names a bucket; empty for path style only.
@@ -82,6 +87,7 @@ pub struct Gateway {
     trail: DataTrail,
     domains: Vec<String>,
     md5s: Arc<Md5Group>,
+    memory: Arc<Memory>,
     owners: Vec<Arc<dyn Reseal>>,
 }
 
@@ -153,6 +159,7 @@ impl Gateway {
         );
         let domains = options.virtual_host_domains.clone();
         let md5s = Arc::new(Md5Group::new());
+        let memory = Arc::clone(&options.memory);
         let front = Front::open(options, Arc::clone(&md5s)).await?;
         Ok(Self {
             service: S3ServiceBuilder::new(front).build(),
@@ -161,6 +168,7 @@ impl Gateway {
             trail,
             domains,
             md5s,
+            memory,
             owners,
         })
     }
@@ -171,6 +179,8 @@ impl Gateway {
     }
 
     /// Answers one request whose signature has been verified.
+    ///
+    /// A body that fails with an [`std::io::Error`] of the kind `TimedOut` has stalled, and is answered so.
     ///
     /// Never fails: what goes wrong is an S3 error in XML. The answer's body
     /// ends in an error, which aborts the connection, if an object's data turns
@@ -228,6 +238,11 @@ impl Gateway {
         };
         let operation = operation.map_or("Unknown", Operation::name);
         let mut answer = finish(answer, &method, request_id);
+        if outcome == "RequestTimeout" {
+            // What the client may still send of the body is not its next request.
+            let close = HeaderValue::from_static("close");
+            answer.headers_mut().insert(CONNECTION, close);
+        }
         if let Some(Code(code)) = code {
             let refused = Refused { operation, code };
             answer.extensions_mut().insert(refused);
@@ -274,10 +289,16 @@ impl Gateway {
         let failed = |error| (Some(operation), error);
         self.trail.check(operation).map_err(failed)?;
 
-        let guarded = |limit| GuardedBody::new(&head, payload, body, bytes_in, &self.md5s, limit);
-        let (stream, document) = match operation.body() {
-            BodyKind::Empty => (None, Bytes::new()),
-            BodyKind::Stream => (Some(guarded(Limit::Data).map_err(failed)?), Bytes::new()),
+        let account = head.extensions.get::<Arc<Account>>().cloned();
+        let room = Room::new(Arc::clone(&self.memory), account.unwrap_or_default());
+        let guarded =
+            |limit| GuardedBody::new(&head, payload, body, bytes_in, &self.md5s, &room, limit);
+        let (stream, (document, _share)) = match operation.body() {
+            BodyKind::Empty => (None, (Bytes::new(), None)),
+            BodyKind::Stream => {
+                let body = guarded(Limit::Data).map_err(failed)?;
+                (Some(body), (Bytes::new(), None))
+            }
             BodyKind::Xml => {
                 let body = guarded(Limit::Xml).map_err(failed)?;
                 (None, body.read_all().await.map_err(failed)?)
@@ -290,7 +311,7 @@ impl Gateway {
         *inner.headers_mut() = harmless(&head.headers, document.len());
         let sender = Arc::clone(&context);
         let request_id = sender.request_id();
-        let request = Request::new(operation, context, head.headers, query, stream);
+        let request = Request::new(operation, context, head.headers, query, room, stream);
         let request = Arc::new(request);
         inner.extensions_mut().insert(Arc::clone(&request));
 

@@ -21,6 +21,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use crypto::hash::Sha256;
+use host::memory::Share;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use http_body::Body;
@@ -32,6 +33,7 @@ use subtle::ConstantTimeEq;
 use crate::checksum::{Algorithm, Hasher, Value};
 use crate::error::Error;
 use crate::md5::{BodyMd5, Md5Group};
+use crate::room::Room;
 
 /// Largest object of one PUT, and largest part: 5 GiB, as in S3.
 pub(crate) const PLAIN_LEN_MAX: u64 = 5 << 30;
@@ -74,6 +76,10 @@ pub(crate) struct GuardedBody {
     checksums: Vec<Hasher>,
     checksum_promised: Promised,
     taken: Arc<AtomicU64>,
+    limit: Limit,
+    room: Room,
+    /// What it is buffered in; none before the first byte, so that a client that sends nothing takes nothing.
+    share: Option<Share>,
 }
 
 /// Where a checksum's value comes from.
@@ -146,6 +152,8 @@ pub(crate) struct Received {
     pub(crate) md5: Option<[u8; 16]>,
     /// The checksums that [`GuardedBody::want_checksum`] or a promise asked for.
     pub(crate) checksums: Vec<Value>,
+    /// The memory it was received in, to be held until it is stored.
+    pub(crate) share: Option<Share>,
 }
 
 impl Received {
@@ -167,6 +175,7 @@ impl GuardedBody {
         body: B,
         taken: Arc<AtomicU64>,
         md5s: &Arc<Md5Group>,
+        room: &Room,
         limit: Limit,
     ) -> Result<Self, Error>
     where
@@ -211,6 +220,9 @@ impl GuardedBody {
                 .collect(),
             checksum_promised,
             taken,
+            limit,
+            room: room.clone(),
+            share: None,
         })
     }
 
@@ -255,9 +267,16 @@ impl GuardedBody {
                 return Ok(None);
             };
             // HTTP trailers are not aws-chunked ones and promise nothing.
-            let Ok(data) = frame.map_err(Error::Body)?.into_data() else {
+            let Ok(data) = frame.map_err(Error::of_body)?.into_data() else {
                 continue;
             };
+            if self.share.is_none() {
+                let share = match self.limit {
+                    Limit::Data => self.room.for_upload(self.len, self.md5.is_some()).await,
+                    Limit::Xml => self.room.for_document(self.len).await,
+                };
+                self.share = Some(share?);
+            }
             match &mut self.decoder {
                 Some(decoder) => decoder.push(data, &mut self.ready).map_err(chunked_error)?,
                 None => self.ready.push_back(data),
@@ -312,6 +331,7 @@ impl GuardedBody {
             len: self.seen,
             md5,
             checksums: self.checksums.into_iter().map(Hasher::finish).collect(),
+            share: self.share,
         };
         let promised = match self.checksum_promised {
             Promised::Nothing => None,
@@ -333,14 +353,14 @@ impl GuardedBody {
         Ok(received)
     }
 
-    /// Reads a small body whole and checks it.
-    pub(crate) async fn read_all(mut self) -> Result<Bytes, Error> {
+    /// Reads a small body whole and checks it. With it comes the memory it is in.
+    pub(crate) async fn read_all(mut self) -> Result<(Bytes, Option<Share>), Error> {
         let mut whole = BytesMut::new();
         while let Some(bytes) = self.next().await? {
             whole.extend_from_slice(&bytes);
         }
-        self.finish().await?;
-        Ok(whole.freeze())
+        let received = self.finish().await?;
+        Ok((whole.freeze(), received.share))
     }
 }
 

@@ -48,6 +48,7 @@ mod opening;
 mod range;
 mod request;
 mod reseal;
+mod room;
 mod route;
 mod sealing;
 mod settle;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use crypto::chunk::{CHUNK_LEN, ChunkOpener, ObjectKey, chunk_count};
 use futures::{Stream, StreamExt};
+use host::memory::Share;
 
 use crate::bucket::BucketId;
 use crate::checksum::{Algorithm as ChecksumAlgorithm, Hasher};
@@ -19,13 +20,10 @@ use crate::envelope::{Envelopes, Layout, Object, PartHead, parts_digest, stream_
 use crate::error::Error;
 use crate::guard::Received;
 use crate::md5::BodyMd5;
+use crate::room::{READ_CHUNKS, READS_AHEAD};
 use crate::sealing::Plain;
 use crate::store::{ObjectRecord, PartRecord, SealedReader};
 
-/// Chunks a read: 512 KiB, two of which are in memory for each request.
-const READ_CHUNKS: u32 = 8;
-/// Reads under way at a time, the one being sent included.
-const READS_AHEAD: usize = 2;
 const CHUNK: u64 = CHUNK_LEN as u64;
 
 /// Plaintext, piece by piece.
@@ -272,6 +270,7 @@ pub(crate) struct CopySource {
     seen: u64,
     md5: Option<BodyMd5>,
     checksum: Hasher,
+    share: Share,
 }
 
 impl CopySource {
@@ -280,6 +279,7 @@ impl CopySource {
         len: u64,
         md5: Option<BodyMd5>,
         checksum: ChecksumAlgorithm,
+        share: Share,
     ) -> Self {
         Self {
             stream,
@@ -287,6 +287,7 @@ impl CopySource {
             seen: 0,
             md5,
             checksum: Hasher::new(checksum),
+            share,
         }
     }
 }
@@ -323,6 +324,7 @@ impl Plain for CopySource {
             len: self.seen,
             md5,
             checksums: vec![self.checksum.finish()],
+            share: Some(self.share),
         })
     }
 }

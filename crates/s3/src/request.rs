@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use crate::error::Error;
 use crate::guard::GuardedBody;
+use crate::room::Room;
 use crate::route::{Operation, Query};
 use crate::sse::Confidential;
 
@@ -21,6 +22,8 @@ pub(crate) struct Request {
     pub(crate) context: Arc<RequestContext>,
     pub(crate) headers: HeaderMap,
     pub(crate) query: Query,
+    /// Where it gets the memory it buffers in.
+    pub(crate) room: Room,
     body: Mutex<Option<GuardedBody>>,
     /// The error code of its answer, if it failed.
     code: OnceLock<String>,
@@ -32,6 +35,7 @@ impl Request {
         context: Arc<RequestContext>,
         headers: HeaderMap,
         query: Query,
+        room: Room,
         body: Option<GuardedBody>,
     ) -> Self {
         Self {
@@ -39,6 +43,7 @@ impl Request {
             context,
             headers,
             query,
+            room,
             body: Mutex::new(body),
             code: OnceLock::new(),
         }

@@ -8,16 +8,13 @@ use std::future::Future;
 
 use async_trait::async_trait;
 use bytes::{Buf, Bytes};
-use crypto::chunk::{Algorithm, CHUNK_LEN, ChunkSealer, ObjectKey, SealedBuf, StreamAad};
+use crypto::chunk::{Algorithm, ChunkSealer, ObjectKey, SealedBuf, StreamAad};
 use crypto::random::Random;
 
 use crate::error::Error;
 use crate::guard::{GuardedBody, Received};
+use crate::room::BATCH_LEN;
 use crate::store::{PartSink, PutSink, StoreError};
-
-/// Chunks sealed and written at a time: 1 MiB, which is where large writes
-/// stop getting cheaper.
-const BATCH_LEN: usize = 16 * CHUNK_LEN;
 
 /// Plaintext of a known length that comes in pieces.
 pub(crate) trait Plain: Send {

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crypto::chunk::ObjectKey;
+use host::memory::Share;
 use http::HeaderMap;
 use iam::action::s3 as action;
 use s3s::S3Response;
@@ -43,6 +44,7 @@ impl Source {
         range: Range<u64>,
         md5: bool,
         checksum: Algorithm,
+        share: Share,
     ) -> CopySource {
         let len = range.end - range.start;
         CopySource::new(
@@ -50,6 +52,7 @@ impl Source {
             len,
             md5.then(|| front.md5s.begin(len)),
             checksum,
+            share,
         )
     }
 }
@@ -125,7 +128,9 @@ impl Front {
         let condition = self.write_condition(&on, request).await?;
         let id = self.object_id();
         let key = self.new_key(&on, &id, wanted).await?;
-        let plain = source.read(self, 0..size, has_md5_etag(&key.protection), checksum);
+        let md5 = has_md5_etag(&key.protection);
+        let share = request.room.for_copy(size, md5).await?;
+        let plain = source.read(self, 0..size, md5, checksum, share);
         let new = NewObject {
             id,
             key,

@@ -190,7 +190,8 @@ impl Front {
         }
         let plan = open.upload.plan;
         let md5 = has_md5_etag(&open.upload.protection);
-        let plain = source.read(self, range, md5, plan.algorithm);
+        let share = request.room.for_copy(range.end - range.start, md5).await?;
+        let plain = source.read(self, range, md5, plan.algorithm, share);
         let new = NewPart {
             number,
             plain,

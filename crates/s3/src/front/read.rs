@@ -72,6 +72,7 @@ impl Front {
         let metadata = metadata(&open.object);
         let len = selection.range.end - selection.range.start;
         let key = self.unlock(&on, &open.object, customer).await?;
+        let share = request.room.for_download(len).await?;
         let mut stream = open.stream(key, selection.range.clone());
         // The first piece before the first byte of the answer: what is not
         // authentic is a 500 then, and not an answer cut off.
@@ -79,6 +80,8 @@ impl Front {
             None => stream,
             Some(first) => Box::pin(futures::stream::iter([Ok(first?)]).chain(stream)),
         };
+        // Given back when the last piece has gone to the connection, or the connection has gone.
+        let stream = Box::pin(stream.inspect(move |_| _ = &share));
         let output = GetObjectOutput {
             content_length: Some(answer::signed(len)?),
             content_range: selection.content_range,

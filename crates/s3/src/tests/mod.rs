@@ -208,6 +208,7 @@ async fn world_on(
         neighbours: Arc::default(),
         catalogue: Arc::clone(&catalogue),
         store_key: store_key.clone(),
+        memory: host::memory::Memory::new(64 << 20, Duration::from_secs(10)),
         bucket_keys,
         virtual_host_domains: vec!["s3.example.com".to_owned()],
     })

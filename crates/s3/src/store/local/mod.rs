@@ -26,6 +26,7 @@
 //! and the number and size of data files can be seen. Neither content nor envelopes are: they come
 //! sealed. Nothing detects that the whole directory was set back to an older state.
 
+mod at_hand;
 mod change;
 mod data_file;
 mod intents;
@@ -55,6 +56,7 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
+use self::at_hand::AtHand;
 use self::intents::Intents;
 use self::layout::{Directory, FileId};
 use self::lifecycle::{Bin, Life, Pins};
@@ -70,7 +72,12 @@ use super::{
     SealedReader, SealedRow, StoreError, UploadEntry, UploadId, UploadQuery, UploadRecord,
     check_envelope, check_key, check_part_order,
 };
+use host::lane::{Lane, ShuttingDown};
 use host::{Disk, Lock, OsDisk};
+
+/// Where data files are read and written; and where the index is, so that no data holds up a look-up.
+static BULK: Lane = Lane::new(128);
+static INDEX: Lane = Lane::new(32);
 
 /// Lists that run at a time; more wait. Point lookups are not counted.
 const LISTS_MAX: usize = 16;
@@ -138,6 +145,7 @@ struct Shared {
     direct: bool,
     readers: Readers,
     lists: Semaphore,
+    at_hand: AtHand,
     writer: Writer,
     intents: Arc<Intents>,
     pins: Arc<Pins>,
@@ -218,6 +226,7 @@ impl LocalStore {
             inline_len_max: options.inline_len_max as u64,
             reserve_bytes: options.reserve_bytes,
             lists: Semaphore::new(LISTS_MAX),
+            at_hand: AtHand::default(),
             writer,
             intents,
             pins,
@@ -296,28 +305,37 @@ impl LocalStore {
             .acquire()
             .await
             .map_err(|_| StoreError::Closed)?;
-        blocking(move || shared.readers.with(look)).await
+        in_lane(&INDEX, move || shared.readers.with(look)).await
+    }
+}
+
+impl Shared {
+    /// A look at a few pages of the index, which are in memory but for the first time: on the caller's thread, if that
+    /// holds up nobody, else where it may wait for the disk.
+    async fn look_up<T: Send + 'static>(
+        self: &Arc<Self>,
+        look: impl FnOnce(&Self) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        if let Some(_turn) = self.at_hand.take() {
+            return look(self);
+        }
+        let shared = Arc::clone(self);
+        in_lane(&INDEX, move || look(&shared)).await
     }
 
     fn check_space(&self, expected: Option<u64>) -> Result<(), StoreError> {
         let free = self
-            .shared
             .directory
             .free_bytes()
             .map_err(|e| StoreError::io("ask for free space", e))?;
-        let wanted = self
-            .shared
-            .reserve_bytes
-            .saturating_add(expected.unwrap_or(0));
+        let wanted = self.reserve_bytes.saturating_add(expected.unwrap_or(0));
         if free < wanted {
             Err(StoreError::NoSpace)
         } else {
             Ok(())
         }
     }
-}
 
-impl Shared {
     /// A name for a data file that there is a durable intent for.
     async fn file_id(&self) -> Result<FileId, StoreError> {
         loop {
@@ -447,21 +465,29 @@ fn parts_of(
     Ok((parts, files))
 }
 
-/// Runs something that blocks off the event loop. If the caller goes away it runs on to its end.
+/// Reads and writes data files off the event loop.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    joined(tokio::task::spawn_blocking(work).await)
+    in_lane(&BULK, work).await
+}
+
+async fn in_lane<T: Send + 'static>(
+    lane: &'static Lane,
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    match lane.run(work).await {
+        Ok(done) => done,
+        Err(ShuttingDown) => Err(StoreError::Closed),
+    }
 }
 
 fn joined<T>(
     result: Result<Result<T, StoreError>, tokio::task::JoinError>,
 ) -> Result<T, StoreError> {
-    match result.map_err(tokio::task::JoinError::try_into_panic) {
-        Ok(result) => result,
-        Err(Ok(panic)) => std::panic::resume_unwind(panic),
-        // The runtime is shutting down.
-        Err(Err(_)) => Err(StoreError::Closed),
+    match host::lane::joined(result) {
+        Ok(done) => done,
+        Err(ShuttingDown) => Err(StoreError::Closed),
     }
 }
 
@@ -550,10 +576,13 @@ impl ObjectStore for LocalStore {
         plain_len: Option<u64>,
     ) -> Result<Box<dyn PutSink>, StoreError> {
         check_key(key)?;
-        self.shared
-            .readers
-            .with(|index| lookup::bucket_number(index, bucket))?;
-        self.check_space(plain_len)?;
+        let name = bucket.to_owned();
+        let look = move |shared: &Shared| {
+            let found = |index: &Connection| lookup::bucket_number(index, &name);
+            shared.readers.with(found)?;
+            shared.check_space(plain_len)
+        };
+        self.shared.look_up(look).await?;
         Ok(Box::new(LocalPut::new(
             self.shared.clone(),
             bucket,
@@ -563,10 +592,12 @@ impl ObjectStore for LocalStore {
     }
 
     async fn head(&self, bucket: &str, key: &str) -> Result<ObjectRecord, StoreError> {
-        self.shared
-            .readers
-            .with(|index| lookup::object(index, bucket, key))
-            .map(|row| row.record)
+        let (bucket, key) = (bucket.to_owned(), key.to_owned());
+        let look = move |shared: &Shared| {
+            let found = |index: &Connection| lookup::object(index, &bucket, &key);
+            Ok(shared.readers.with(found)?.record)
+        };
+        self.shared.look_up(look).await
     }
 
     async fn open(
@@ -574,12 +605,15 @@ impl ObjectStore for LocalStore {
         bucket: &str,
         key: &str,
     ) -> Result<(ObjectRecord, Arc<dyn SealedReader>), StoreError> {
-        let (record, reader) = match self.shared.open(bucket, key, PARTS_AT_HAND_MAX)? {
+        let names = (bucket.to_owned(), key.to_owned());
+        let few = move |shared: &Shared| shared.open(&names.0, &names.1, PARTS_AT_HAND_MAX);
+        let (record, reader) = match self.shared.look_up(few).await? {
             Some(opened) => opened,
             None => {
                 let (shared, bucket, key) =
                     (self.shared.clone(), bucket.to_owned(), key.to_owned());
-                let opened = blocking(move || shared.open(&bucket, &key, usize::MAX)).await?;
+                let all = move || shared.open(&bucket, &key, usize::MAX);
+                let opened = in_lane(&INDEX, all).await?;
                 opened.expect("no object has more parts than that")
             }
         };
@@ -669,10 +703,14 @@ impl ObjectStore for LocalStore {
         key: &str,
         id: &UploadId,
     ) -> Result<UploadRecord, StoreError> {
-        self.shared.readers.with(|index| {
-            let bucket = lookup::bucket_number(index, bucket)?;
-            Ok(lookup::upload_in(index, bucket, key, id)?.record)
-        })
+        let (bucket, key, id) = (bucket.to_owned(), key.to_owned(), id.clone());
+        let look = move |shared: &Shared| {
+            shared.readers.with(|index| {
+                let bucket = lookup::bucket_number(index, &bucket)?;
+                Ok(lookup::upload_in(index, bucket, &key, &id)?.record)
+            })
+        };
+        self.shared.look_up(look).await
     }
 
     async fn begin_part(
@@ -687,7 +725,8 @@ impl ObjectStore for LocalStore {
             return Err(StoreError::Misuse("a part number outside 1 to 10000"));
         }
         self.upload(bucket, key, id).await?;
-        self.check_space(plain_len)?;
+        let space = move |shared: &Shared| shared.check_space(plain_len);
+        self.shared.look_up(space).await?;
         Ok(Box::new(LocalPart::new(
             self.shared.clone(),
             bucket,

@@ -77,7 +77,8 @@ impl Intake {
     /// Waits for the writer to come back, then sends it off with what is pending.
     async fn hand_over(&mut self) -> Result<(), StoreError> {
         let work = self.work().await?;
-        self.in_flight = Some(tokio::task::spawn_blocking(work));
+        let started = super::BULK.start(work).await;
+        self.in_flight = Some(started.map_err(|_| StoreError::Closed)?);
         Ok(())
     }
 
