@@ -90,6 +90,11 @@ impl<P: Protection> SlotFile<P> {
         Ok(())
     }
 
+    /// Whether so many sectors may be written that take their space by being written.
+    pub(crate) fn may_take_sectors(&self, count: u32) -> io::Result<()> {
+        self.file.may_take(u64::from(count) * SECTOR_LEN as u64)
+    }
+
     /// Takes the space of some neighbouring sectors of a slot.
     pub(crate) fn allocate_sectors(&self, place: Place, count: u32) -> io::Result<()> {
         let len = u64::from(count) * SECTOR_LEN as u64;

@@ -86,6 +86,12 @@ pub trait File: Send + Sync + fmt::Debug + 'static {
     /// reads as zeroes, the file grows to the range's end. `Unsupported` where the file system has no such call.
     fn allocate(&self, offset: u64, len: u64) -> io::Result<()>;
 
+    /// Refuses with `StorageFull` what is about to take so many bytes by being written, where the disk keeps a reserve.
+    fn may_take(&self, len: u64) -> io::Result<()> {
+        let _ = len;
+        Ok(())
+    }
+
     /// Gives the space of a range back; it reads as zeroes, the length stays.
     fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
 

@@ -3,23 +3,36 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use super::{Disk, Entry, EntryKind, File, Mode};
 
-/// Another disk, on which [`File::allocate`] leaves so many bytes free. What is written without it may take them: what a part
-/// needs to go on, so that it can free space, and say what it does, when bulk data has filled the disk.
+/// Another disk, on which [`File::allocate`] and [`File::may_take`] leave so many bytes free. What is written without either
+/// may take them: what a part needs to go on, so that it can free space, and say what it does, when bulk data has filled
+/// the disk.
 #[derive(Debug)]
 pub struct ReservingDisk {
     disk: Arc<dyn Disk>,
     reserve: u64,
+    /// What may be taken before the disk is asked again.
+    left: Arc<AtomicU64>,
 }
+
+/// Free space is asked for once for so many bytes: others may have taken it meanwhile.
+const ASKED_LEN: u64 = 4 << 20;
 
 impl ReservingDisk {
     /// Keeps `reserve` bytes of `disk` free.
     pub fn new(disk: Arc<dyn Disk>, reserve: u64) -> Self {
-        Self { disk, reserve }
+        Self {
+            disk,
+            reserve,
+            left: Arc::default(),
+        }
     }
 
     fn wrap(&self, path: &Path, file: Arc<dyn File>) -> Arc<dyn File> {
@@ -27,6 +40,7 @@ impl ReservingDisk {
             file,
             disk: Arc::clone(&self.disk),
             reserve: self.reserve,
+            left: Arc::clone(&self.left),
             folder: path.parent().unwrap_or(Path::new(".")).to_owned(),
         })
     }
@@ -37,7 +51,17 @@ struct ReservingFile {
     file: Arc<dyn File>,
     disk: Arc<dyn Disk>,
     reserve: u64,
+    left: Arc<AtomicU64>,
     folder: PathBuf,
+}
+
+impl ReservingFile {
+    /// What is free beyond the reserve and `len`.
+    fn beyond(&self, len: u64) -> io::Result<u64> {
+        let free = self.disk.free_bytes(&self.folder)?;
+        free.checked_sub(self.reserve.saturating_add(len))
+            .ok_or_else(|| io::ErrorKind::StorageFull.into())
+    }
 }
 
 impl Disk for ReservingDisk {
@@ -108,10 +132,20 @@ impl File for ReservingFile {
     }
 
     fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
-        if self.disk.free_bytes(&self.folder)? < self.reserve.saturating_add(len) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
+        self.beyond(len)?;
         self.file.allocate(offset, len)
+    }
+
+    fn may_take(&self, len: u64) -> io::Result<()> {
+        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+        let taken = self
+            .left
+            .fetch_update(set, fetch, |left| left.checked_sub(len));
+        if taken.is_err() {
+            let beyond = self.beyond(len)?;
+            self.left.store(beyond.min(ASKED_LEN), Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
@@ -155,12 +189,16 @@ mod tests {
         // More is kept than there is: nothing may be taken.
         let disk = ReservingDisk::new(Arc::new(OsDisk), free * 2);
         let file = disk.open(&dir.path().join("f"), Mode::New).unwrap();
-        let error = file.allocate(0, 1).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        for refused in [file.allocate(0, 1), file.may_take(1)] {
+            assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::StorageFull);
+        }
         file.write_at(0, b"x").unwrap();
         assert_eq!(disk.free_bytes(dir.path()).unwrap(), 0);
         let disk = ReservingDisk::new(Arc::new(OsDisk), 0);
         let file = disk.open(&dir.path().join("f"), Mode::Write).unwrap();
+        for _ in 0..3 {
+            file.may_take(ASKED_LEN / 2).unwrap();
+        }
         match file.allocate(0, 4096) {
             Err(error) => assert_eq!(error.kind(), io::ErrorKind::Unsupported),
             Ok(()) => assert_eq!(file.len().unwrap(), 4096),

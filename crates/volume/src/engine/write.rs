@@ -329,6 +329,14 @@ impl<P: Protection> Engine<P> {
                 }
             };
             if !new.is_empty() && !in_order && taken.is_none_or(|taken| !taken.spaced) {
+                if let Err(error) = self.store.may_take_sectors(new.count()) {
+                    if let Some(taken) = taken {
+                        self.slots.give_back(taken);
+                    }
+                    self.give_back(pieces.iter());
+                    let what = "taking space in the slot file";
+                    return Err(VolumeError::from_io(what, error));
+                }
                 self.space_if_dense(slot, valid.count(), valid.with(new).count());
             }
             pieces.push(Piece {
