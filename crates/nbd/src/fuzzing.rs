@@ -142,3 +142,23 @@ pub fn handshake(data: &[u8]) {
         });
     }
 }
+
+/// Runs the client's side of a handshake against a server that says `says`, whatever that is.
+pub fn client(says: &[u8]) {
+    struct Peer<'a>(&'a [u8]);
+    impl std::io::Read for Peer<'_> {
+        fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+            self.0.read(buf)
+        }
+    }
+    impl std::io::Write for Peer<'_> {
+        fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+            Ok(buf.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let name = ExportName::new("fuzz").expect("short");
+    let _ = crate::client::attach(&mut Peer(says), &name);
+}

@@ -1,4 +1,5 @@
-//! The NBD protocol, server side: codec, negotiation, transmission, and an engine that runs them.
+//! The NBD protocol: codec, negotiation, transmission, an engine that runs a server's side of them, and the
+//! [`client`]'s side of the handshake.
 //!
 //! The crate knows the protocol (fixed newstyle, structured replies, `base:allocation`; see `PROTOCOL.md`) and nothing
 //! of what is stored: storage is an [`Export`], the choice and authorization of exports is an [`Exports`], metrics are
@@ -12,6 +13,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod attached;
+pub mod client;
 mod codec;
 mod connection;
 mod door;
