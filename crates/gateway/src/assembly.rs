@@ -284,6 +284,9 @@ impl Ground<'_> {
             clock: Arc::clone(&self.clock),
             random: Arc::clone(&self.random),
             region: region.clone(),
+            boot: host::BootId::current()
+                .inspect_err(|error| tracing::warn!(%error, "the machine does not say its boot: clients of volumes will not reconnect after a crash"))
+                .ok(),
             volumes_max: VOLUMES_MAX,
         });
         Ok(Place {

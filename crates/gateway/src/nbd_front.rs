@@ -17,6 +17,9 @@ use volume::{AttachedVolume, ErrorKind, OneVolume, VolumeError, VolumeId, Volume
 use crate::metrics::Front;
 use crate::refusal_reason::Reason;
 use crate::refusals::{self, Refusals, Refused};
+/// What an export's description begins with (`NBD_INFO_DESCRIPTION`, in answer to `NBD_OPT_GO`); the volume's cache epoch
+/// follows, in hexadecimal digits.
+pub(crate) const EPOCH_PREFIX: &str = "sealgate:epoch=";
 
 /// The volumes of every account and region, for peers that may have them.
 pub(crate) struct VolumeExports {
@@ -179,7 +182,8 @@ impl VolumeExports {
             return Err(OpenError::Unknown);
         };
         place.could_attach(volume)?;
-        export_info(id, volume.size.bytes())
+        // Nothing is attached, so there is no epoch to tell.
+        export_info(id, volume.size.bytes(), String::new())
     }
 }
 
@@ -228,7 +232,8 @@ impl Exports for VolumeExports {
             id,
             runtime: Handle::current(),
         };
-        let info = export_info(id, volume.size())?;
+        let description = format!("{EPOCH_PREFIX}{}", volume.epoch());
+        let info = export_info(id, volume.size(), description)?;
         Ok(Arc::new(VolumeExport {
             volume,
             info,
@@ -260,12 +265,12 @@ fn refuse(error: &VolumeError) -> OpenError {
 }
 
 /// What a volume is to a client.
-fn export_info(id: VolumeId, size: u64) -> Result<ExportInfo, OpenError> {
+fn export_info(id: VolumeId, size: u64, description: String) -> Result<ExportInfo, OpenError> {
     let name =
         ExportName::new(id.to_string()).map_err(|e| OpenError::Unavailable(e.to_string()))?;
     Ok(ExportInfo {
         name,
-        description: String::new(),
+        description,
         size,
         read_only: false,
         // A flush covers what was answered on every connection: the engine has one log a volume.

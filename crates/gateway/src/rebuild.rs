@@ -210,6 +210,7 @@ mod tests {
             clock,
             random: Arc::new(SystemRandom),
             region: "us-east-1".parse().unwrap(),
+            boot: None,
             volumes_max: 10,
         })
         .await

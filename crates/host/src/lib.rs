@@ -13,6 +13,7 @@
 )]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod boot;
 pub mod clock;
 pub mod disk;
 pub mod entropy;
@@ -21,6 +22,7 @@ pub mod lock;
 pub mod memory;
 pub mod private;
 
+pub use boot::BootId;
 pub use clock::{Clock, SystemClock};
 pub use disk::{DIRECT_ALIGN, Disk, Entry, EntryKind, File, Mode, OsDisk, ReservingDisk};
 pub use entropy::{Entropy, SystemEntropy};

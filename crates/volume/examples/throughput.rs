@@ -173,6 +173,7 @@ async fn registry(dir: &Path, authorizer: &Arc<Authorizer>) -> Arc<Volumes> {
         random: Arc::new(SystemRandom),
         authorizer: Arc::clone(authorizer),
         region,
+        boot: None,
         volumes_max: 100,
     })
     .await

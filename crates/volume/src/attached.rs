@@ -7,7 +7,10 @@ use keyring::Keyring;
 use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::{VolumeError, VolumeId, engine::Engine, protection::Protection, standing::Grounds};
+use crate::{
+    CacheEpoch, VolumeError, VolumeId, cache_epoch::Current, engine::Engine,
+    protection::Protection, standing::Grounds,
+};
 
 /// What is in a range of a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -119,6 +122,7 @@ pub struct AttachedVolume {
     // Dropped in this order: the files and the key, then the permission to be the one attachment.
     engine: Arc<dyn Requests>,
     housekeeper: Option<JoinHandle<()>>,
+    epoch: Current,
     grounds: Mutex<Grounds>,
     unflushed: Arc<Unflushed>,
     _only: OwnedSemaphorePermit,
@@ -140,6 +144,7 @@ impl AttachedVolume {
     pub(crate) fn new<P: Protection>(
         id: VolumeId,
         engine: Engine<P>,
+        epoch: Current,
         grounds: Grounds,
         unflushed: Arc<Unflushed>,
         only: OwnedSemaphorePermit,
@@ -154,6 +159,7 @@ impl AttachedVolume {
             id,
             engine,
             housekeeper: Some(housekeeper),
+            epoch,
             grounds: Mutex::new(grounds),
             unflushed,
             _only: only,
@@ -176,6 +182,12 @@ impl AttachedVolume {
     /// Which volume.
     pub fn id(&self) -> VolumeId {
         self.id
+    }
+
+    /// Changes when what was answered may have been lost: a client that has requests answered in one epoch must not go
+    /// on in another as if nothing had happened.
+    pub fn epoch(&self) -> CacheEpoch {
+        self.epoch.epoch()
     }
 
     /// Size in bytes.
@@ -250,6 +262,10 @@ impl Drop for AttachedVolume {
         match flushed.and_then(|()| self.engine.close()) {
             Ok(()) => {
                 self.unflushed.0.lock().remove(&self.id);
+                // After the flush, whose success it states.
+                if let Err(error) = self.epoch.end() {
+                    tracing::warn!(volume = %self.id, %error, "a clean detach could not be noted: after a reboot clients will not reconnect");
+                }
             }
             Err(error) => {
                 tracing::error!(volume = %self.id, %error, "a volume was detached and could not be flushed");

@@ -16,7 +16,9 @@ use catalogue::Scope;
 use host::{Disk, EntryKind, File, Mode, disk::remove_tree, private};
 
 use crate::{
-    VolumeError, VolumeId, copy,
+    VolumeError, VolumeId,
+    cache_epoch::{self, Current, Source},
+    copy,
     descriptor::Descriptor,
     engine::{self, Engine, Media, Shape},
     log::folder::{LOG_NAME, LogFolder},
@@ -85,6 +87,7 @@ pub(crate) fn prepare<P: Protection>(
             size: descriptor.size.bytes(),
         };
         engine::create(&media, shape, protection)?;
+        cache_epoch::prepare(&**disk, &creating).map_err(io_error("making a volume's folder"))?;
         copy::write(&**disk, &creating, vault, seals, scope, descriptor)
             // Before the row: after it, a folder that is not there is a lost volume.
             .and_then(|()| disk.sync_dir(volumes))
@@ -106,13 +109,14 @@ pub(crate) fn place(disk: &dyn Disk, volumes: &Path, id: VolumeId) -> Result<(),
         .map_err(io_error("making a volume's folder"))
 }
 
-/// Opens a volume's files and reads its map. Blocks.
+/// Opens a volume's files, reads its map and begins or continues its epoch. Blocks.
 pub(crate) fn open<P: Protection>(
     disk: &Arc<dyn Disk>,
     volumes: &Path,
     descriptor: &Descriptor,
     protection: P,
-) -> Result<Engine<P>, VolumeError> {
+    epochs: Source<'_>,
+) -> Result<(Engine<P>, Current), VolumeError> {
     let id = descriptor.id;
     let dir = folder(volumes, id);
     let opening = io_error("opening a volume's slot file");
@@ -171,11 +175,14 @@ pub(crate) fn open<P: Protection>(
         },
         other => other,
     })?;
+    // Before the mark is taken off: a crash in between begins one more epoch, where the other order would lose this one.
+    let epoch = Current::begin(&**disk, &dir, id, failed_before, epochs)
+        .map_err(io_error("writing a volume's epoch"))?;
     if failed_before {
         disk.remove(&marker)
             .map_err(io_error("taking off a failed volume's mark"))?;
     }
-    Ok(engine)
+    Ok((engine, epoch))
 }
 
 /// Gives a volume's files to `look`, which the caller has locked. Blocks.

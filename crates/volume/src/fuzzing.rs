@@ -6,7 +6,7 @@ use crypto::mac::MacKey;
 use host::{Disk as _, Mode, disk::sim::SimDisk};
 
 use crate::{
-    VolumeId, copy,
+    VolumeId, cache_epoch, copy,
     default_encryption::DefaultEncryption,
     descriptor::Row,
     engine::{Engine, Media, Shape},
@@ -22,6 +22,13 @@ use crate::{
 
 fn id() -> VolumeId {
     VolumeId::from_bytes([0; 16]).expect("68 zero bits")
+}
+
+/// What a volume's folder keeps of its epoch.
+pub fn epoch(data: &[u8]) {
+    if let Some(bytes) = data.first_chunk() {
+        let _ = cache_epoch::Kept::decode(bytes);
+    }
 }
 
 /// A metadata log: as a whole file, as what follows a right header, and as records in a right frame, each replayed into a
@@ -177,6 +184,7 @@ mod tests {
             log(some);
             descriptor(some);
             owner(some);
+            epoch(&bytes);
             let kinds: Vec<u8> = (0..80)
                 .map(|n| match n % 4 {
                     0 => (rng.number() % 9) as u8,
@@ -196,5 +204,6 @@ mod tests {
         }
         descriptor(include_bytes!("../golden/volume.contents"));
         default_encryption(include_bytes!("../golden/default.contents"));
+        epoch(include_bytes!("../golden/epoch"));
     }
 }

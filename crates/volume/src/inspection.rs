@@ -16,6 +16,7 @@ use root::StoreKey;
 use crate::{
     VolumeError, VolumeId,
     blocking::blocking,
+    cache_epoch,
     copy::{self, Found},
     data_key::open_data_key,
     descriptor::{Descriptor, Row},
@@ -147,6 +148,9 @@ pub async fn repair(
     let descriptor = found.descriptor;
     let repaired = blocking(move || {
         let _locked = lock(&with, id)?;
+        // Before anything changes: what a client was answered may not be what it will read.
+        cache_epoch::forget(&*with.disk, &files::folder(&with.dir, id))
+            .map_err(|error| VolumeError::from_io("ending a volume's epoch", error))?;
         if copies {
             let dir = files::folder(&with.dir, id);
             let (disk, seals) = (&*with.disk, vault.seals());

@@ -11,6 +11,7 @@
 //!   not flushed, each aligned 512 bytes (4096 on a disk that writes so many whole) hold their old or their new content
 //!   after a power cut, never anything else.
 //! - A failed sync is final: the volume fails and says so to every later request.
+//! - A volume says a [`CacheEpoch`], which changes when what was answered may have been lost.
 //! - A full disk is an error of the write that met it; the volume goes on.
 //! - Damage to the map before the last durable point refuses to open and says where; a torn tail is dropped. [`check`]
 //!   says what is damaged, [`repair`] makes the map again from the slots' own table of owners.
@@ -24,6 +25,7 @@
 
 mod attached;
 mod blocking;
+mod cache_epoch;
 mod change;
 mod copy;
 mod creation;
@@ -63,6 +65,7 @@ mod volumes;
 
 pub use attached::{AttachedVolume, Extent, ExtentKind};
 pub use engine::{Checked, Finding, MapSource, Repaired};
+pub use cache_epoch::CacheEpoch;
 pub use error::{ErrorKind, VolumeError};
 pub use id::{MalformedId, VolumeId};
 pub use inspection::{Inspection, Report, check, repair};

@@ -51,6 +51,8 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     /// Ids and nonces.
     pub random: Arc<dyn Random>,
+    /// The boot of the machine, if it is known: whether what an earlier process did not sync can still be there.
+    pub boot: Option<host::BootId>,
     /// In which region they say they are.
     pub region: Region,
     /// Whether volumes may be made that are not encrypted.

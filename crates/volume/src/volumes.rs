@@ -22,6 +22,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::{
     AttachedVolume, CreateVolume, Protection, Tag, VolumeError, VolumeId, VolumeInfo, VolumeState,
     blocking::{blocking, to_the_end},
+    cache_epoch::Source,
     change::outcome,
     creation::{check_token, check_zone, fingerprint},
     data_key::{context, open_data_key},
@@ -667,15 +668,19 @@ fn open_files(
 ) -> Result<AttachedVolume, VolumeError> {
     let (id, Options { disk, dir, .. }) = (descriptor.id, &registry.options);
     let unflushed = Arc::clone(&registry.unflushed);
+    let epochs = Source {
+        boot: registry.options.boot,
+        random: &*registry.options.random,
+    };
     match data_key {
         Some(data_key) => {
             let sealed = Sealed::new(id, data_key, BASE_GENERATION);
-            let engine = files::open(disk, dir, descriptor, sealed)?;
-            AttachedVolume::new(id, engine, grounds, unflushed, only)
+            let (engine, epoch) = files::open(disk, dir, descriptor, sealed, epochs)?;
+            AttachedVolume::new(id, engine, epoch, grounds, unflushed, only)
         }
         None => {
-            let engine = files::open(disk, dir, descriptor, Unencrypted::new())?;
-            AttachedVolume::new(id, engine, grounds, unflushed, only)
+            let (engine, epoch) = files::open(disk, dir, descriptor, Unencrypted::new(), epochs)?;
+            AttachedVolume::new(id, engine, epoch, grounds, unflushed, only)
         }
     }
 }

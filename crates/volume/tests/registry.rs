@@ -201,6 +201,7 @@ impl World {
             random: Arc::new(SystemRandom),
             authorizer: Arc::clone(&self.authorizer),
             region,
+            boot: None,
             volumes_max: 5,
         })
         .await

@@ -132,6 +132,7 @@ impl Fixture {
             random: Arc::new(SystemRandom),
             authorizer: Arc::clone(&self.authorizer),
             region: "us-east-1".parse().unwrap(),
+            boot: None,
             volumes_max: 100,
         };
         self.volumes = Some(Volumes::open(options).await.unwrap());

@@ -9,7 +9,7 @@
 
 use std::{cell::Cell, collections::BTreeMap, time::SystemTime};
 
-use crypto::{secret::SecretVec, volume_key::VolumeDataKey};
+use crypto::{random::SystemRandom, secret::SecretVec, volume_key::VolumeDataKey};
 use host::{
     disk::sim::{
         Crash, SimDisk,
@@ -147,7 +147,12 @@ impl Files {
             Path::new(VOLUMES),
             &self.descriptor,
             self.protection(),
+            Source {
+                boot: None,
+                random: &SystemRandom,
+            },
         )
+        .map(|(engine, _)| engine)
     }
 }
 

@@ -155,6 +155,7 @@ impl Machine {
             clock: Arc::new(ManualClock::new(UNIX_EPOCH)),
             random: Arc::new(SystemRandom),
             region: "us-east-1".parse().unwrap(),
+            boot: None,
             volumes_max: 1000,
         }
     }
