@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::attach::{Attach, Detach};
 use crate::config::{Config, ConfigError, LogFormat, Overrides, PassphraseFrom};
 use crate::output::Format;
 
@@ -69,6 +70,12 @@ pub(crate) enum Command {
         #[arg(long, conflicts_with_all = ["accept_older", "rebuild", "adopt"])]
         check: bool,
     },
+    /// Make a volume a device of the Linux kernel, and keep it so over restarts of the server; as root, until SIGTERM
+    Attach(Attach),
+    /// Detach a device that nobody uses
+    Detach(Detach),
+    /// List the devices that have volumes
+    Attached,
     /// Whether the server runs, where, and what it holds
     Status,
     /// Print a completion script for a shell

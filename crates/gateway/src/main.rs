@@ -13,6 +13,7 @@ mod admin;
 mod administration;
 mod allocator;
 mod assembly;
+mod attach;
 mod audit_log;
 mod aws;
 mod background;
@@ -32,6 +33,7 @@ mod management_trail;
 pub mod manual;
 mod metrics;
 mod nbd_front;
+mod notify;
 mod observers;
 mod output;
 mod pace;
@@ -66,7 +68,10 @@ fn main() -> ExitCode {
         Err(error) => {
             // One line: the chain of causes, without a backtrace.
             eprintln!("sealgate: {}", format!("{error:#}").replace('\n', " "));
-            ExitCode::FAILURE
+            match error.downcast_ref::<attach::Lost>() {
+                Some(_) => ExitCode::from(attach::Lost::STATUS),
+                None => ExitCode::FAILURE,
+            }
         }
     }
 }
@@ -107,6 +112,9 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Doctor { check: true, .. } => doctor::check(&Config::load(&cli.overrides)?),
         Command::Doctor { adopt: true, .. } => doctor::adopt(&Config::load(&cli.overrides)?),
         Command::Doctor { .. } => rebuild::run(&Config::load(&cli.overrides)?, cli.output),
+        Command::Attach(ref command) => attach::attach(&Config::load(&cli.overrides)?, command),
+        Command::Detach(ref command) => attach::detach(command, cli.output),
+        Command::Attached => attach::attached(cli.output),
         Command::Status => block_on(commands::status(&data_dir(&cli)?, cli.output)),
         Command::Completions { shell } => {
             clap_complete::generate(
