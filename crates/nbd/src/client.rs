@@ -236,7 +236,7 @@ mod tests {
         bytes.extend(OPTION_REPLY_MAGIC.to_be_bytes());
         bytes.extend(option::GO.to_be_bytes());
         bytes.extend(kind.to_be_bytes());
-        bytes.extend((data.len() as u32).to_be_bytes());
+        bytes.extend(u32::try_from(data.len()).unwrap().to_be_bytes());
         bytes.extend(data);
     }
 

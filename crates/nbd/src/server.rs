@@ -173,7 +173,7 @@ impl Server {
         }
     }
 
-    /// Stops accepting, finishes and answers the requests that have arrived, answers later ones `ESHUTDOWN`, closes,
+    /// Stops accepting, finishes and answers the requests that have arrived, closes (later ones stay unanswered),
     /// and after `deadline` cuts what is left. Returns when every connection is gone. Cancel-safe; calling it again waits again.
     pub async fn shutdown(&self, deadline: Duration) -> Drained {
         let shared = &self.shared;

@@ -86,8 +86,9 @@ enum Drain {
     Not,
     /// What had arrived when the drain began is served as ever.
     LastReceive,
-    /// What came after it is answered `ESHUTDOWN`.
-    Refusing,
+    /// What came after it stays unanswered, and the connection is closed: a client that reconnects sends it again, where
+    /// an answer of `ESHUTDOWN` would be the request's end, and an I/O error to a file system above.
+    Over,
 }
 
 /// One connection.
@@ -145,7 +146,7 @@ impl Core {
         if self.draining.load(Ordering::Relaxed) {
             self.drain = match self.drain {
                 Drain::Not => Drain::LastReceive,
-                Drain::LastReceive | Drain::Refusing => Drain::Refusing,
+                Drain::LastReceive | Drain::Over => Drain::Over,
             };
         }
     }
@@ -207,6 +208,9 @@ impl Core {
     }
 
     fn begin(&mut self) -> Option<Step> {
+        if self.drain == Drain::Over {
+            return Some(Step::Close(Closed::Shutdown));
+        }
         let Some(header) = self.received[self.head..self.tail].first_chunk::<REQUEST_LEN>() else {
             return Some(self.need_more());
         };
@@ -238,9 +242,6 @@ impl Core {
     /// Refuses what must not reach the export.
     fn check(&self, request: &Request) -> Result<(), Errno> {
         let info = &self.negotiated.info;
-        if self.drain == Drain::Refusing {
-            return Err(Errno::Shutdown);
-        }
         use command_flag::{DF, FAST_ZERO, FUA, NO_HOLE, REQ_ONE};
         let flags = match request.command {
             Command::Read if self.negotiated.structured => FUA | DF,
@@ -633,7 +634,7 @@ mod tests {
     }
 
     #[test]
-    fn a_drain_finishes_what_has_arrived_and_refuses_what_comes_later() {
+    fn a_drain_answers_what_has_arrived_and_leaves_unanswered_what_comes_later() {
         let draining = Arc::new(AtomicBool::new(false));
         let mut core = core(&draining);
         // Half a write, then the drain, then its other half and one more: both had been sent before.
@@ -646,14 +647,28 @@ mod tests {
         feed(&mut core, &rest);
         assert_eq!(core.step(), Step::Receive);
         assert_eq!(codes(&mut core), [0, 0]);
-        // Later ones are refused, their payloads still taken.
+        // A client that reconnects sends it again, and anything that comes later.
         let mut late = write_request(3, 4096)[20..].to_vec();
         late.extend([0; 4096]);
-        late.extend(write_request(4, 0));
         feed(&mut core, &late);
+        assert_eq!(core.step(), Step::Close(Closed::Shutdown));
+        assert!(codes(&mut core).is_empty());
+    }
+
+    #[test]
+    fn a_write_that_had_begun_when_the_drain_did_is_answered_when_its_data_come_late() {
+        let draining = Arc::new(AtomicBool::new(false));
+        let mut core = core(&draining);
+        draining.store(true, Ordering::Relaxed);
+        feed(&mut core, &write_request(1, 8));
         assert_eq!(core.step(), Step::Receive);
-        assert_eq!(codes(&mut core), [108, 108]);
-        assert!(core.is_between_requests());
+        feed(&mut core, &[7; 4]);
+        assert_eq!(core.step(), Step::Receive);
+        let mut rest = vec![7; 4];
+        rest.extend(write_request(2, 0));
+        feed(&mut core, &rest);
+        assert_eq!(core.step(), Step::Close(Closed::Shutdown));
+        assert_eq!(codes(&mut core), [0]);
     }
 
     #[test]
