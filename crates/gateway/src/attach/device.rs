@@ -20,7 +20,8 @@ pub(crate) struct Device {
     pub(crate) index: u32,
     /// Size in bytes; 0 if it is not connected.
     pub(crate) size: u64,
-    /// Whether it has a connection, living or dead.
+    /// Whether it has a connection, living or dead. The kernel shows one that was disconnected while somebody had it open
+    /// as if it still had: see `Driver::devices`.
     pub(crate) connected: bool,
     /// What it was connected with, if that was one of our agents. A device that has been disconnected keeps it for as
     /// long as somebody has it open.

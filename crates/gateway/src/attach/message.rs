@@ -98,6 +98,17 @@ pub(super) fn reconfigure(
     )
 }
 
+/// Changes nothing, and is refused (EINVAL) unless the device is connected under that identity.
+pub(super) fn probe(device: u32, identity: &str) -> Result<Message, BuilderError> {
+    message(
+        RECONFIGURE,
+        vec![
+            attribute(INDEX, device)?,
+            attribute(BACKEND_IDENTIFIER, identity)?,
+        ],
+    )
+}
+
 /// Ends a device's connections, whoever uses it.
 pub(super) fn disconnect(device: u32) -> Result<Message, BuilderError> {
     message(DISCONNECT, vec![attribute(INDEX, device)?])
@@ -241,6 +252,8 @@ mod tests {
             &raw_sockets(&[5]),
         ];
         assert_eq!(bytes(&reconfigure(7, "me", 5).unwrap()), expected.concat());
+        let without_sockets = &bytes(&reconfigure(7, "me", 5).unwrap())[..20];
+        assert_eq!(bytes(&probe(7, "me").unwrap()), without_sockets);
         let expected = [&[2, 1, 0, 0][..], &raw(1, &7_u32.to_ne_bytes())];
         assert_eq!(bytes(&disconnect(7).unwrap()), expected.concat());
     }

@@ -236,10 +236,9 @@ struct Attached {
 }
 
 fn attach_device(driver: &Driver, dialer: &Dialer, command: &Attach) -> anyhow::Result<Attached> {
-    let devices = Devices::new();
     let name = dialer.export.as_str();
     // Before the server is asked: a device can be taken over while there is none.
-    let planned = plan(&devices.all()?, &[name], command.device)?;
+    let planned = plan(&driver.devices()?, &[name], command.device)?;
     if let Plan::Adopt(device) = planned {
         return adopt(device);
     }
@@ -250,7 +249,11 @@ fn attach_device(driver: &Driver, dialer: &Dialer, command: &Attach) -> anyhow::
         "the server allows one connection to this export"
     );
     // Now the volume's own name is known, by which it may be attached.
-    let candidates = match plan(&devices.all()?, &[name, identity.volume()], command.device)? {
+    let candidates = match plan(
+        &driver.devices()?,
+        &[name, identity.volume()],
+        command.device,
+    )? {
         Plan::Adopt(device) => return adopt(device),
         Plan::Fresh(candidates) => candidates,
     };
@@ -369,8 +372,9 @@ pub(crate) fn detach(command: &Detach, format: Format) -> anyhow::Result<()> {
             .as_ref()
             .is_some_and(|identity| identity.is_called(target)),
     };
-    let all = Devices::new().all()?;
-    let Some(found) = all
+    let driver = Driver::open()?;
+    let Some(found) = driver
+        .devices()?
         .into_iter()
         .find(|found| is_meant(found) && found.connected)
     else {
@@ -381,7 +385,7 @@ pub(crate) fn detach(command: &Detach, format: Format) -> anyhow::Result<()> {
         found.identity.is_some(),
         "{path} was not attached by sealgate: nbd-client -d {path} detaches it"
     );
-    Driver::open()?
+    driver
         .release_device(found.index)
         .with_context(|| format!("{path} stays attached"))?;
     output::print(
@@ -396,7 +400,12 @@ pub(crate) fn detach(command: &Detach, format: Format) -> anyhow::Result<()> {
 pub(crate) fn attached(format: Format) -> anyhow::Result<()> {
     let devices = Devices::new();
     let (mut rows, mut document) = (Vec::new(), Vec::new());
-    for device in devices.all()? {
+    // Without the driver, which is for root alone, a device that fails looks like one that does not.
+    let all = match Driver::open().map(|driver| driver.devices()) {
+        Ok(Ok(all)) => all,
+        _ => devices.all()?,
+    };
+    for device in all {
         let Some(identity) = &device.identity else {
             continue;
         };

@@ -18,7 +18,7 @@ use neli::utils::Groups;
 use rustix::fs::{Mode, OFlags};
 
 use super::agent::{Event, Kernel, Refused, Taken, Unreleased};
-use super::device::{self, Devices};
+use super::device::{self, Device, Devices};
 use super::dial::Link;
 use super::identity::Identity;
 use super::message::{self, Message, Terms};
@@ -50,6 +50,9 @@ pub(crate) enum DriverError {
     /// The device is taken.
     #[error("the device is in use")]
     Busy,
+    /// There is no such device, it is not connected, or it is another's.
+    #[error("{0}: there is no such device, or it is not connected, or not by sealgate")]
+    Invalid(&'static str),
     /// Anything else.
     #[error("{doing}: {error}")]
     Other {
@@ -146,6 +149,28 @@ impl Driver {
         )
     }
 
+    /// Whether a device is connected under an identity. The kernel shows one that was disconnected while it is open as if it
+    /// still were; it has to be asked.
+    pub(crate) fn is_alive(&self, device: u32, identity: &Identity) -> Result<bool, DriverError> {
+        let message = message::probe(device, &identity.to_string());
+        match self.ask("looking at the device", message) {
+            Ok(()) => Ok(true),
+            Err(DriverError::Invalid(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Every device, each with the truth about whether it is connected.
+    pub(crate) fn devices(&self) -> anyhow::Result<Vec<Device>> {
+        let mut all = self.devices.all()?;
+        for device in &mut all {
+            if let Some(identity) = &device.identity {
+                device.connected = device.connected && self.is_alive(device.index, identity)?;
+            }
+        }
+        Ok(all)
+    }
+
     fn ask<E: std::fmt::Display>(
         &self,
         doing: &'static str,
@@ -167,6 +192,7 @@ impl Driver {
                             DriverError::NotPermitted
                         }
                         Some(rustix::io::Errno::BUSY) => DriverError::Busy,
+                        Some(rustix::io::Errno::INVAL) => DriverError::Invalid(doing),
                         _ => DriverError::other(doing, error),
                     });
                 }
@@ -242,7 +268,10 @@ impl Kernel for Driver {
 
     fn is_connected(&self, device: u32, identity: &Identity) -> bool {
         match self.devices.one(device) {
-            Ok(Some(found)) => found.connected && found.identity.as_ref() == Some(identity),
+            Ok(Some(found)) if found.identity.as_ref() == Some(identity) => {
+                found.connected && self.is_alive(device, identity).unwrap_or(true)
+            }
+            Ok(Some(_)) => false,
             Ok(None) => false,
             // Not seen is not gone.
             Err(_) => true,
