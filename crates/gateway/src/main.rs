@@ -25,6 +25,7 @@ mod credentials;
 mod data_dir;
 mod doctor;
 mod door;
+mod handed;
 mod harden;
 mod known;
 mod listener;

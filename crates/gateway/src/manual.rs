@@ -15,5 +15,8 @@ pub mod formats {}
 #[doc = include_str!("../manual/operations.md")]
 pub mod operations {}
 
+#[doc = include_str!("../../../docs/guide/attach.md")]
+pub mod attach {}
+
 #[doc = include_str!("../../../docs/reference/audit-log.md")]
 pub mod audit_log {}

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::fs::Permissions;
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -32,6 +32,7 @@ use crate::commands;
 use crate::config::Config;
 use crate::data_dir::{DataDir, Paths, Runtime};
 use crate::door::{Door, Places};
+use crate::handed::Handed;
 use crate::harden::{self, LockedMemory};
 use crate::known;
 use crate::listener::{self, Limits};
@@ -41,6 +42,7 @@ use crate::refusals::{self, Refusals};
 use crate::observers;
 use crate::pace::Pace;
 use crate::reserve::{self, Reserve};
+use crate::notify::notify;
 use crate::root_key;
 
 /// Metrics are asked for by a few scrapers; more connections than this are a mistake or an attack.
@@ -108,19 +110,26 @@ struct Listeners {
 }
 
 impl Listeners {
-    async fn bind(config: &Config) -> anyhow::Result<Self> {
-        let bind = async |what: &str, address: SocketAddr| {
-            TcpListener::bind(address)
-                .await
-                .with_context(|| format!("cannot listen on {address} ({what})"))
+    /// Takes the sockets that were handed over, and binds the others.
+    async fn bind(config: &Config, handed: &mut Handed) -> anyhow::Result<Self> {
+        let bind = async |what: &str, handed: Option<StdTcpListener>, address: SocketAddr| {
+            match handed {
+                Some(socket) => {
+                    socket.set_nonblocking(true)?;
+                    TcpListener::from_std(socket)
+                }
+                None => TcpListener::bind(address).await,
+            }
+            .with_context(|| format!("cannot listen on {address} ({what})"))
         };
+        let nbd_tcp = handed.nbd_tcp.take();
         Ok(Self {
-            aws: bind("aws.listen", config.aws.listen).await?,
-            admin: bind("admin.listen", config.admin.listen)
+            aws: bind("aws.listen", handed.aws.take(), config.aws.listen).await?,
+            admin: bind("admin.listen", handed.admin.take(), config.admin.listen)
                 .await?
                 .into_std()?,
             nbd: match config.nbd.listen {
-                Some(address) => Some(bind("nbd.listen", address).await?),
+                Some(address) => Some(bind("nbd.listen", nbd_tcp, address).await?),
                 None => None,
             },
         })
@@ -128,15 +137,19 @@ impl Listeners {
 }
 
 async fn serve(
-    config: Config,
+    mut config: Config,
     passphrase: Option<SecretVec>,
     memory: LockedMemory,
 ) -> anyhow::Result<()> {
     // Registered first: a signal during the start is acted on as soon as the stores are open, not lost.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let listeners = Listeners::bind(&config).await?;
-    check_socket_path(&config.data_dir)?;
+    let mut handed = Handed::take()?;
+    handed.apply(&mut config)?;
+    let listeners = Listeners::bind(&config, &mut handed).await?;
+    if handed.nbd.is_none() {
+        check_socket_path(&config.data_dir)?;
+    }
     let data_dir = DataDir::open(&config.data_dir)?;
     // Before anything is opened, which may need what it holds.
     let reserve = Reserve::open(Arc::new(OsDisk), data_dir.path());
@@ -167,7 +180,10 @@ async fn serve(
     let runtime = Runtime {
         aws: format!("http://{}", listeners.aws.local_addr()?),
         admin: format!("http://{}", listeners.admin.local_addr()?),
-        nbd_unix: data_dir.paths().nbd_socket(),
+        nbd_unix: match &handed.nbd {
+            Some((_, path)) => path.clone(),
+            None => data_dir.paths().nbd_socket(),
+        },
         nbd_tcp: listeners
             .nbd
             .as_ref()
@@ -210,7 +226,13 @@ async fn serve(
             None
         }
     };
-    let nbd_unix = bind_nbd_socket(&data_dir)?;
+    let (nbd_unix, nbd_socket_is_ours) = match handed.nbd.take() {
+        Some((socket, _)) => {
+            socket.set_nonblocking(true)?;
+            (UnixListener::from_std(socket)?, false)
+        }
+        None => (bind_nbd_socket(&data_dir)?, true),
+    };
     let Assembly {
         keyrings,
         volumes,
@@ -295,6 +317,7 @@ async fn serve(
     readiness.set(State::Ready);
     tracing::info!(aws = runtime.aws, admin = runtime.admin, data_dir = %data_dir.path().display(), "ready");
     greet(&data_dir, &runtime, &root_key.describe());
+    notify("READY=1");
 
     let failure = tokio::select! {
         _ = terminate.recv() => None,
@@ -302,6 +325,7 @@ async fn serve(
         ended = nbd_loops.join_next() => Some(ended),
     };
     readiness.set(State::Draining);
+    notify("STOPPING=1");
     tracing::info!(
         "draining: requests in flight have {} s",
         config.process.drain_seconds
@@ -352,7 +376,9 @@ async fn serve(
     drop(catalogue);
     let _ = admin_stop.send(true);
     let _ = tokio::task::spawn_blocking(move || admin.join()).await;
-    let _ = std::fs::remove_file(data_dir.paths().nbd_socket());
+    if nbd_socket_is_ours {
+        let _ = std::fs::remove_file(&runtime.nbd_unix);
+    }
     tracing::info!("stopped");
     match failure {
         None => Ok(()),
@@ -478,7 +504,8 @@ async fn review_attachments(volumes: Vec<Arc<Volumes>>) {
 fn greet(data_dir: &DataDir, runtime: &Runtime, root_key: &str) {
     let dir = data_dir.path().display();
     let quoted = commands::quote(&dir.to_string());
-    let uri = commands::quote(&format!("nbd+unix:///first?socket={dir}/nbd.sock"));
+    let socket = runtime.nbd_unix.display();
+    let uri = commands::quote(&format!("nbd+unix:///first?socket={socket}"));
     let name = std::env::args().next().unwrap_or_else(|| "sealgate".into());
     let nbd = runtime
         .nbd_tcp
@@ -492,7 +519,7 @@ Sealgate is ready.
   root key     {root_key}        back it up apart from the data
   credentials  {dir}/credentials     the account's root user
   AWS          {}   S3, KMS, STS, EC2 volumes
-  NBD          {dir}/nbd.sock{nbd}
+  NBD          {socket}{nbd}
   metrics      {}/metrics
 
 In another shell:
