@@ -123,14 +123,14 @@ class Server:
             argv += ["--config", str(self.config_path)]
         return argv
 
-    def spawn(self):
+    def spawn(self, **how):
         """Starts the process and does not wait."""
         assert SEALGATE.exists(), f"{SEALGATE} is not built: cargo build --release"
         with open(self.log_path, "ab") as log:
             log.write(f"==== start at {datetime.now(timezone.utc).isoformat()}\n".encode())
             log.flush()
             self.process = subprocess.Popen(
-                self.argv(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clean_env(**self.extra_env)
+                self.argv(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clean_env(**self.extra_env), **how
             )
 
     def start(self):

@@ -25,7 +25,9 @@ class Nbd:
         assert (magic, option_magic) == (b"NBDMAGIC", b"IHAVEOPT") and flags & 1
         self.socket.sendall(struct.pack(">I", flags & 3))
         name = export.encode()
-        data = struct.pack(">I", len(name)) + name + struct.pack(">H", 0)
+        # NBD_INFO_DESCRIPTION besides what is told in any case.
+        data = struct.pack(">I", len(name)) + name + struct.pack(">HH", 1, 2)
+        self.description = None
         self.socket.sendall(b"IHAVEOPT" + struct.pack(">II", 7, len(data)) + data)
         while True:
             _, _, kind, length = struct.unpack(">QIII", self._receive(20))
@@ -33,8 +35,11 @@ class Nbd:
             if kind == 1:
                 break
             assert kind == 3, f"refused: {kind:#x} {body!r}"
-            if struct.unpack(">H", body[:2])[0] == 0:
+            info = struct.unpack(">H", body[:2])[0]
+            if info == 0:
                 self.size, self.flags = struct.unpack(">QH", body[2:12])
+            elif info == 2:
+                self.description = body[2:].decode()
         self.handle = 0
 
     def _receive(self, length):
@@ -63,6 +68,10 @@ class Nbd:
     def read(self, offset, length):
         self.send(READ, offset, length)
         return self.answer(length)[1]
+
+    def write(self, offset, data):
+        self.send(WRITE, offset, data=data)
+        self.answer()
 
     def close(self):
         try:

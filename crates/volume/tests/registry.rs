@@ -330,6 +330,7 @@ async fn attachments_are_shared_and_the_last_one_detaches(world: World) {
     );
     world.audit_detach(&volumes, id).await;
     assert_eq!(world.audited("DetachVolume"), ["Success"]);
+    let epoch = first.epoch();
     drop(first);
     assert_eq!(world.describe(&volumes)[0].state, VolumeState::InUse);
     assert!(matches!(
@@ -338,7 +339,8 @@ async fn attachments_are_shared_and_the_last_one_detaches(world: World) {
     ));
     drop(second);
     assert_eq!(world.describe(&volumes)[0].state, VolumeState::Available);
-    world.attach(&others, id).await.unwrap();
+    let again = world.attach(&others, id).await.unwrap();
+    assert_eq!(again.epoch(), epoch, "it was detached cleanly");
 }
 
 async fn a_deleted_volume_is_gone_and_what_a_crash_left_is_swept(world: World) {
@@ -629,12 +631,14 @@ async fn a_volume_that_failed_is_read_from_the_disk_when_it_comes_back(world: Wo
     let id = world.create(&volumes, sealed()).await.unwrap().id;
     let attached = world.attach(&volumes, id).await.unwrap();
     attached.write(0, &mut [7; 8192], true).unwrap();
+    let epoch = attached.epoch();
     drop(attached);
     let mark = world.path().join(id.to_string()).join("failed");
     std::fs::write(&mark, b"").unwrap();
     let attached = world.attach(&volumes, id).await.unwrap();
     assert_eq!(read(&attached, 0, 8192), [7; 8192]);
     assert!(!mark.exists());
+    assert_ne!(attached.epoch(), epoch, "answers may have been lost");
 }
 
 async fn threads_that_write_side_by_side_do_not_disturb_each_other(world: World) {

@@ -184,6 +184,10 @@ impl<'a, L, K: Kernel<Link = L>, S: Server<Link = L>> Agent<'a, K, S> {
             Event::LinkDead(_) => {}
             Event::Overrun => self.due = self.identity.links(),
             Event::Leave => return Next::End(End::Left("it was asked to leave it".into())),
+            // Releasing syncs the device, which would wait for a server that only this agent can find.
+            Event::Stop if self.due > 0 => {
+                return Next::End(End::Left("its server is away".into()));
+            }
             Event::Stop => {
                 return Next::End(match self.kernel.release(self.device) {
                     Ok(()) => End::Detached,
@@ -496,6 +500,16 @@ mod tests {
         let next = world.agent(&entropy).step(Event::Stop);
         assert_eq!(next, Next::End(End::Detached));
         assert!(world.gone.get());
+    }
+
+    #[test]
+    fn an_agent_that_is_stopped_while_its_server_is_away_leaves_the_device() {
+        let (world, entropy) = (World::new(1), SeededEntropy::new(1));
+        let mut agent = world.agent(&entropy);
+        world.kill(&mut agent);
+        let next = agent.step(Event::Stop);
+        assert_eq!(next, Next::End(End::Left("its server is away".into())));
+        assert!(!world.gone.get());
     }
 
     #[test]
