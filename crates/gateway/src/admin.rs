@@ -1,5 +1,6 @@
 //! The admin port: `/metrics`, `/healthz`, `/readyz`. No authentication, no data, never on the AWS port.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -7,6 +8,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use keyring::{Keyring, KeyringError};
+use volume::Volumes;
 
 use crate::listener::RequestBody;
 use crate::metrics::Metrics;
@@ -63,7 +65,12 @@ pub(crate) struct Admin {
     pub(crate) readiness: Arc<Readiness>,
     /// Set once they are open. A keyring that cannot write its audit log uses no key, so nothing can be served.
     pub(crate) keyrings: OnceLock<Vec<Arc<Keyring>>>,
+    /// Set once they are open, likewise.
+    pub(crate) volumes: OnceLock<Vec<Arc<Volumes>>>,
 }
+
+/// Volumes in error that `/readyz` names.
+const NAMED_MAX: usize = 10;
 
 impl Admin {
     /// Answers one request.
@@ -91,7 +98,7 @@ impl Admin {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
         }
         match path {
-            "/metrics" => match self.metrics.render() {
+            "/metrics" => match self.rendered() {
                 Ok((body, kind)) => plain(StatusCode::OK, &kind, body.into()),
                 Err(error) => {
                     tracing::error!(%error, "metrics cannot be rendered");
@@ -121,7 +128,11 @@ impl Admin {
                             StatusCode::SERVICE_UNAVAILABLE,
                             "the marks between the parts of the data directory cannot be kept: see the log\n",
                         ),
-                        None => text(StatusCode::OK, "ready\n"),
+                        None => plain(
+                            StatusCode::OK,
+                            "text/plain; charset=utf-8",
+                            self.ready().into(),
+                        ),
                     },
                 },
                 State::Starting => text(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
@@ -132,6 +143,42 @@ impl Admin {
                 "there is /metrics, /healthz and /readyz\n",
             ),
         }
+    }
+}
+
+impl Admin {
+    fn rendered(&self) -> prometheus::Result<(Vec<u8>, String)> {
+        if let Some(volumes) = self.volumes.get() {
+            let mut by_state = BTreeMap::new();
+            for (state, count) in volumes.iter().flat_map(|volumes| volumes.by_state()) {
+                *by_state.entry(state).or_default() += count;
+            }
+            self.metrics.volumes(&by_state);
+        }
+        self.metrics.render()
+    }
+
+    /// Damage of one volume is that volume's: the others are served, and so is this one's name.
+    fn ready(&self) -> String {
+        let all = self.volumes.get().into_iter().flatten();
+        let wrong: Vec<_> = all
+            .flat_map(|volumes| volumes.in_error(NAMED_MAX + 1))
+            .collect();
+        let mut text = "ready\n".to_owned();
+        if !wrong.is_empty() {
+            let named: Vec<String> = wrong
+                .iter()
+                .take(NAMED_MAX)
+                .map(|id| id.to_string())
+                .collect();
+            let more = if wrong.len() > NAMED_MAX {
+                " and more"
+            } else {
+                ""
+            };
+            text.push_str(&format!("volumes in error: {}{more}\n", named.join(" ")));
+        }
+        text
     }
 }
 
@@ -155,6 +202,7 @@ mod tests {
             metrics: Arc::new(Metrics::new().unwrap()),
             readiness: Arc::default(),
             keyrings: OnceLock::new(),
+            volumes: OnceLock::new(),
         };
         let status = |path: &str| admin.answer(&Method::GET, path).status();
         assert_eq!(status("/readyz"), 503);
@@ -191,6 +239,7 @@ mod tests {
             metrics: Arc::new(Metrics::new().unwrap()),
             readiness: Arc::default(),
             keyrings: OnceLock::new(),
+            volumes: OnceLock::new(),
         };
         admin.readiness.set(State::Ready);
         admin.readiness.part_stopped("jobs");

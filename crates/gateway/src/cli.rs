@@ -38,7 +38,7 @@ pub(crate) enum Command {
     /// Check or show the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Volumes of the running server
+    /// Volumes: of the running server, or checked and repaired while it is stopped
     #[command(subcommand)]
     Volume(VolumeCommand),
     /// Keys of the running server
@@ -218,6 +218,20 @@ pub(crate) enum VolumeCommand {
     Delete {
         /// The volume's id
         volume_id: String,
+    },
+    /// Say what is damaged of a volume and change nothing of it; the server must be stopped. Fails if anything is
+    Check {
+        /// The volume's id
+        volume_id: String,
+    },
+    /// Make a damaged volume whole as far as that can be, and say what is lost; the server must be stopped. Fails if
+    /// anything is lost
+    Repair {
+        /// The volume's id
+        volume_id: String,
+        /// Go on also if parts of the volume can no longer be told to be its
+        #[arg(long)]
+        accept_loss: bool,
     },
 }
 

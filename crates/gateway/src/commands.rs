@@ -110,6 +110,9 @@ pub(crate) async fn volume(
             let volumes = all_volumes(&client).await?;
             show_volumes(&client, &volumes, format)
         }
+        VolumeCommand::Check { .. } | VolumeCommand::Repair { .. } => {
+            anyhow::bail!("this needs no server")
+        }
         VolumeCommand::Delete { volume_id } => {
             client
                 .ec2(
@@ -412,7 +415,9 @@ pub(crate) async fn status(data_dir: &Path, format: Format) -> anyhow::Result<()
     let client = Client::open(data_dir)?;
     let (code, why) = client.admin("/readyz").await?;
     anyhow::ensure!(code.is_success(), "the server is not ready: {}", why.trim());
-    let volumes = all_volumes(&client).await?.len();
+    let volumes = all_volumes(&client).await?;
+    let in_error = volumes.iter().filter(|v| v.status == "error").count();
+    let volumes = volumes.len();
     let keys = pages(&client, "ListKeys", "Keys").await?.len();
     let runtime = client.runtime();
     let nbd = runtime
@@ -424,13 +429,18 @@ pub(crate) async fn status(data_dir: &Path, format: Format) -> anyhow::Result<()
         ("aws", runtime.aws.clone()),
         ("nbd", nbd),
         ("admin", runtime.admin.clone()),
-        ("volumes", volumes.to_string()),
+        (
+            "volumes",
+            match in_error {
+                0 => volumes.to_string(),
+                in_error => format!("{volumes}, {in_error} of them in error"),
+            },
+        ),
         ("keys", keys.to_string()),
     ]
     .map(|(name, value)| vec![name.to_owned(), value])
     .to_vec();
-    let document =
-        json!({ "State": "ready", "Runtime": runtime, "Volumes": volumes, "Keys": keys });
+    let document = json!({ "State": "ready", "Runtime": runtime, "Volumes": volumes, "VolumesInError": in_error, "Keys": keys });
     print(format, &["WHAT", "VALUE"], &rows, &document)
 }
 

@@ -27,6 +27,7 @@ mod doctor;
 mod door;
 mod handed;
 mod harden;
+mod inspection;
 mod known;
 mod listener;
 mod logging;
@@ -56,7 +57,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use cli::{AuditCommand, Cli, Command, ConfigCommand};
+use cli::{AuditCommand, Cli, Command, ConfigCommand, VolumeCommand};
 use config::Config;
 
 fn main() -> ExitCode {
@@ -85,6 +86,18 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Config(ConfigCommand::Check(ref arguments)) => {
             output::text(&arguments.config(&cli.overrides)?.to_toml())
         }
+        Command::Volume(VolumeCommand::Check { ref volume_id }) => {
+            inspection::check(&Config::load(&cli.overrides)?, volume_id, cli.output)
+        }
+        Command::Volume(VolumeCommand::Repair {
+            ref volume_id,
+            accept_loss,
+        }) => inspection::repair(
+            &Config::load(&cli.overrides)?,
+            volume_id,
+            accept_loss,
+            cli.output,
+        ),
         Command::Volume(ref command) => {
             let data_dir = data_dir(&cli)?;
             block_on(commands::volume(&data_dir, command, cli.output))

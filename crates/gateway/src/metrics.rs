@@ -13,6 +13,7 @@ use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
 };
+use volume::VolumeState;
 
 /// Upper bounds in seconds: from a cached read to a slow disk.
 const LATENCY_BUCKETS: &[f64] = &[
@@ -173,6 +174,7 @@ pub(crate) struct Metrics {
     pub(crate) rejected_connections: IntCounter,
     turned_out: IntCounterVec,
     pub(crate) quarantined_volumes: IntGauge,
+    volumes: IntGaugeVec,
     jobs: JobFamilies,
     marks_up: IntGauge,
     state: IntGaugeVec,
@@ -250,6 +252,7 @@ impl Metrics {
             turned_out: IntCounterVec::new(Opts::new("sealgate_connections_turned_out_total", "HTTP connections that were closed or refused by a limit, by listener (aws, admin) and reason (crowded, unused, full, memory, stalled)."), &["listener", "reason"])?,
             rejected_connections: IntCounter::new("sealgate_nbd_connections_refused_total", "NBD connections that were refused an export, or closed in the handshake, because there were as many as may be.")?,
             quarantined_volumes: IntGauge::new("sealgate_volumes_quarantined", "Folders in volumes/quarantine, which no record names.")?,
+            volumes: IntGaugeVec::new(Opts::new("sealgate_volumes", "Volumes by state; one in error cannot be attached: see the log."), &["state"])?,
             jobs: JobFamilies::new()?,
             marks_up: IntGauge::new("sealgate_marks_up", "1 while the marks between the parts of the data directory are kept up to date; 0 before the start and after a failure to.")?,
             state: IntGaugeVec::new(Opts::new("sealgate_build_info", "Always 1; the version is in the label."), &["version"])?,
@@ -273,6 +276,7 @@ impl Metrics {
             Box::new(metrics.rejected_connections.clone()),
             Box::new(metrics.turned_out.clone()),
             Box::new(metrics.quarantined_volumes.clone()),
+            Box::new(metrics.volumes.clone()),
             Box::new(metrics.marks_up.clone()),
             Box::new(metrics.state.clone()),
         ];
@@ -292,6 +296,16 @@ impl Metrics {
             metrics.cache.with_label_values(&["bucket_key", result]);
         }
         Ok(metrics)
+    }
+
+    /// How many volumes there are in each state.
+    pub(crate) fn volumes(&self, by_state: &BTreeMap<VolumeState, usize>) {
+        for state in VolumeState::ALL {
+            let count = by_state.get(&state).copied().unwrap_or_default();
+            self.volumes
+                .with_label_values(&[state.as_str()])
+                .set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     /// Counts one finished request.

@@ -66,7 +66,8 @@ impl Place<'_> {
     /// Refuses what attaching a volume would refuse, as far as that can be known without trying.
     fn could_attach(&self, volume: &VolumeInfo) -> Result<(), OpenError> {
         let _may = self.may_attach(volume.id)?;
-        self.volumes.may_be_attached(volume).map_err(|e| refuse(&e))
+        let may = self.volumes.may_be_attached(volume);
+        may.map_err(|error| refuse_volume(volume.id, &error))
     }
 }
 
@@ -220,7 +221,7 @@ impl Exports for VolumeExports {
         })?;
         let volume = place.volumes.attach(authorized).await.map_err(|error| {
             tracing::debug!(volume = %id, %peer, %error, "a volume could not be attached");
-            let said = refuse(&error);
+            let said = refuse_volume(id, &error);
             // The volumes have recorded it.
             self.refused(peer, Some(name), Some(&place.context), &said, true);
             said
@@ -240,6 +241,14 @@ impl Exports for VolumeExports {
             done: Done::default(),
             attachment,
         }))
+    }
+}
+
+/// As [`refuse`]; of damage, who may attach the volume is to know what is wrong, and what to do.
+fn refuse_volume(id: VolumeId, error: &VolumeError) -> OpenError {
+    match error.way_out(id) {
+        Some(way_out) => OpenError::Unavailable(format!("{error}; {way_out}")),
+        None => refuse(error),
     }
 }
 

@@ -56,6 +56,9 @@ const RELIEF_INTERVAL: Duration = Duration::from_millis(100);
 /// How often it is asked whether what is attached still may be.
 const REVIEW_INTERVAL: Duration = Duration::from_secs(10);
 
+/// How long the end waits for volumes to be flushed and released.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Serves until SIGTERM or SIGINT.
 pub(crate) fn run(mut config: Config) -> anyhow::Result<()> {
     logging::start(&config.log)?;
@@ -198,6 +201,7 @@ async fn serve(
         metrics: Arc::clone(&metrics),
         readiness: Arc::clone(&readiness),
         keyrings: OnceLock::new(),
+        volumes: OnceLock::new(),
     });
     let admin_parts = Arc::clone(&admin);
     let admin_limits = Limits {
@@ -260,6 +264,7 @@ async fn serve(
     )
     .context("cannot write runtime.json")?;
 
+    let _ = admin_parts.volumes.set(volumes.clone());
     let aws_limits = Limits {
         open: Some(metrics.aws_connections.clone()),
         ..limits()
@@ -291,7 +296,7 @@ async fn serve(
         objects_readiness.part_stopped("objects");
     });
     let sweeper = tokio::spawn(sweep_keys(keyrings));
-    let reviewer = tokio::spawn(review_attachments(volumes));
+    let reviewer = tokio::spawn(review_attachments(volumes.clone()));
     let worker = tokio::spawn(background::work(
         jobs,
         jobs_stopped,
@@ -367,6 +372,11 @@ async fn serve(
     watcher.abort();
     reviewer.abort();
     looker.abort();
+    // Connections that were cut release their volumes as their last request ends.
+    let mut unflushed = Vec::new();
+    for volumes in &volumes {
+        unflushed.extend(volumes.detached(RELEASE_TIMEOUT).await);
+    }
     let _ = keeper.await;
     if let Err(error) = known.keep(&audit, true).await {
         tracing::error!(%error, "the marks between the parts are not up to date");
@@ -380,10 +390,20 @@ async fn serve(
         let _ = std::fs::remove_file(&runtime.nbd_unix);
     }
     tracing::info!("stopped");
-    match failure {
-        None => Ok(()),
-        Some(ended) => anyhow::bail!("the NBD listener failed: {ended:?}"),
+    if let Some(ended) = failure {
+        anyhow::bail!("the NBD listener failed: {ended:?}");
     }
+    if !unflushed.is_empty() {
+        let named: Vec<String> = unflushed
+            .iter()
+            .map(|(id, why)| format!("{id} ({why})"))
+            .collect();
+        anyhow::bail!(
+            "stopped with volumes that could not be flushed, so that what was written last may be lost: {}",
+            named.join(", ")
+        );
+    }
+    Ok(())
 }
 
 /// Runs `work` on a thread and a runtime of its own, which nothing else can keep busy: what says whether the rest is well

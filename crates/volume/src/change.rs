@@ -109,7 +109,7 @@ impl Registry {
             *entry.fault.lock() = Some(VolumeError::FolderMissing(id));
             return Err(error);
         }
-        entry.info().ok_or_else(|| VolumeError::not_found(id))
+        Ok(entry.info())
     }
 
     fn prepare(

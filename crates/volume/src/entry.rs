@@ -1,12 +1,16 @@
 //! A volume, as far as the registry knows.
 
-use std::sync::{Arc, Weak};
+use std::{
+    sync::{Arc, Weak},
+    time::SystemTime,
+};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Semaphore;
 
 use crate::{
-    AttachedVolume, Protection, VolumeError, VolumeInfo, VolumeState,
+    AttachedVolume, Protection, VolumeError, VolumeId, VolumeInfo, VolumeSize, VolumeState,
+    VolumeType,
     descriptor::{Descriptor, Protected},
 };
 
@@ -21,7 +25,10 @@ pub(crate) struct Known {
 
 /// A volume, as far as the registry knows.
 pub(crate) struct Entry {
+    id: VolumeId,
     pub(crate) row: RwLock<Known>,
+    /// What its folder's copies say it is, if its row does not open: to be told, and nothing else.
+    pub(crate) copied: Mutex<Option<Descriptor>>,
     /// Why its folder cannot be used.
     pub(crate) fault: Mutex<Option<VolumeError>>,
     /// What was wrong with its files when they were last to be opened; another try is made all the same.
@@ -36,9 +43,11 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    pub(crate) fn new(row: Known) -> Arc<Self> {
+    pub(crate) fn new(id: VolumeId, row: Known) -> Arc<Self> {
         Arc::new(Self {
+            id,
             row: RwLock::new(row),
+            copied: Mutex::default(),
             fault: Mutex::default(),
             damage: Mutex::default(),
             changing: Arc::default(),
@@ -110,10 +119,24 @@ impl Entry {
         })
     }
 
-    /// `None` if its row is damaged.
-    pub(crate) fn info(&self) -> Option<VolumeInfo> {
-        let descriptor = self.descriptor().ok()?;
-        Some(VolumeInfo {
+    /// What can be told of it. If its row does not open, that is what the copies say; if these do not either, its id and
+    /// that it is in error.
+    pub(crate) fn info(&self) -> VolumeInfo {
+        let state = self.state();
+        let known = self.descriptor().ok();
+        let Some(descriptor) = known.or_else(|| self.copied.lock().clone()) else {
+            return VolumeInfo {
+                id: self.id,
+                size: VolumeSize::UNKNOWN,
+                protection: Protection::Unencrypted,
+                volume_type: VolumeType::default(),
+                availability_zone: String::new(),
+                tags: Vec::new(),
+                created: SystemTime::UNIX_EPOCH,
+                state,
+            };
+        };
+        VolumeInfo {
             id: descriptor.id,
             size: descriptor.size,
             protection: match descriptor.protection {
@@ -124,7 +147,7 @@ impl Entry {
             availability_zone: descriptor.availability_zone,
             tags: descriptor.tags,
             created: descriptor.created,
-            state: self.state(),
-        })
+            state,
+        }
     }
 }

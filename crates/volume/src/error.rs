@@ -194,7 +194,11 @@ impl VolumeError {
             Self::InUse(_) => "VolumeInUse",
             Self::EncryptionRequired => "OperationNotPermitted",
             Self::KeyWithoutEncryption => "InvalidParameterDependency",
-            Self::Failed(_) | Self::Locked(_) => "IncorrectState",
+            Self::Failed(_)
+            | Self::Locked(_)
+            | Self::Damaged { .. }
+            | Self::DamagedRow { .. }
+            | Self::FolderMissing(_) => "IncorrectState",
             Self::IdempotentParameterMismatch => "IdempotentParameterMismatch",
             Self::TooMany(_) => "VolumeLimitExceeded",
             Self::PermissionMismatch(_) => "UnauthorizedOperation",
@@ -216,11 +220,8 @@ impl VolumeError {
             },
             Self::Io { .. }
             | Self::Marked { .. }
-            | Self::Damaged { .. }
             | Self::CannotRepair { .. }
-            | Self::DamagedRow { .. }
             | Self::DamagedDefault { .. }
-            | Self::FolderMissing(_)
             | Self::Audit(_)
             | Self::Unknown(_)
             | Self::WrongStore => "InternalError",
@@ -237,6 +238,9 @@ impl VolumeError {
     pub fn message(&self) -> String {
         match self {
             Self::Key(error) => error.message(),
+            Self::Damaged { .. } | Self::DamagedRow { .. } | Self::FolderMissing(_) => {
+                "The volume is in the 'error' state.".to_owned()
+            }
             other if other.is_internal() => {
                 "The request could not be completed because of an internal error.".to_owned()
             }

@@ -21,13 +21,15 @@ use crate::{
     copy,
     descriptor::Descriptor,
     engine::{self, Engine, Media, Shape},
-    log::folder::{LOG_NAME, LogFolder},
+    log::{
+        self,
+        folder::{LOG_NAME, LogFolder},
+    },
     protection::Protection,
+    slot_file::SLOTS_NAME,
     vault::{Seals, Vault},
 };
 
-/// Name of the slot file.
-pub(crate) const SLOTS_NAME: &str = "slots";
 /// Exists while a volume has failed and was not attached again: what the page cache holds of its files may not be what
 /// the disk holds.
 const FAILED_NAME: &str = "failed";
@@ -299,6 +301,57 @@ pub(crate) fn list(disk: &dyn Disk, volumes: &Path) -> io::Result<Folders> {
 /// Whether the volume's folder is there. Blocks.
 pub(crate) fn is_there(disk: &dyn Disk, volumes: &Path, id: VolumeId) -> io::Result<bool> {
     Ok(disk.kind(&folder(volumes, id))?.is_some())
+}
+
+/// Looks whether a volume's map and slots are there and begin as they should, as far as that can be seen without its key.
+/// Blocks.
+pub(crate) fn have_a_map(
+    disk: &dyn Disk,
+    volumes: &Path,
+    row: &Descriptor,
+) -> Result<(), VolumeError> {
+    let dir = folder(volumes, row.id);
+    let look = |name: &str| match disk.open(&dir.join(name), Mode::Read) {
+        Ok(file) => {
+            let mut page = [0; log::frame::PAGE_LEN];
+            let len = file.len()?;
+            let whole = len >= page.len() as u64;
+            if whole {
+                file.read_at(0, &mut page)?;
+            }
+            Ok(whole.then_some((page, len)))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    };
+    let looking = io_error("looking at a volume's folder");
+    let damaged = |name: &str, why| {
+        Err(VolumeError::Damaged {
+            file: dir.join(name),
+            at: 0,
+            why,
+        })
+    };
+    let header =
+        |name| Ok(look(name)?.map(|(page, len)| (log::frame::outline(&page, row.id), len)));
+    if !matches!(
+        disk.kind(&dir.join(SLOTS_NAME)).map_err(&looking)?,
+        Some(EntryKind::File)
+    ) {
+        return damaged(SLOTS_NAME, "it is missing");
+    }
+    let (log, copy) = (
+        header(LOG_NAME).map_err(&looking)?,
+        header(log::folder::COPY_NAME).map_err(&looking)?,
+    );
+    match (log, copy) {
+        (None, _) => damaged(LOG_NAME, "it is missing, or cut off"),
+        (Some((Ok(end), len)), _) | (Some((Err(_), len)), Some((Ok(end), _))) if len < end => {
+            damaged(LOG_NAME, "the file ends within its checkpoint")
+        }
+        (Some((Ok(_), _)), _) | (_, Some((Ok(_), _))) => Ok(()),
+        (Some((Err(why), _)), _) => damaged(LOG_NAME, why),
+    }
 }
 
 /// Whether somebody is at work on a folder that is being made. Blocks.

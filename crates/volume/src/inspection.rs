@@ -23,6 +23,7 @@ use crate::{
     engine::{self, BASE_GENERATION, Checked, Finding, Repaired},
     files,
     protection::{Protection, Sealed, Unencrypted},
+    slot_file::SLOTS_NAME,
     vault::{TABLE, Vault, row_key},
 };
 
@@ -226,7 +227,7 @@ async fn find(with: &Inspection, vault: &Vault, id: VolumeId) -> Result<Facts, V
 fn lock(with: &Inspection, id: VolumeId) -> Result<Arc<dyn File>, VolumeError> {
     let locked = files::keep_detached(&*with.disk, &with.dir, id)?;
     locked.ok_or_else(|| VolumeError::Damaged {
-        file: files::folder(&with.dir, id).join(files::SLOTS_NAME),
+        file: files::folder(&with.dir, id).join(SLOTS_NAME),
         at: 0,
         why: "it is missing: restore it from a backup",
     })

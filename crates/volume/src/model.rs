@@ -15,6 +15,9 @@ const TAGS_MAX: usize = 50;
 pub struct VolumeSize(u64);
 
 impl VolumeSize {
+    /// Of a volume in error whose record is lost with all its copies. No volume is made with it.
+    pub const UNKNOWN: Self = Self(0);
+
     /// From GiB, as EC2 counts.
     pub fn from_gib(gib: u64) -> Result<Self, VolumeError> {
         if !(1..=65536).contains(&gib) {

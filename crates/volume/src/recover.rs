@@ -154,13 +154,29 @@ impl Registry {
     /// Brings a volume's copies and its row together, and notes if its folder is not there.
     async fn mend(self: &Arc<Self>, id: VolumeId, entry: &Entry) -> Result<(), VolumeError> {
         let Ok(row) = entry.descriptor() else {
+            let registry = Arc::clone(self);
+            let copied = blocking(move || {
+                let (disk, dir) = registry.place();
+                Ok(copy::read(
+                    disk,
+                    &files::folder(dir, id),
+                    id,
+                    &registry.vault,
+                ))
+            });
+            if let Found::Copy(copy) = copied.await? {
+                *entry.copied.lock() = Some(copy.descriptor);
+            }
             return Ok(());
         };
         let registry = Arc::clone(self);
         let looked = blocking(move || {
             let (disk, dir) = registry.place();
             match files::is_there(disk, dir, id) {
-                Ok(true) => Ok(registry.compare(&row)),
+                Ok(true) => {
+                    files::have_a_map(disk, dir, &row)?;
+                    Ok(registry.compare(&row))
+                }
                 Ok(false) => Err(VolumeError::FolderMissing(id)),
                 Err(error) => Err(VolumeError::from_io("looking at a volume's folder", error)),
             }
@@ -173,6 +189,10 @@ impl Registry {
                 }
             }
             Err(VolumeError::ShuttingDown) => return Err(VolumeError::ShuttingDown),
+            Err(error @ VolumeError::Damaged { .. }) => {
+                tracing::error!(volume = %id, %error, "the volume is damaged: stop the server and run `sealgate volume repair {id}`");
+                entry.found_damaged(&error);
+            }
             Err(error) => {
                 tracing::error!(volume = %id, %error, "the volume is not served");
                 *entry.fault.lock() = Some(error);

@@ -166,7 +166,7 @@ impl Registry {
         match entries.get(&id) {
             Some(entry) => entry.learn(known),
             None => {
-                entries.insert(id, Entry::new(known));
+                entries.insert(id, Entry::new(id, known));
             }
         }
     }

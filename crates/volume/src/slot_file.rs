@@ -14,6 +14,8 @@ use crate::{
     protection::Protection,
 };
 
+/// Name of the slot file in a volume's folder.
+pub(crate) const SLOTS_NAME: &str = "slots";
 /// Where the header stands, twice: far enough apart that no page has both.
 const HEADERS_AT: [u64; 2] = [0, CHUNK_LEN / 2];
 /// Owners are cleared by writing zeroes up to this length, and by a hole beyond it.

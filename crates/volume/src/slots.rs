@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 
 use crate::geometry::{Slot, SlotRun};
 
-/// Space is taken ahead for an eighth of the file at a time, within these bounds (in slots: 4 MiB, 64 MiB), so that a
-/// small volume wastes little and a large one asks seldom.
+/// Space is taken ahead for an eighth of what was taken so before, within these bounds (in slots: 4 MiB, 64 MiB), so that
+/// little written in order wastes little, and much asks seldom.
 const GROW_MIN: u32 = 8;
 const GROW_MAX: u32 = 128;
 /// One past the greatest slot number; the value itself stands for "no slot" in the formats.
@@ -33,6 +33,8 @@ struct State {
     soiled: RunSet,
     /// One past the last slot that was ever handed out or made ready.
     end: u32,
+    /// How many slots got their space ahead.
+    spaced: u32,
     retired: Vec<SlotRun>,
     punched: Vec<(SlotRun, bool)>,
 }
@@ -57,6 +59,7 @@ impl Slots {
                 bare: RunSet::default(),
                 soiled: RunSet::default(),
                 end,
+                spaced: 0,
                 retired: Vec::new(),
                 punched: Vec::new(),
             }),
@@ -194,7 +197,7 @@ impl State {
         near: Option<Slot>,
         allocate: impl Fn(SlotRun) -> io::Result<()>,
     ) -> io::Result<()> {
-        let want = (self.end / 8).clamp(GROW_MIN, GROW_MAX);
+        let want = (self.spaced / 8).clamp(GROW_MIN, GROW_MAX);
         let bare = near
             .and_then(|near| self.bare.from(near.0))
             .or_else(|| self.bare.first());
@@ -223,6 +226,7 @@ impl State {
                 self.bare.take(first, count);
             }
             self.ready.insert(first, count);
+            self.spaced = self.spaced.saturating_add(count);
             return Ok(());
         }
         Err(io::ErrorKind::StorageFull.into())

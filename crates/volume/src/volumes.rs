@@ -7,8 +7,8 @@
 //! its row, the answer; of a new one the folder before the row; of a deleted one the row before the folder.
 //! `FORMAT.md`, "What a crash leaves", says what each step is worth.
 //!
-//! A volume whose row does not open is served to nobody: it is not listed, attaching it says what is wrong, and it can
-//! be deleted. So is one whose folder is missing, but it is listed.
+//! A volume whose row does not open is served to nobody: it is listed as in error, attaching it says what is wrong, and it
+//! can be repaired or deleted. So is one whose folder or map is missing or damaged.
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc, time::Duration};
 
@@ -291,10 +291,7 @@ impl Volumes {
             return Ok(Made::NotYet(Expect::Version(version)));
         };
         match entry.descriptor()?.request {
-            Some(made) if made == *token => {
-                let info = entry.info().ok_or_else(|| VolumeError::not_found(id))?;
-                Ok(Made::Already(Box::new(info)))
-            }
+            Some(made) if made == *token => Ok(Made::Already(Box::new(entry.info()))),
             _ => Err(VolumeError::IdempotentParameterMismatch),
         }
     }
@@ -331,13 +328,12 @@ impl Volumes {
         self.permitted(&authorized)?;
         if ids.is_empty() {
             let entries = self.registry.entries.read();
-            return Ok(entries.values().filter_map(|entry| entry.info()).collect());
+            return Ok(entries.values().map(|entry| entry.info()).collect());
         }
         ids.iter()
             .map(|id| {
                 let entry = self.entry(id)?;
-                entry.descriptor()?;
-                entry.info().ok_or_else(|| VolumeError::not_found(*id))
+                Ok(entry.info())
             })
             .collect()
     }
@@ -365,9 +361,10 @@ impl Volumes {
             };
             from = Bound::Excluded(*last);
             for (_, entry) in entries {
-                let Some(info) = entry.info().filter(&wanted) else {
+                let info = entry.info();
+                if !wanted(&info) {
                     continue;
-                };
+                }
                 if listing.volumes.len() == limit {
                     listing.more = true;
                     return Ok(listing);
@@ -596,7 +593,10 @@ impl Volumes {
         entry.sound()?;
         match volume.state {
             VolumeState::Available | VolumeState::InUse => {}
-            VolumeState::Error => return Err(VolumeError::Failed("it is in error".into())),
+            VolumeState::Error => {
+                let damage = entry.damage.lock().clone();
+                return Err(damage.unwrap_or(VolumeError::Failed("it is in error".into())));
+            }
             VolumeState::Creating | VolumeState::Deleting => {
                 return Err(VolumeError::not_found(volume.id));
             }

@@ -15,7 +15,6 @@ use super::{
 };
 use crate::{
     VolumeError,
-    files::SLOTS_NAME,
     geometry::{CHUNK_LEN, CHUNKS_MAX, Chunk, SECTOR_LEN, Slot, SlotRun},
     log::{
         Batch, Record,
@@ -28,7 +27,7 @@ use crate::{
     map::Map,
     protection::Protection,
     ranges::Ranges,
-    slot_file::SlotFile,
+    slot_file::{SLOTS_NAME, SlotFile},
     slots::Slots,
 };
 

@@ -23,7 +23,7 @@ use crate::{
     map::{Entry, Map},
     owner::{Claim, OWNER_LEN, Owner, SlotHeader},
     protection::Protection,
-    slot_file::{SlotFile, looks},
+    slot_file::{SLOTS_NAME, SlotFile, looks},
 };
 
 /// What is wrong with a volume's files, or was.
@@ -88,8 +88,6 @@ pub(crate) fn check<P: Protection>(
     Ok(checked)
 }
 
-const SLOTS: &str = crate::files::SLOTS_NAME;
-
 impl Checked {
     fn find(&mut self, file: &'static str, at: u64, what: impl Into<String>) {
         self.findings.push(Finding {
@@ -112,7 +110,7 @@ fn check_files<P: Protection>(
         .zip(store.headers(protection.owner_key())?)
     {
         if let Err(why) = found {
-            checked.find(SLOTS, at, why);
+            checked.find(SLOTS_NAME, at, why);
         }
     }
     let slots = owners::read_header(store, protection, shape)?;
@@ -158,7 +156,7 @@ fn check_files<P: Protection>(
     let in_slots = match in_slots(&map, store.len()?) {
         Ok(in_slots) => in_slots,
         Err(why) => {
-            checked.find(SLOTS, store.len()?, why);
+            checked.find(SLOTS_NAME, store.len()?, why);
             return Ok(());
         }
     };
@@ -170,17 +168,21 @@ fn check_files<P: Protection>(
         let chunk = in_slots.get(slot.0 as usize).copied().flatten();
         let held = chunk.and_then(|chunk| Some((chunk, map.get(chunk)?)));
         match (claim, held) {
-            (Claim::Unreadable, _) => checked.find(SLOTS, at, "the owner of a slot does not read"),
+            (Claim::Unreadable, _) => {
+                checked.find(SLOTS_NAME, at, "the owner of a slot does not read")
+            }
             (Claim::Owner(owner), Some((chunk, held))) if !owns(&owner, chunk, &held) => {
                 checked.find(
-                    SLOTS,
+                    SLOTS_NAME,
                     at,
                     "the owner of a slot is not the one that the map has",
                 );
             }
-            (Claim::None, Some(_)) if settled => checked.find(SLOTS, at, "a slot has no owner"),
+            (Claim::None, Some(_)) if settled => {
+                checked.find(SLOTS_NAME, at, "a slot has no owner")
+            }
             (Claim::Owner(_), None) if settled => {
-                checked.find(SLOTS, at, "a free slot has an owner");
+                checked.find(SLOTS_NAME, at, "a free slot has an owner");
             }
             _ => {}
         }
@@ -269,7 +271,7 @@ pub(crate) fn repair<P: Protection>(
                 || slots.is_err();
             whole && in_slots(&read.map, len).is_ok()
         });
-    let mut claims = Claims::gather(&store, shape, protection).map_err(repairing)?;
+    let claims = Claims::gather(&store, shape, protection).map_err(repairing)?;
     let (map, map_from) = match whole {
         Some(read) => (read.map, MapSource::Log),
         None if claims.unreadable > 0 && !accept_loss => {
@@ -283,7 +285,7 @@ pub(crate) fn repair<P: Protection>(
         }
     };
     let in_slots = in_slots(&map, len).map_err(|why| VolumeError::Damaged {
-        file: Path::new(SLOTS).to_owned(),
+        file: Path::new(SLOTS_NAME).to_owned(),
         at: len,
         why,
     })?;
@@ -446,7 +448,7 @@ impl Claims {
     }
 
     /// The map that the claims make, with what the slots hold.
-    fn to_map<P: Protection>(&mut self, store: &SlotFile<P>, shape: Shape) -> io::Result<Map> {
+    fn to_map<P: Protection>(&self, store: &SlotFile<P>, shape: Shape) -> io::Result<Map> {
         let chunks = u32::try_from(shape.size / CHUNK_LEN)
             .ok()
             .filter(|chunks| *chunks <= CHUNKS_MAX)

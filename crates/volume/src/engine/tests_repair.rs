@@ -386,3 +386,98 @@ fn a_repair_that_is_cut_off_is_done_by_the_next() {
         }
     }
 }
+
+#[test]
+fn a_volume_attaches_on_a_full_disk_after_a_power_cut_however_much_the_slots_lost() {
+    for seed in 0..12 {
+        let disk = SimDisk::new(seed);
+        let volume = new_volume(&disk, sealed);
+        volume.write(0, &mut [1; 4096], true).unwrap();
+        for chunk in 1..10 {
+            let mut bytes = vec![2; 3 * 4096];
+            volume.write(chunk * CHUNK_LEN, &mut bytes, false).unwrap();
+        }
+        // The log is on the disk, of the slots any part; and the log may have a torn end.
+        volume.journal.file().log.file().sync_data().unwrap();
+        volume.write(12 * CHUNK_LEN, &mut [3; 4096], false).unwrap();
+        drop(volume);
+        disk.restart(Crash::Power);
+        disk.set_free(0);
+        let mut found = None;
+        for _ in 0..3 {
+            let volume = Engine::open(media(&disk), shape(), sealed())
+                .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            let mut all = vec![0xee; SIZE as usize];
+            volume.read(0, &mut all).unwrap();
+            assert_eq!(all[..4096], [1; 4096]);
+            for sector in all[CHUNK_LEN as usize..].chunks(4096) {
+                let whole = sector.iter().all(|byte| *byte == sector[0]);
+                assert!(whole && [0, 2, 3].contains(&sector[0]), "seed {seed}");
+            }
+            // What was found stays so.
+            assert!(
+                found
+                    .replace(all.clone())
+                    .is_none_or(|before| before == all)
+            );
+            volume.flush().unwrap();
+            drop(volume);
+            disk.restart(Crash::Power);
+        }
+        disk.set_free(u64::MAX >> 1);
+        let expected = found.unwrap();
+        let volume = Engine::open(media(&disk), shape(), sealed()).unwrap();
+        volume.tidy();
+        volume.close().unwrap();
+        drop(volume);
+        holds(&disk, &expected);
+    }
+}
+
+#[test]
+fn scattered_small_writes_take_at_most_eight_times_their_bytes_of_a_real_disk() {
+    use std::os::unix::fs::MetadataExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let disk = std::sync::Arc::new(host::OsDisk);
+    let open = || Media {
+        slots: disk
+            .open(&dir.path().join("slots"), host::Mode::Create)
+            .unwrap(),
+        log: LogFolder::new(disk.clone(), dir.path()),
+        on_failed: Box::new(|| ()),
+    };
+    let shape = Shape {
+        size: 1 << 30,
+        ..shape()
+    };
+    let taken = || {
+        let files = std::fs::read_dir(dir.path()).unwrap();
+        let blocks = files.map(|file| file.unwrap().metadata().unwrap().blocks());
+        blocks.sum::<u64>() * 512
+    };
+    create(&open(), shape, &sealed()).unwrap();
+    let volume = Engine::open(open(), shape, sealed()).unwrap();
+    let rng = host::entropy::SeededEntropy::new(7);
+    for _ in 0..512 {
+        let sector = rng.below(shape.size / SECTOR);
+        volume
+            .write(sector * SECTOR, &mut [9; 4096], false)
+            .unwrap();
+    }
+    volume.flush().unwrap();
+    assert!(taken() <= 8 * 512 * SECTOR, "{} KiB", taken() >> 10);
+
+    // What is written in order still gets its space ahead, in runs of 4 MiB while there is little of it.
+    let before = taken();
+    for n in 0..64 {
+        let at = (1 << 29) + n * (64 << 10);
+        volume.write(at, &mut [1; 64 << 10], false).unwrap();
+    }
+    let written = 64 * (64 << 10);
+    let more = taken() - before;
+    assert!(
+        (written / 2..=written + (8 << 20)).contains(&more),
+        "{} KiB",
+        more >> 10
+    );
+}

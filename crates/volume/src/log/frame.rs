@@ -131,6 +131,24 @@ impl FileHeader {
     }
 }
 
+/// Where the checkpoint ends of a log that begins with this page, as far as that can be said without its key: it may be
+/// forged.
+pub(crate) fn outline(page: &[u8; PAGE_LEN], volume: VolumeId) -> Result<u64, &'static str> {
+    if page[..8] != FILE_MAGIC {
+        return Err("not a metadata log");
+    }
+    if crc32c(&page[..64]) != number_32(page, 64) {
+        return Err("the checksum of the file header does not match");
+    }
+    if number_32(page, 8) & 0xffff != u32::from(FORMAT_VERSION) {
+        return Err("a format version that this program does not know");
+    }
+    if array::<16>(page, 16) != volume.to_bytes() {
+        return Err("the log of another volume");
+    }
+    Ok(number_64(page, 56))
+}
+
 /// Where in the log a frame stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FramePlace {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod crashes;
+mod damage;
 mod rebuild;
 mod reseal;
 mod world;

@@ -363,8 +363,15 @@ async fn a_missing_folder_or_a_damaged_row_stops_that_volume_alone() {
         .into_iter()
         .map(|(_, name, state)| (name, state))
         .collect();
-    assert_eq!(states.len(), 2);
+    assert_eq!(states.len(), 3);
     assert!(states.contains(&("missing".to_owned(), VolumeState::Error)));
+    // As its copies call it.
+    assert!(states.contains(&("damaged".to_owned(), VolumeState::Error)));
+    assert_eq!(volumes.by_state()[&VolumeState::Error], 2);
+    assert_eq!(volumes.in_error(10).len(), 2);
+    assert_eq!(volumes.in_error(1).len(), 1);
+    let described = volumes.describe(ground.may(volumes.every()), &[damaged]);
+    assert_eq!(described.unwrap()[0].state, VolumeState::Error);
     assert!(states.contains(&("well".to_owned(), VolumeState::Available)));
     let attach = |id| volumes.attach(ground.may(volumes.one(id)));
     assert!(matches!(
@@ -401,7 +408,8 @@ async fn a_volume_whose_row_is_damaged_can_be_deleted() {
         .memory
         .tamper(TABLE, &machine.key(id), Some((1, b"damaged".to_vec())));
     let volumes = machine.open().await;
-    assert!(machine.list(&volumes).is_empty());
+    let listed = machine.list(&volumes);
+    assert_eq!((listed.len(), listed[0].2), (1, VolumeState::Error));
     machine.delete(&volumes, id).await.unwrap();
     machine.settle().await;
     machine.is_clean().await;

@@ -111,6 +111,10 @@ impl Ground {
         }
     }
 
+    pub(crate) fn caller(&self) -> Caller<'_> {
+        Caller::new(&self.context, Via::Api)
+    }
+
     pub(crate) fn may<A: Action, R: Resource>(&self, resource: R) -> Authorized<A, R> {
         let caller = Caller::new(&self.context, Via::Api);
         self.authorizer.authorize(caller, resource).unwrap()
@@ -157,6 +161,28 @@ impl Machine {
             region: "us-east-1".parse().unwrap(),
             boot: None,
             volumes_max: 1000,
+        }
+    }
+
+    /// What a volume is checked and repaired with.
+    pub(crate) fn inspection(&self) -> volume::Inspection {
+        let Options {
+            disk,
+            dir,
+            catalogue,
+            store_key,
+            keyring,
+            random,
+            ..
+        } = self.options();
+        volume::Inspection {
+            disk,
+            dir,
+            catalogue,
+            store_key,
+            keyring,
+            random,
+            scope: scope(),
         }
     }
 
