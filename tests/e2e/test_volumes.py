@@ -193,3 +193,32 @@ def test_a_lost_record_is_made_again_from_the_folder(own_server):
     assert run("nbdinfo", "--size", server.uri(volume)).stdout.strip() == str(1 << 30)
     assert any("DoctorRebuild" in str(record) for record in server.audit_records())
     server.stop()
+
+
+def test_a_destroyed_map_is_an_error_of_that_volume_and_repaired(server, ec2):
+    volume, other = server.volume(), server.volume()
+    run("qemu-io", "-f", "raw", "-c", "write -P 0x31 0 3M", "-c", "write -P 0x32 9M 4k", "-c", "flush", server.uri(volume))
+    server.stop()
+
+    def cli(*words):
+        return server.sealgate(*words, check=False)
+
+    assert cli("volume", "check", volume).returncode == 0
+    folder = server.data_dir / "volumes" / volume
+    for name in ("map.log", "map.log.copy"):
+        (folder / name).write_bytes(b"\xff" * 8192)
+    assert cli("volume", "check", volume).returncode != 0
+    server.start()
+    refused = run("nbdinfo", "--size", server.uri(volume), check=False)
+    attached = run("qemu-io", "-r", "-f", "raw", "-c", "read 0 4k", server.uri(volume), check=False)
+    assert refused.returncode == 0 or "repair" in refused.stderr
+    assert "sealgate volume repair" in attached.stderr, attached.stderr
+    states = {v["VolumeId"]: v["State"] for v in ec2.describe_volumes()["Volumes"]}
+    assert (states[volume], states[other]) == ("error", "available")
+    assert describe(ec2, volume)[0]["State"] == "error"
+    run("qemu-io", "-f", "raw", "-c", "write -P 1 0 4k", server.uri(other))
+    server.stop()
+    assert cli("volume", "repair", volume).returncode == 0
+    assert cli("volume", "check", volume).returncode == 0
+    server.start()
+    run("qemu-io", "-r", "-f", "raw", "-c", "read -P 0x31 0 3M", "-c", "read -P 0x32 9M 4k", "-c", "read -P 0 4M 4M", server.uri(volume))

@@ -20,3 +20,6 @@ pub mod attach {}
 
 #[doc = include_str!("../../../docs/reference/audit-log.md")]
 pub mod audit_log {}
+
+#[doc = include_str!("../../../docs/guide/damaged-volumes.md")]
+pub mod damaged_volumes {}

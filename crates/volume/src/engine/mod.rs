@@ -5,7 +5,7 @@
 //! | `open` | making a volume's files, reading them back |
 //! | `read`, `write`, `zero`, `extents` | the requests |
 //! | `journal` | the log: changes are written to it before they are answered |
-//! | `owners` | the owner table of the slots: the map, seen from the other side |
+//! | `owners`, `table` | the owner table of the slots: the map, seen from the other side |
 //! | `unsettled` | which sectors the slot file was not synced since |
 //! | `recovery` | what the log says after a crash, compared with the slots |
 //! | `repair` | what is damaged, and a map made again from the owner table |
@@ -59,6 +59,7 @@ mod read;
 mod recovery;
 mod repair;
 mod rounds;
+mod table;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -102,7 +103,7 @@ pub(crate) struct Engine<P: Protection> {
     protection: P,
     store: SlotFile<P>,
     slots: Slots,
-    owners: owners::Owners,
+    owners: table::Owners,
     map: Map,
     ranges: Ranges,
     /// Whether the slot file was written since it was last synced. Set after the write, so that it is never clear while

@@ -11,6 +11,7 @@ use super::{
     owners::{self, InSlots},
     recovery::{Compared, Recovered, Recovery},
     rounds::Rounds,
+    table::Owners,
     unsettled::Unsettled,
 };
 use crate::{
@@ -97,9 +98,9 @@ impl<P: Protection> Engine<P> {
             .len()
             .map_err(|error| VolumeError::from_io("reading the slot file", error))?;
         let in_slots = in_slots(&map, len).map_err(|why| damaged_slots(len, why))?;
-        let begun = owners::Owners::begin(&store, &protection, slots).and_then(|owners| {
+        let begun = Owners::begin(&store, &protection, slots).and_then(|owners| {
             if !slots.closed || compared == Compared::Less {
-                let done = owners.reconcile(&store, &protection, (&map, &in_slots, &dropped))?;
+                let done = owners::reconcile(&owners, &store, &protection, (&map, &in_slots, &dropped))?;
                 tracing::debug!(volume = %shape.volume, ?done, "the owners of slots were looked at");
             }
             // Before any slot is taken: no two may be taken with one sequence.

@@ -7,17 +7,9 @@
 //! Writing sectors of a chunk that has its slot costs nothing here. Trimming or zeroing a part of one does: the entry notes
 //! which sectors' bytes are not to be believed any more.
 
-use std::{
-    io,
-    sync::atomic::{
-        AtomicBool, AtomicU64,
-        Ordering::{Relaxed, SeqCst},
-    },
-};
+use std::{io, sync::atomic::Ordering::SeqCst};
 
-use parking_lot::Mutex;
-
-use super::{BASE_LAYER, Engine, Shape};
+use super::{BASE_LAYER, Engine, Shape, table::Owners};
 use crate::{
     VolumeError,
     geometry::{CHUNK_LEN, Chunk, GROUP_SLOTS, Generation, Sectors, Slot, SlotRun},
@@ -29,20 +21,8 @@ use crate::{
     slots::Taken,
 };
 
-/// So many allocation sequences are set aside each time a volume is opened.
-const SEQUENCES: u64 = 1 << 32;
 /// The header says up to where the log is durable when that is so much more than it said before.
 const LOG_NOTED_LEN: u64 = 64 << 10;
-
-/// What an open volume knows of its owner table.
-pub(super) struct Owners {
-    header: Mutex<SlotHeader>,
-    /// The next allocation sequence, and where those end that were set aside.
-    next: AtomicU64,
-    end: u64,
-    /// An owner of a free slot could not be cleared.
-    unclear: AtomicBool,
-}
 
 /// The header of a new slot file.
 pub(super) fn new_header<P: Protection>(shape: Shape) -> SlotHeader {
@@ -93,115 +73,55 @@ pub(super) fn contradicts(
 /// Which chunk each slot is of, as the map says; `None` for the free ones.
 pub(super) type InSlots = Vec<Option<Chunk>>;
 
-impl Owners {
-    /// Sets allocation sequences aside, and says in the slot file that the volume is in use; durable after the next sync.
-    pub(super) fn begin<P: Protection>(
-        store: &SlotFile<P>,
-        protection: &P,
-        found: SlotHeader,
-    ) -> io::Result<Self> {
-        let end = found.sequence.checked_add(SEQUENCES);
-        let end = end.ok_or_else(|| io::Error::other("no allocation sequence is left"))?;
-        let header = SlotHeader {
-            closed: false,
-            sequence: end,
-            revision: found.revision + 1,
-            ..found
+/// Brings the table in line with a map that was read back: owners of free slots are cleared, chunks whose slots say
+/// something else get their owner. `suspect` chunks get theirs in any case, in order.
+pub(super) fn reconcile<P: Protection>(
+    owners: &Owners,
+    store: &SlotFile<P>,
+    protection: &P,
+    (map, in_slots, suspect): (&Map, &InSlots, &[Chunk]),
+) -> io::Result<Reconciled> {
+    let (key, volume) = (protection.owner_key(), owners.header.lock().volume);
+    let mut done = Reconciled::default();
+    let groups = in_slots.chunks(GROUP_SLOTS as usize);
+    for (first, group) in (0..).step_by(GROUP_SLOTS as usize).zip(groups) {
+        let count = u32::try_from(group.len()).expect("a group's");
+        let run = |first: u32, count| SlotRun {
+            first: Slot(first),
+            count,
         };
-        store.write_header(protection.owner_key(), &header)?;
-        Ok(Self {
-            header: Mutex::new(header),
-            next: found.sequence.into(),
-            end,
-            unclear: false.into(),
-        })
-    }
-
-    /// Says in the slot file that the table is as the log says, which is durable up to there.
-    pub(super) fn end<P: Protection>(
-        &self,
-        store: &SlotFile<P>,
-        protection: &P,
-        log_epoch: u64,
-        log_durable: u64,
-    ) -> io::Result<()> {
-        let mut header = self.header.lock();
-        let closed = SlotHeader {
-            closed: true,
-            // What was not used is used by the next.
-            sequence: self.next.load(SeqCst),
-            log_epoch,
-            log_durable,
-            revision: header.revision + 1,
-            ..*header
-        };
-        store.write_header(protection.owner_key(), &closed)?;
-        *header = closed;
-        Ok(())
-    }
-
-    /// A sequence that no slot was taken with.
-    pub(super) fn next(&self) -> io::Result<u64> {
-        let next = self.next.fetch_add(1, Relaxed);
-        if next < self.end {
-            Ok(next)
-        } else {
-            Err(io::Error::other(
-                "too many slots were taken: attach the volume again",
-            ))
-        }
-    }
-
-    /// Brings the table in line with a map that was read back: owners of free slots are cleared, chunks whose slots say
-    /// something else get their owner. `suspect` chunks get theirs in any case, in order.
-    pub(super) fn reconcile<P: Protection>(
-        &self,
-        store: &SlotFile<P>,
-        protection: &P,
-        (map, in_slots, suspect): (&Map, &InSlots, &[Chunk]),
-    ) -> io::Result<Reconciled> {
-        let (key, volume) = (protection.owner_key(), self.header.lock().volume);
-        let mut done = Reconciled::default();
-        let groups = in_slots.chunks(GROUP_SLOTS as usize);
-        for (first, group) in (0..).step_by(GROUP_SLOTS as usize).zip(groups) {
-            let count = u32::try_from(group.len()).expect("a group's");
-            let run = |first: u32, count| SlotRun {
-                first: Slot(first),
-                count,
-            };
-            let bytes = store.read_owners(run(first, count))?;
-            let (entries, _) = bytes.as_chunks::<OWNER_LEN>();
-            for ((slot, chunk), entry) in (first..).zip(group).zip(entries) {
-                let slot = Slot(slot);
-                let claim = Claim::decode(entry, key, volume, slot);
-                let Some(chunk) = *chunk else {
-                    if claim != Claim::None {
-                        store.clear_owners(run(slot.0, 1))?;
-                        done.cleared += 1;
-                    }
-                    continue;
-                };
-                let held = map.get(chunk).expect("the map has it in a slot");
-                let right = match claim {
-                    Claim::Owner(owner) => {
-                        owns(&owner, chunk, &held) && !owner.stale.overlaps(held.valid)
-                    }
-                    _ => false,
-                };
-                if right && suspect.binary_search(&chunk).is_err() {
-                    continue;
+        let bytes = store.read_owners(run(first, count))?;
+        let (entries, _) = bytes.as_chunks::<OWNER_LEN>();
+        for ((slot, chunk), entry) in (first..).zip(group).zip(entries) {
+            let slot = Slot(slot);
+            let claim = Claim::decode(entry, key, volume, slot);
+            let Some(chunk) = *chunk else {
+                if claim != Claim::None {
+                    store.clear_owners(run(slot.0, 1))?;
+                    done.cleared += 1;
                 }
-                let sequence = match claim {
-                    Claim::Owner(owner) if owns(&owner, chunk, &held) => owner.sequence,
-                    _ => self.next()?,
-                };
-                let owner = owner_by_content(store, chunk, &held, sequence)?;
-                store.write_owners(key, volume, slot, &[owner])?;
-                done.written += 1;
+                continue;
+            };
+            let held = map.get(chunk).expect("the map has it in a slot");
+            let right = match claim {
+                Claim::Owner(owner) => {
+                    owns(&owner, chunk, &held) && !owner.stale.overlaps(held.valid)
+                }
+                _ => false,
+            };
+            if right && suspect.binary_search(&chunk).is_err() {
+                continue;
             }
+            let sequence = match claim {
+                Claim::Owner(owner) if owns(&owner, chunk, &held) => owner.sequence,
+                _ => owners.next()?,
+            };
+            let owner = owner_by_content(store, chunk, &held, sequence)?;
+            store.write_owners(key, volume, slot, &[owner])?;
+            done.written += 1;
         }
-        Ok(done)
     }
+    Ok(done)
 }
 
 /// How much of the table was not as the map says.

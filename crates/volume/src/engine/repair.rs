@@ -13,8 +13,9 @@ use std::{collections::HashMap, io, path::Path};
 use super::{
     BASE_GENERATION, BASE_LAYER, Media, Shape, checkpoint,
     open::{Read, header, in_slots, read},
-    owners::{self, Owners, owns},
+    owners::{self, owns},
     recovery::Compared,
+    table::Owners,
 };
 use crate::{
     VolumeError,
@@ -311,7 +312,7 @@ pub(crate) fn repair<P: Protection>(
         let mut suspect = all;
         suspect.sort_unstable();
         store.sync()?;
-        owners.reconcile(&store, protection, (&map, &in_slots, &suspect))?;
+        owners::reconcile(&owners, &store, protection, (&map, &in_slots, &suspect))?;
         for slot in claims.beyond(in_slots.len()) {
             store.clear_owners(SlotRun {
                 first: slot,
