@@ -350,10 +350,13 @@ async fn serve(
             );
         }
     };
-    tokio::select! {
-        () = drain => {}
-        _ = terminate.recv() => tracing::warn!("second signal: not waiting for requests in flight"),
-        _ = interrupt.recv() => tracing::warn!("second signal: not waiting for requests in flight"),
+    let patience = tokio::select! {
+        () = drain => RELEASE_TIMEOUT,
+        _ = terminate.recv() => Duration::ZERO,
+        _ = interrupt.recv() => Duration::ZERO,
+    };
+    if patience.is_zero() {
+        tracing::warn!("second signal: not waiting for requests in flight");
     }
     teller.abort();
     let told = async {
@@ -375,7 +378,7 @@ async fn serve(
     // Connections that were cut release their volumes as their last request ends.
     let mut unflushed = Vec::new();
     for volumes in &volumes {
-        unflushed.extend(volumes.detached(RELEASE_TIMEOUT).await);
+        unflushed.extend(volumes.detached(patience).await);
     }
     let _ = keeper.await;
     if let Err(error) = known.keep(&audit, true).await {

@@ -143,12 +143,14 @@ pub(crate) fn open<P: Protection>(
         .is_some();
     if failed_before {
         tracing::warn!(volume = %id, "the volume had failed; what is read is what the disk has");
-        let log = disk
-            .open(&dir.join(LOG_NAME), Mode::Write)
-            .map_err(&opening)?;
+        let log = match disk.open(&dir.join(LOG_NAME), Mode::Write) {
+            // Said below.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            opened => Some(opened.map_err(&opening)?),
+        };
         slots
             .forget_cached()
-            .and_then(|()| log.forget_cached())
+            .and_then(|()| log.map_or(Ok(()), |log| log.forget_cached()))
             .map_err(io_error("reading again what a volume's files hold"))?;
     }
     let media = Media {

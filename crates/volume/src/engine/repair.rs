@@ -273,8 +273,8 @@ pub(crate) fn repair<P: Protection>(
             whole && in_slots(&read.map, len).is_ok()
         });
     let claims = Claims::gather(&store, shape, protection).map_err(repairing)?;
-    let (map, map_from) = match whole {
-        Some(read) => (read.map, MapSource::Log),
+    let (map, map_from, dropped) = match whole {
+        Some(read) => (read.map, MapSource::Log, read.dropped),
         None if claims.unreadable > 0 && !accept_loss => {
             return Err(VolumeError::CannotRepair {
                 slots: claims.unreadable,
@@ -282,7 +282,7 @@ pub(crate) fn repair<P: Protection>(
         }
         None => {
             let map = claims.to_map(&store, shape).map_err(repairing)?;
-            (map, MapSource::Owners)
+            (map, MapSource::Owners, Vec::new())
         }
     };
     let in_slots = in_slots(&map, len).map_err(|why| VolumeError::Damaged {
@@ -304,12 +304,11 @@ pub(crate) fn repair<P: Protection>(
                 ..begun
             },
         )?;
-        let all: Vec<Chunk> = match map_from {
-            MapSource::Log => Vec::new(),
+        let mut suspect: Vec<Chunk> = match map_from {
+            MapSource::Log => dropped,
             // Each owner is to say what is known now.
             MapSource::Owners => in_slots.iter().copied().flatten().collect(),
         };
-        let mut suspect = all;
         suspect.sort_unstable();
         store.sync()?;
         owners::reconcile(&owners, &store, protection, (&map, &in_slots, &suspect))?;
