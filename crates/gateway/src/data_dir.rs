@@ -147,12 +147,12 @@ fn check_private(paths: &Paths<'_>) -> anyhow::Result<()> {
             .any(|of| name.starts_with(of))
     };
     for folder in [paths.0, &paths.objects()] {
-        parts.extend(names(folder)?.into_iter().filter(|path| {
+        parts.extend(names(folder).into_iter().filter(|path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             belongs(&name)
         }));
     }
-    parts.extend(names(&audit)?);
+    parts.extend(names(&audit));
     parts.push(audit);
     for part in parts {
         refuse_open_to_others(&part)?;
@@ -160,29 +160,17 @@ fn check_private(paths: &Paths<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is in a folder; nothing if it is not there.
-fn names(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        // Whoever opens it says what is wrong with it.
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(Vec::new()),
-        Err(error) => {
-            return Err(error).with_context(|| format!("cannot read {}", folder.display()));
-        }
-    };
-    entries
-        .map(|entry| Ok(entry?.path()))
-        .collect::<io::Result<_>>()
-        .with_context(|| format!("cannot read {}", folder.display()))
+/// What is in a folder; nothing if it cannot be read: whoever opens it says what is wrong with it.
+fn names(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    entries.flatten().map(|entry| entry.path()).collect()
 }
 
-/// Refuses a file or folder that others than its owner may read or write. One that is not there is nobody's.
+/// Refuses a file or folder that others than its owner may read or write. One that is not there, or cannot be
+/// looked at, is not judged: whoever opens it says what is wrong.
 pub(crate) fn refuse_open_to_others(path: &Path) -> anyhow::Result<()> {
-    let found = match path.metadata() {
-        Ok(found) => found,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error).with_context(|| format!("cannot use {}", path.display())),
+    let Ok(found) = path.metadata() else {
+        return Ok(());
     };
     let mode = found.mode() & 0o777;
     if mode & 0o077 != 0 {
