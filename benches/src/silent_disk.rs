@@ -84,6 +84,13 @@ impl Disk for SilentDisk {
         }))
     }
 
+    fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(SilentFile {
+            file: OsDisk.open_direct(path)?,
+            silent: Arc::clone(&self.0),
+        }))
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         OsDisk.rename(from, to)
     }

@@ -122,6 +122,7 @@ fn the_golden_journal_is_read_and_its_frames_written_the_same() {
     for found in &survey.frames {
         let own = found.lines.as_deref().unwrap();
         lines.extend_from_slice(own);
+        frame.clear();
         journal::encode_frame(&mut frame, &found.header, own);
         let stands = JOURNAL
             .chunks(SECTOR)

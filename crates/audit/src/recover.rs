@@ -180,7 +180,7 @@ pub(crate) fn begin(options: &AuditOptions, plan: Plan) -> Result<Opened, AuditE
     // Written, not only allocated: a first write into allocated space needs a commit of the file system.
     bytes.resize(2 * options.half_len, 0);
     private::replace(disk.as_ref(), &path, &bytes).map_err(here)?;
-    let journal = disk.open(&path, Mode::Write).map_err(here)?;
+    let journal = journal::open(disk.as_ref(), &path, &header).map_err(here)?;
     let mut notes = plan.notes;
     let open = plan.open.keys().copied().collect();
     notes.extend(

@@ -27,7 +27,7 @@ use crate::{
     error::AuditError,
     event::{Event, timestamp},
     group::{GROUP_RECORDS_MAX, GROUPS_BEGUN_MAX, Kind, RECORD_LEN_MAX},
-    journal::{FrameHeader, HALF_LEN, encode_frame, frame_len},
+    journal::{FrameBuffer, FrameHeader, HALF_LEN, frame_len},
     note::Note,
     options::AuditOptions,
     recover::Opened,
@@ -136,7 +136,7 @@ struct Pen {
     segment_end: u64,
     /// Intents without an outcome.
     open: BTreeSet<u64>,
-    frame: Vec<u8>,
+    frame: FrameBuffer,
 }
 
 impl Ticket {
@@ -189,7 +189,7 @@ impl Shared {
                 segment: opened.segment,
                 segment_end: opened.segment_end,
                 open: opened.open,
-                frame: Vec::new(),
+                frame: FrameBuffer::default(),
             }),
             segments: Mutex::new(opened.segments),
             journal: opened.journal,
@@ -628,8 +628,9 @@ impl Pen {
             (self.half, self.at) = (shared.half_len - self.half, 0);
         }
         let (half, at) = (self.half, self.at);
-        encode_frame(&mut self.frame, &header, &lines);
-        if let Err(error) = shared.journal.write_at((half + at) as u64, &self.frame) {
+        let frame = self.frame.encode(&header, &lines);
+        let frame_len = frame.len();
+        if let Err(error) = shared.journal.write_at((half + at) as u64, frame) {
             if is_full(&error) {
                 for (kind, sequence) in &open {
                     match kind {
@@ -647,7 +648,7 @@ impl Pen {
         self.head = head;
         self.segment = segment;
         self.segment_end = offset + lines.len() as u64;
-        self.at = at + self.frame.len();
+        self.at = at + frame_len;
         let group = Group {
             number: header.group,
             first,
@@ -683,13 +684,13 @@ impl Pen {
             base: self.head.link,
             link: self.head.link,
         };
-        encode_frame(&mut self.frame, &header, &[]);
-        let place = match self.at + self.frame.len() <= shared.half_len {
+        let frame = self.frame.encode(&header, &[]);
+        let place = match self.at + frame.len() <= shared.half_len {
             true => self.half + self.at,
             // The other half holds nothing any more that is not in a synced segment.
             false => shared.half_len - self.half,
         };
-        shared.journal.write_at(place as u64, &self.frame)?;
+        shared.journal.write_at(place as u64, frame)?;
         shared.journal.sync_data()
     }
 }

@@ -24,7 +24,9 @@ pub mod private;
 
 pub use boot::BootId;
 pub use clock::{Clock, SystemClock};
-pub use disk::{DIRECT_ALIGN, Disk, Entry, EntryKind, File, Mode, OsDisk, ReservingDisk};
+pub use disk::{
+    DIRECT_ALIGN, Disk, Entry, EntryKind, File, Mode, OsDisk, ReservingDisk, SECTOR_LEN,
+};
 pub use entropy::{Entropy, SystemEntropy};
 pub use lane::Lane;
 pub use lock::Lock;

@@ -28,6 +28,9 @@ pub use reserving::ReservingDisk;
 /// What [`Disk::create_direct`] asks of a write; covers every sector size in use.
 pub const DIRECT_ALIGN: usize = 4096;
 
+/// A sector: what a disk writes whole or not at all, in bytes.
+pub const SECTOR_LEN: usize = 512;
+
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -127,6 +130,14 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// Makes a file as [`Mode::New`] does, whose writes go past the page cache: their offset, length and address in memory
     /// must be multiples of [`DIRECT_ALIGN`]. An error where the file system has no such thing.
     fn create_direct(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let _ = path;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Opens a file as [`Mode::Write`] does, whose writes go past the page cache: their offset and length must be multiples
+    /// of [`SECTOR_LEN`], their address in memory one of [`DIRECT_ALIGN`]. An error where the file system has no such
+    /// thing; a disk with longer sectors refuses the first write with `InvalidInput`.
+    fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let _ = path;
         Err(io::ErrorKind::Unsupported.into())
     }

@@ -51,6 +51,14 @@ impl Disk for OsDisk {
         Ok(Arc::new(OsFile(options.open(path)?)))
     }
 
+    fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let flags = OFlags::NOFOLLOW | OFlags::DIRECT;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        options.custom_flags(flags.bits().cast_signed());
+        Ok(Arc::new(OsFile(options.open(path)?)))
+    }
+
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
         let found = rustix::fs::statvfs(dir)?;
         Ok(found.f_bavail.saturating_mul(found.f_frsize))

@@ -73,6 +73,10 @@ impl Disk for ReservingDisk {
         Ok(self.wrap(path, self.disk.create_direct(path)?))
     }
 
+    fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        Ok(self.wrap(path, self.disk.open_direct(path)?))
+    }
+
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
         Ok(self.disk.free_bytes(dir)?.saturating_sub(self.reserve))
     }

@@ -6,10 +6,9 @@ use std::{
     sync::Arc,
 };
 
+use super::SECTOR_LEN;
 use crate::entropy::{Entropy as _, SeededEntropy};
 
-/// What a crash leaves whole.
-pub(super) const SECTOR_LEN: usize = 512;
 /// What space is counted in, and what one cache entry holds.
 pub(super) const PAGE_LEN: usize = 4096;
 

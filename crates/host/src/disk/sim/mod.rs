@@ -31,7 +31,7 @@ use std::{
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::{DIRECT_ALIGN, Disk, Entry, EntryKind, File, Mode};
+use super::{DIRECT_ALIGN, Disk, Entry, EntryKind, File, Mode, SECTOR_LEN};
 use crate::entropy::SeededEntropy;
 
 pub mod campaign;
@@ -95,8 +95,8 @@ struct SimFile {
     handle: u64,
     epoch: u64,
     writable: bool,
-    /// Writes must be aligned.
-    direct: bool,
+    /// What offsets and lengths of writes must be multiples of; then their addresses are ones of [`DIRECT_ALIGN`].
+    direct: Option<usize>,
 }
 
 impl SimDisk {
@@ -398,7 +398,7 @@ impl SimDisk {
             handle: state.next_handle,
             epoch: state.epoch,
             writable: mode != Mode::Read,
-            direct: false,
+            direct: None,
         })
     }
 }
@@ -410,7 +410,13 @@ impl Disk for SimDisk {
 
     fn create_direct(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let mut file = self.open_file(path, Mode::New)?;
-        file.direct = true;
+        file.direct = Some(DIRECT_ALIGN);
+        Ok(Arc::new(file))
+    }
+
+    fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let mut file = self.open_file(path, Mode::Write)?;
+        file.direct = Some(SECTOR_LEN);
         Ok(Arc::new(file))
     }
 
@@ -621,11 +627,10 @@ impl File for SimFile {
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let end = end_of(offset, bytes.len() as u64)?;
-        let aligned = |at: usize| at.is_multiple_of(DIRECT_ALIGN);
-        if self.direct
-            && !(offset.is_multiple_of(DIRECT_ALIGN as u64)
-                && aligned(bytes.len())
-                && aligned(bytes.as_ptr().addr()))
+        if let Some(unit) = self.direct
+            && !(offset.is_multiple_of(unit as u64)
+                && bytes.len().is_multiple_of(unit)
+                && bytes.as_ptr().addr().is_multiple_of(DIRECT_ALIGN))
         {
             return Err(rustix::io::Errno::INVAL.into());
         }

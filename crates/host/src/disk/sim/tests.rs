@@ -591,6 +591,15 @@ fn a_direct_file_takes_aligned_writes_alone() {
     ] {
         assert!(file.write_at(offset, bytes).is_err());
     }
+    let file = disk.open_direct(Path::new("/f")).unwrap();
+    file.write_at(512, &block[..512]).unwrap();
+    for (offset, bytes) in [
+        (0, &memory[start + 512..start + 1024]),
+        (0, &block[..511]),
+        (1, &block[..512]),
+    ] {
+        assert!(file.write_at(offset, bytes).is_err());
+    }
     disk.set_free(8192);
     assert_eq!(disk.free_bytes(Path::new("/")).unwrap(), 8192);
 }
