@@ -4,9 +4,9 @@
 //! the record's own line up to, and without, `,"hash":"`. The digest stands at the line's end, so a line can be
 //! checked without knowing JSON.
 
-use std::io::Write as _;
-
 use crypto::hash::Sha256;
+
+use crate::event::push_number;
 
 /// The digest of a record and, through it, of all before it.
 pub(crate) type Link = [u8; 32];
@@ -84,7 +84,9 @@ pub(crate) fn write(
     rest: &[u8],
 ) -> Link {
     let start = out.len();
-    write!(out, "{{\"seq\":{sequence},").expect("into memory");
+    out.extend_from_slice(SEQ);
+    push_number(out, sequence);
+    out.push(b',');
     if first {
         out.extend_from_slice(&PREV[1..]);
         push_hex(out, prev);
@@ -172,10 +174,12 @@ pub(crate) fn hex(link: &Link) -> String {
 
 fn push_hex(out: &mut Vec<u8>, link: &Link) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in link {
-        out.push(DIGITS[usize::from(byte >> 4)]);
-        out.push(DIGITS[usize::from(byte & 15)]);
+    let mut digits = [0; 64];
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(link) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
     }
+    out.extend_from_slice(&digits);
 }
 
 fn link(digits: &[u8]) -> Option<Link> {

@@ -1,6 +1,10 @@
 //! What a record says.
 
-use std::{io::Write as _, net::IpAddr, time::SystemTime};
+use std::{
+    io::Write as _,
+    net::IpAddr,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use crypto::context::EncryptionContext;
 use jiff::Timestamp;
@@ -59,7 +63,10 @@ impl Event<'_> {
     /// a record of each use of a key takes longer than its digest.
     pub(super) fn write_to(&self, out: &mut Vec<u8>, intent: Option<u64>) {
         let mut fields = Fields { out, any: false };
-        fields.text("time", &timestamp(self.time));
+        fields.name("time");
+        fields.out.push(b'"');
+        push_timestamp(fields.out, self.time);
+        fields.out.push(b'"');
         fields.text("operation", self.operation);
         fields.text("outcome", self.outcome);
         fields.text("principal", self.principal);
@@ -71,7 +78,7 @@ impl Event<'_> {
         fields.text_if_any("destination_key", self.destination_key);
         fields.text_if_any("alias", self.alias);
         if let Some(material) = self.material {
-            fields.plain("material", material);
+            fields.number("material", u64::from(material));
         }
         fields.pairs_if_any("encryption_context", self.encryption_context);
         fields.pairs_if_any(
@@ -82,15 +89,27 @@ impl Event<'_> {
         fields.text_if_any("object", self.object);
         fields.text_if_any("resource", self.resource);
         fields.text("request_id", self.request_id);
-        if let Some(source) = self.source {
-            // Digits, dots, colons and letters.
-            fields.plain("source", format_args!("\"{source}\""));
+        match self.source {
+            Some(IpAddr::V4(source)) => {
+                fields.name("source");
+                for (at, octet) in source.octets().into_iter().enumerate() {
+                    fields.out.push(if at == 0 { b'"' } else { b'.' });
+                    push_number(fields.out, u64::from(octet));
+                }
+                fields.out.push(b'"');
+            }
+            // Digits, colons, dots and letters.
+            Some(source) => {
+                fields.name("source");
+                write!(fields.out, "\"{source}\"").expect("into memory");
+            }
+            None => {}
         }
         if let Some(count) = self.count {
             fields.plain("count", count);
         }
         if let Some(intent) = intent {
-            fields.plain("intent", intent);
+            fields.number("intent", intent);
         }
     }
 }
@@ -123,10 +142,9 @@ impl Fields<'_> {
         }
     }
 
-    /// What is JSON as it prints.
-    fn plain(&mut self, name: &'static str, value: impl std::fmt::Display) {
+    fn number(&mut self, name: &'static str, value: u64) {
         self.name(name);
-        write!(self.out, "{value}").expect("into memory");
+        push_number(self.out, value);
     }
 
     fn pairs_if_any(&mut self, name: &'static str, context: Option<&EncryptionContext>) {
@@ -158,17 +176,108 @@ fn push_text(out: &mut Vec<u8>, text: &str) {
     }
 }
 
+/// Appends a number in decimal.
+pub(crate) fn push_number(out: &mut Vec<u8>, number: u64) {
+    let mut digits = [0; 20];
+    let (mut at, mut rest) = (digits.len(), number);
+    loop {
+        at -= 1;
+        digits[at] = digit(rest);
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+/// The last decimal digit.
+fn digit(number: u64) -> u8 {
+    b'0' + u8::try_from(number % 10).expect("below ten")
+}
+
 /// RFC 3339 in UTC with microseconds; a time outside the calendar (before year -9999) is its start.
 pub(crate) fn timestamp(time: SystemTime) -> String {
-    let at = Timestamp::try_from(time).unwrap_or(Timestamp::MIN);
-    format!("{at:.6}")
+    let mut text = Vec::with_capacity(27);
+    push_timestamp(&mut text, time);
+    String::from_utf8(text).expect("digits, signs and letters")
+}
+
+/// The first second of the year 10000.
+const YEAR_10000: u64 = 253_402_300_800;
+
+/// Appends [`timestamp`]. A formatter takes ten times as long, and each record has one.
+fn push_timestamp(out: &mut Vec<u8>, time: SystemTime) {
+    let since = match time.duration_since(UNIX_EPOCH) {
+        Ok(since) if since.as_secs() < YEAR_10000 => since,
+        _ => {
+            let at = Timestamp::try_from(time).unwrap_or(Timestamp::MIN);
+            return write!(out, "{at:.6}").expect("into memory");
+        }
+    };
+    let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    // The Gregorian calendar repeats itself after 400 years, which are counted from a first of March, so that the day that
+    // is there or not is the last of a year. The first of March of the year 0 is 719,468 days before 1970.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    // Months from March on have 153 days in five.
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, next) = match month {
+        0..10 => (month + 3, 0),
+        _ => (month - 9, 1),
+    };
+    let year = era * 400 + year + next;
+    let mut text = *b"0000-00-00T00:00:00.000000Z";
+    let mut put = |range: std::ops::Range<usize>, mut number: u64| {
+        for place in text[range].iter_mut().rev() {
+            *place = digit(number);
+            number /= 10;
+        }
+    };
+    put(0..4, year);
+    put(5..7, month);
+    put(8..10, day);
+    put(11..13, seconds / 3600);
+    put(14..16, seconds / 60 % 60);
+    put(17..19, seconds % 60);
+    put(20..26, u64::from(since.subsec_micros()));
+    out.extend_from_slice(&text);
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_time_is_written_as_the_calendar_says() {
+        let expect = |time: SystemTime| {
+            let at = Timestamp::try_from(time).unwrap_or(Timestamp::MIN);
+            assert_eq!(timestamp(time), format!("{at:.6}"));
+        };
+        // Each day of 500 years at another time of the day, and the ends.
+        for day in 0..183_000_u64 {
+            let micros = day * 86_400_000_000 + (day * 7_919_777_777) % 86_400_000_000;
+            expect(UNIX_EPOCH + Duration::from_micros(micros));
+        }
+        expect(Timestamp::MAX.into());
+        expect(UNIX_EPOCH + Duration::from_secs(YEAR_10000));
+        expect(UNIX_EPOCH - Duration::from_nanos(1));
+        expect(UNIX_EPOCH - Duration::from_secs(86_400 * 365 * 500));
+    }
+
+    #[test]
+    fn a_number_is_written_in_decimal() {
+        for number in [0, 9, 10, 255, 1_000_000, u64::MAX] {
+            let mut out = Vec::new();
+            push_number(&mut out, number);
+            assert_eq!(out, number.to_string().as_bytes());
+        }
+    }
 
     #[test]
     fn a_text_is_written_as_serde_json_writes_it_whatever_it_holds() {

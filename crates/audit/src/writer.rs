@@ -14,7 +14,10 @@
 use std::{
     collections::{BTreeSet, VecDeque},
     io,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -64,6 +67,8 @@ pub(crate) struct Shared {
     segments: Mutex<Segments>,
     journal: Arc<dyn File>,
     failure: OnceLock<Arc<str>>,
+    /// As `State::full`, for who only asks: each use of a key does, beside those who append.
+    full: AtomicBool,
     queue_len: usize,
     pub(crate) data_events: bool,
     segment_len: u64,
@@ -194,6 +199,7 @@ impl Shared {
             segments: Mutex::new(opened.segments),
             journal: opened.journal,
             failure: OnceLock::new(),
+            full: AtomicBool::new(false),
             queue_len: options.queue_len.clamp(1, GROUP_RECORDS_MAX),
             data_events: options.data_events,
             segment_len: options.segment_len,
@@ -206,7 +212,7 @@ impl Shared {
         if let Some(why) = self.failure.get() {
             return Err(AuditError::Failed(Arc::clone(why)));
         }
-        if self.state.lock().full {
+        if self.full.load(Ordering::Acquire) {
             return Err(AuditError::Full);
         }
         Ok(())
@@ -472,6 +478,7 @@ impl Shared {
                     let kept_out = state.kept_out.take();
                     state.now_durable(last.or(kept_out));
                     if std::mem::take(&mut state.full) {
+                        self.full.store(false, Ordering::Release);
                         tracing::warn!("audit log: there is space again; keys are used again");
                     }
                 }
@@ -496,6 +503,7 @@ impl Shared {
             tracing::error!("audit log: the disk is full; no key is used until there is space");
         }
         state.full = true;
+        self.full.store(true, Ordering::Release);
         self.room.notify_waiters();
         let queue = std::mem::take(&mut state.queue);
         queue.ticket.finish(Err(AuditError::Full));
