@@ -49,11 +49,11 @@ impl<'a> Credential<'a> {
             "the Credential is mal-formed; expecting \
              \"<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request\".",
         );
-        let (access_key, scope) = text.split_once('/').ok_or(FORM)?;
-        let mut fields = scope.split('/');
-        let mut field = || fields.next().ok_or(FORM);
-        let (date, region, service, terminator) = (field()?, field()?, field()?, field()?);
-        if fields.next().is_some() || terminator != "aws4_request" || access_key.is_empty() {
+        let (access_key, scope) = cut(text, b'/').ok_or(FORM)?;
+        let (date, rest) = cut(scope, b'/').ok_or(FORM)?;
+        let (region, rest) = cut(rest, b'/').ok_or(FORM)?;
+        let (service, terminator) = cut(rest, b'/').ok_or(FORM)?;
+        if terminator != "aws4_request" || access_key.is_empty() {
             return Err(FORM);
         }
         if date.len() != 8 || !date.bytes().all(|b| b.is_ascii_digit()) {
@@ -81,13 +81,55 @@ impl<'a> Credential<'a> {
     }
 }
 
+/// What stands before and behind the first `at`. For names of a few bytes, where a search that is made for long texts
+/// takes longer to begin than to end.
+fn cut(text: &str, at: u8) -> Option<(&str, &str)> {
+    let index = text.bytes().position(|byte| byte == at)?;
+    Some((text.get(..index)?, text.get(index + 1..)?))
+}
+
+/// Without blanks and tabs at either end.
+fn without_blanks(mut text: &str) -> &str {
+    while let Some(rest) = text.strip_prefix([' ', '\t']) {
+        text = rest;
+    }
+    while let Some(rest) = text.strip_suffix([' ', '\t']) {
+        text = rest;
+    }
+    text
+}
+
 /// Whether a header's name may have this byte (RFC 9110, section 5.6.2) and it is no capital.
-fn is_lower_case_token(byte: u8) -> bool {
+const fn is_lower_case_token(byte: u8) -> bool {
     matches!(
         byte,
         b'a'..=b'z' | b'0'..=b'9' | b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~'
     )
 }
+
+/// [`is_lower_case_token`] of each byte.
+static LOWER_CASE_TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        #[allow(clippy::cast_possible_truncation)] // below 256
+        let is_token = is_lower_case_token(byte as u8);
+        table[byte] = is_token;
+        byte += 1;
+    }
+    table
+};
+
+/// What a lower-case hexadecimal digit stands for; 16 and more for any other byte.
+static NIBBLES: [u8; 256] = {
+    let mut table = [0xff; 256];
+    let mut nibble = 0;
+    while nibble < 16 {
+        table[b"0123456789abcdef"[nibble as usize] as usize] = nibble;
+        nibble += 1;
+    }
+    table
+};
 
 /// `host;range;x-amz-date`: lower-case, sorted, without repetition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,8 +140,15 @@ impl<'a> SignedHeaders<'a> {
     pub fn parse(text: &'a str) -> Result<Self, Malformed> {
         let mut last = "";
         let mut count = 0;
-        for name in text.split(';') {
-            if name.is_empty() || !name.bytes().all(is_lower_case_token) || name <= last {
+        let mut rest = Some(text);
+        while let Some(text) = rest {
+            let (name, next) = match cut(text, b';') {
+                Some((name, next)) => (name, Some(next)),
+                None => (text, None),
+            };
+            rest = next;
+            let is_token = |byte| LOWER_CASE_TOKEN[usize::from(byte)];
+            if name.is_empty() || !name.bytes().all(is_token) || name <= last {
                 return Err(Malformed(
                     "SignedHeaders must be lower-case header names, sorted, without repetition.",
                 ));
@@ -120,7 +169,16 @@ impl<'a> SignedHeaders<'a> {
 
     /// The names, sorted.
     pub fn iter(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        self.0.split(';')
+        let mut rest = Some(self.0);
+        std::iter::from_fn(move || {
+            let text = rest?;
+            let (name, next) = match cut(text, b';') {
+                Some((name, next)) => (name, Some(next)),
+                None => (text, None),
+            };
+            rest = next;
+            Some(name)
+        })
     }
 
     /// Whether `name` (lower-case) is signed.
@@ -132,12 +190,15 @@ impl<'a> SignedHeaders<'a> {
 
 /// 64 lower-case hexadecimal digits.
 pub fn parse_digest(text: &[u8]) -> Option<[u8; 32]> {
-    if text.len() != 64 || text.iter().any(u8::is_ascii_uppercase) {
-        return None;
-    }
+    let text: &[u8; 64] = text.try_into().ok()?;
     let mut digest = [0; 32];
-    hex::decode_to_slice(text, &mut digest).ok()?;
-    Some(digest)
+    let mut seen = 0;
+    for (byte, pair) in digest.iter_mut().zip(text.chunks_exact(2)) {
+        let (high, low) = (NIBBLES[usize::from(pair[0])], NIBBLES[usize::from(pair[1])]);
+        seen |= high | low;
+        *byte = high << 4 | low & 15;
+    }
+    (seen < 16).then_some(digest)
 }
 
 /// An `Authorization` header:
@@ -156,10 +217,14 @@ impl<'a> Authorization<'a> {
     /// Parses what follows the algorithm's name in the header.
     pub fn parse(parameters: &'a str) -> Result<Self, Malformed> {
         let (mut credential, mut signed_headers, mut signature) = (None, None, None);
-        for parameter in parameters.split(',') {
-            let (name, value) = parameter
-                .trim_matches([' ', '\t'])
-                .split_once('=')
+        let mut rest = Some(parameters);
+        while let Some(text) = rest {
+            let (parameter, next) = match cut(text, b',') {
+                Some((parameter, next)) => (parameter, Some(next)),
+                None => (text, None),
+            };
+            rest = next;
+            let (name, value) = cut(without_blanks(parameter), b'=')
                 .ok_or(Malformed("a parameter has no value."))?;
             let slot = match name {
                 "Credential" => &mut credential,

@@ -7,6 +7,8 @@
 //! The payload's hash comes last, so everything before it is one buffer that can be built from the
 //! head alone. Source: "Create a signed AWS API request" and "Signature Calculations for the
 //! Authorization Header" of the S3 API reference.
+use std::borrow::Cow;
+
 use http::{HeaderMap, request::Parts};
 
 use super::authorization::SignedHeaders;
@@ -33,10 +35,15 @@ impl PathStyle {
 }
 
 /// The path in canonical form; `None` if a percent sign is not followed by two hexadecimal digits.
-pub fn path(raw: &str, style: PathStyle) -> Option<String> {
-    let raw = if raw.is_empty() { "/" } else { raw };
+pub fn path(raw: &str, style: PathStyle) -> Option<Cow<'static, str>> {
+    // Of the services that are not S3 nearly every request has it.
+    if matches!(raw, "" | "/") {
+        return Some(Cow::Borrowed("/"));
+    }
     match style {
-        PathStyle::Object => Some(uri::encode_path(&decode(raw.as_bytes(), false)?).to_string()),
+        PathStyle::Object => Some(Cow::Owned(
+            uri::encode_path(&decode(raw.as_bytes(), false)?).to_string(),
+        )),
         PathStyle::Normalised => {
             let mut segments: Vec<&str> = Vec::new();
             for segment in raw.split('/') {
@@ -57,7 +64,7 @@ pub fn path(raw: &str, style: PathStyle) -> Option<String> {
             if segments.is_empty() || ends_in_directory {
                 out.push('/');
             }
-            Some(out)
+            Some(Cow::Owned(out))
         }
     }
 }
@@ -140,14 +147,19 @@ pub fn head(
 /// All values of a header, joined with commas, each trimmed and with runs of blanks made one.
 fn append_values(out: &mut Vec<u8>, headers: &HeaderMap, name: &str) -> bool {
     let mut found = false;
-    for value in headers.get_all(name) {
+    // Not looked up: to compare with each of a dozen names takes less than to hash one.
+    let values = headers.iter().filter(|(header, _)| header.as_str() == name);
+    for (_, value) in values {
         if found {
             out.push(b',');
         }
         found = true;
+        let value = value.as_bytes().trim_ascii();
+        if !value.iter().any(|byte| matches!(byte, b' ' | b'\t')) {
+            out.extend_from_slice(value);
+            continue;
+        }
         let mut words = value
-            .as_bytes()
-            .trim_ascii()
             .split(|byte| matches!(byte, b' ' | b'\t'))
             .filter(|word| !word.is_empty());
         out.extend_from_slice(words.next().unwrap_or_default());

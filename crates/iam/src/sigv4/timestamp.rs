@@ -18,9 +18,10 @@ impl Timestamp {
     pub(super) fn parse(text: &str) -> Option<Self> {
         let bytes: [u8; 16] = text.as_bytes().try_into().ok()?;
         let digits = |from: usize, to: usize| -> Option<i16> {
-            let field = &bytes[from..to];
-            field.iter().all(u8::is_ascii_digit).then_some(())?;
-            std::str::from_utf8(field).ok()?.parse().ok()
+            bytes[from..to].iter().try_fold(0, |number, byte| {
+                let digit = byte.is_ascii_digit().then(|| i16::from(byte - b'0'))?;
+                Some(number * 10 + digit)
+            })
         };
         let small = |from: usize, to: usize| i8::try_from(digits(from, to)?).ok();
         if bytes[8] != b'T' || bytes[15] != b'Z' {

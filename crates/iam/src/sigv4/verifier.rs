@@ -262,7 +262,7 @@ impl Verifier {
             record,
             access_key,
             credential: credential.text.into(),
-            scope: credential.scope.into(),
+            scope_at: credential.text.len() - credential.scope.len(),
             service: credential.service.to_owned(),
             region,
             timestamp,
@@ -284,7 +284,8 @@ pub struct Pending {
     record: Arc<identity::Credential>,
     access_key: AccessKeyId,
     credential: Box<str>,
-    scope: Box<str>,
+    /// Where in it the scope begins.
+    scope_at: usize,
     service: String,
     region: Region,
     timestamp: Timestamp,
@@ -331,10 +332,11 @@ impl Pending {
         let canonical_digest = digits(canonical_digest.finish().as_ref());
 
         let timestamp = self.timestamp.as_str();
+        let scope = &self.credential[self.scope_at..];
         let string_to_sign: [&[u8]; 4] = [
             ALGORITHM.as_bytes(),
             timestamp.as_bytes(),
-            self.scope.as_bytes(),
+            scope.as_bytes(),
             &canonical_digest,
         ];
         let string_to_sign = string_to_sign.join(&b'\n');
@@ -357,7 +359,7 @@ impl Pending {
                 let signature = StreamingSignature {
                     key: Arc::clone(&self.key),
                     timestamp: timestamp.into(),
-                    scope: self.scope,
+                    scope: scope.into(),
                     seed: self.signature,
                 };
                 if trailer {
@@ -557,8 +559,12 @@ fn query_error(text: &str) -> SigV4Error {
 
 /// A SHA-256 digest in lower-case hexadecimal.
 fn digits(digest: &[u8]) -> [u8; 64] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut digits = [0; 64];
-    hex::encode_to_slice(digest, &mut digits).expect("32 bytes are 64 digits");
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(digest) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
+    }
     digits
 }
 
@@ -618,18 +624,18 @@ fn check_host(head: &Parts) -> Result<Option<&str>, SigV4Error> {
 
 /// `host` and every `x-amz-*` header must be signed.
 fn check_signed(headers: &HeaderMap, signed: SignedHeaders<'_>) -> Result<(), SigV4Error> {
-    let unsigned: Vec<&str> = std::iter::once("host")
-        .chain(
-            headers
-                .keys()
-                .map(HeaderName::as_str)
-                .filter(|name| name.starts_with("x-amz-")),
-        )
-        .filter(|name| !signed.contains(name))
-        .collect();
-    if unsigned.is_empty() {
-        Ok(())
-    } else {
-        Err(SigV4Error::NotSigned(unsigned.join(", ")))
+    let must_be = headers
+        .keys()
+        .map(HeaderName::as_str)
+        .filter(|name| name.starts_with("x-amz-"));
+    let mut unsigned = std::iter::once("host")
+        .chain(must_be)
+        .filter(|name| !signed.contains(name));
+    match unsigned.next() {
+        None => Ok(()),
+        Some(first) => {
+            let all: Vec<&str> = std::iter::once(first).chain(unsigned).collect();
+            Err(SigV4Error::NotSigned(all.join(", ")))
+        }
     }
 }
