@@ -33,6 +33,7 @@ use crate::metrics::Metrics;
 use crate::nbd_front::VolumeExports;
 use crate::observers::{BlockRequests, KeyUses, ObjectRequests};
 use crate::refusals::{self, Refusals};
+use crate::request_ids::RequestIds;
 use crate::reseal::{self, Part, RotateStoreKey};
 use crate::reserve;
 use crate::scopes::Scopes;
@@ -225,7 +226,7 @@ impl Assembly {
             data_events: config.audit.data_events,
             memory: Arc::clone(&ground.memory),
             clock: ground.clock,
-            random: ground.random,
+            request_ids: RequestIds::new(ground.random),
         });
         Ok(Self {
             keyrings,

@@ -15,7 +15,6 @@ use std::time::Instant;
 
 use api::{Protocol, Refusal, Service};
 use bytes::Bytes;
-use crypto::random::Random;
 use host::Clock;
 use host::memory::{Account, Memory, Share};
 use http::request::Parts;
@@ -30,6 +29,7 @@ use crate::listener::RequestBody;
 use crate::metrics::{Front, Metrics, Outcome};
 use crate::refusal_reason::Reason;
 use crate::refusals::{Refusals, Refused};
+use crate::request_ids::RequestIds;
 use crate::small_body;
 
 /// What an answer's body is: streamed objects, or short and whole.
@@ -47,7 +47,7 @@ pub(crate) struct Aws {
     /// What all bodies are in.
     pub(crate) memory: Arc<Memory>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) random: Arc<dyn Random>,
+    pub(crate) request_ids: RequestIds,
 }
 
 impl Aws {
@@ -58,7 +58,7 @@ impl Aws {
         guest: Arc<Guest>,
     ) -> Response<AnswerBody> {
         let started = Instant::now();
-        let request_id = self.request_id();
+        let request_id = self.request_ids.next();
         let (mut head, body) = request.into_parts();
         head.extensions.insert(Arc::clone(&guest.client.memory));
         let peer = guest.client.address;
@@ -270,13 +270,6 @@ impl Aws {
             .and_then(|agent| agent.to_str().ok())
             .map(str::to_owned);
         Arc::new(context)
-    }
-
-    /// A UUID, as AWS gives; random, so that it tells nothing about other requests.
-    fn request_id(&self) -> String {
-        let mut bytes = [0; 16];
-        self.random.fill(&mut bytes);
-        host::entropy::uuid_text(&bytes)
     }
 }
 

@@ -43,6 +43,7 @@ mod passphrase;
 mod rebuild;
 mod refusal_reason;
 mod refusals;
+mod request_ids;
 mod reseal;
 mod reserve;
 mod root_key;

@@ -34,16 +34,19 @@ pub trait Entropy: Send + Sync {
 pub fn uuid_text(bytes: &[u8; 16]) -> String {
     // Not through `write!`: each request's id is written here.
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = String::with_capacity(36);
-    for (at, byte) in bytes.iter().enumerate() {
-        if matches!(at, 4 | 6 | 8 | 10) {
-            text.push('-');
+    let mut text = [b'-'; 36];
+    let mut at = 0;
+    for (index, byte) in bytes.iter().enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
+            at += 1;
         }
-        for nibble in [byte >> 4, byte & 15] {
-            text.push(char::from(DIGITS[usize::from(nibble)]));
-        }
+        text[at] = DIGITS[usize::from(byte >> 4)];
+        text[at + 1] = DIGITS[usize::from(byte & 15)];
+        at += 2;
     }
-    text
+    std::str::from_utf8(&text)
+        .expect("digits and hyphens")
+        .to_owned()
 }
 
 /// The operating system's generator (`getrandom(2)`).
