@@ -14,6 +14,9 @@ use crate::{Protocol, xml::Xml};
 pub(crate) const JSON: &str = "application/x-amz-json-1.1";
 pub(crate) const XML: &str = "text/xml;charset=UTF-8";
 
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
+static REQUEST_ID_OF_S3: HeaderName = HeaderName::from_static("x-amz-request-id");
+
 /// The answer to a request that fails: also for what fails before a front is reached (a wrong
 /// signature, a body too long, a service there is not).
 pub fn refuse(
@@ -76,12 +79,9 @@ pub(crate) fn respond(
     body: Bytes,
 ) -> Response<Bytes> {
     let (content_type, id_header) = match protocol {
-        Protocol::Json => (JSON, HeaderName::from_static("x-amzn-requestid")),
-        Protocol::Query | Protocol::Ec2 => (XML, HeaderName::from_static("x-amzn-requestid")),
-        Protocol::S3 => (
-            "application/xml",
-            HeaderName::from_static("x-amz-request-id"),
-        ),
+        Protocol::Json => (JSON, &REQUEST_ID),
+        Protocol::Query | Protocol::Ec2 => (XML, &REQUEST_ID),
+        Protocol::S3 => ("application/xml", &REQUEST_ID_OF_S3),
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;

@@ -33,7 +33,7 @@ pub use self::job_id::{JobId, NotAJobId};
 use crate::{
     Answer, Protocol,
     error::{JSON, refuse, respond},
-    protocol::media_type,
+    protocol::is_media_type,
 };
 
 pub(crate) const TARGET_PREFIX: &str = "Sealgate";
@@ -281,9 +281,8 @@ pub async fn handle(
 
 /// The operation that a request's head asks for.
 fn target(head: &Parts) -> Result<&str, Fault> {
-    let of_protocol = head.method == Method::POST
-        && head.uri.path() == "/"
-        && media_type(&head.headers).as_deref() == Some(JSON);
+    let of_protocol =
+        head.method == Method::POST && head.uri.path() == "/" && is_media_type(&head.headers, JSON);
     if !of_protocol {
         return Err(Fault::NotOfProtocol);
     }

@@ -3,11 +3,13 @@ use bytes::Bytes;
 use keyring::{Account, BlobUse, DataKeyLen, KeyUse, KeyringError};
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 
+use crate::model::Members;
+
 use super::{
     fault::Fault,
     request::Request,
     validate::{algorithm, grant_tokens, key, needed, optional_key},
-    wire::{Base64, Blob, Context, answer, context, secret_answer},
+    wire::{Base64, Blob, Context, FromValue, Member, Unlike, answer, context, secret_answer},
 };
 
 const ALGORITHM: &str = "SYMMETRIC_DEFAULT";
@@ -41,6 +43,22 @@ struct Decrypt {
     encryption_algorithm: Option<String>,
     recipient: Option<IgnoredAny>,
     dry_run: Option<bool>,
+}
+
+impl Decrypt {
+    /// As it would be parsed from the body that the members were read from.
+    fn of(mut members: Members<'_>) -> Result<Self, Unlike> {
+        let members = &mut members;
+        Ok(Self {
+            ciphertext_blob: Blob::take(members, "CiphertextBlob")?,
+            key_id: String::take(members, "KeyId")?,
+            encryption_context: Context::take(members, "EncryptionContext")?,
+            grant_tokens: Vec::take(members, "GrantTokens")?,
+            encryption_algorithm: String::take(members, "EncryptionAlgorithm")?,
+            recipient: IgnoredAny::take(members, "Recipient")?,
+            dry_run: bool::take(members, "DryRun")?,
+        })
+    }
 }
 
 #[derive(Deserialize)]
@@ -105,15 +123,6 @@ struct Sealed<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Opened<'a> {
-    key_id: &'a str,
-    plaintext: Base64<'a>,
-    encryption_algorithm: &'static str,
-    key_material_id: String,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
 struct Resealed<'a> {
     ciphertext_blob: Base64<'a>,
     source_key_id: &'a str,
@@ -126,18 +135,10 @@ struct Resealed<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct DataKey<'a> {
+struct WrappedDataKey<'a> {
     ciphertext_blob: Base64<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    plaintext: Option<Base64<'a>>,
     key_id: &'a str,
     key_material_id: String,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Random<'a> {
-    plaintext: Base64<'a>,
 }
 
 impl Request<'_> {
@@ -167,7 +168,11 @@ impl Request<'_> {
     }
 
     pub(super) async fn decrypt(self) -> Result<Bytes, Fault> {
-        let request: Decrypt = self.parse()?;
+        // The operation that is asked for most is not parsed twice.
+        let request = match Decrypt::of(self.operation.read(self.body)?) {
+            Ok(request) => request,
+            Err(Unlike) => self.parse()?,
+        };
         let blob = needed(request.ciphertext_blob, "ciphertextBlob")?.0;
         let key = optional_key(request.key_id.as_deref())?;
         algorithm(request.encryption_algorithm.as_deref())?;
@@ -190,12 +195,12 @@ impl Request<'_> {
             return Err(self.keyring.dry_run(authorized).await.into());
         }
         let opened = self.keyring.decrypt(authorized).await?;
-        secret_answer(&Opened {
-            key_id: opened.key.as_str(),
-            plaintext: Base64(opened.plaintext.expose()),
-            encryption_algorithm: ALGORITHM,
-            key_material_id: opened.material.to_string(),
-        })
+        secret_answer([
+            ("KeyId", Member::Text(opened.key.as_str())),
+            ("Plaintext", Member::Blob(opened.plaintext.expose())),
+            ("EncryptionAlgorithm", Member::Text(ALGORITHM)),
+            ("KeyMaterialId", Member::Text(&opened.material.to_string())),
+        ])
     }
 
     pub(super) async fn re_encrypt(self) -> Result<Bytes, Fault> {
@@ -273,12 +278,15 @@ impl Request<'_> {
                 .into());
         }
         let data_key = self.keyring.generate_data_key(authorized, len).await?;
-        secret_answer(&DataKey {
-            ciphertext_blob: Base64(&data_key.ciphertext),
-            plaintext: Some(Base64(data_key.plaintext.expose())),
-            key_id: data_key.key.as_str(),
-            key_material_id: data_key.material.to_string(),
-        })
+        secret_answer([
+            ("CiphertextBlob", Member::Blob(&data_key.ciphertext)),
+            ("Plaintext", Member::Blob(data_key.plaintext.expose())),
+            ("KeyId", Member::Text(data_key.key.as_str())),
+            (
+                "KeyMaterialId",
+                Member::Text(&data_key.material.to_string()),
+            ),
+        ])
     }
 
     pub(super) async fn generate_data_key_without_plaintext(self) -> Result<Bytes, Fault> {
@@ -301,9 +309,8 @@ impl Request<'_> {
             .keyring
             .generate_data_key_without_plaintext(authorized, len)
             .await?;
-        answer(&DataKey {
+        answer(&WrappedDataKey {
             ciphertext_blob: Base64(&data_key.ciphertext),
-            plaintext: None,
             key_id: data_key.key.as_str(),
             key_material_id: data_key.material.to_string(),
         })
@@ -321,9 +328,7 @@ impl Request<'_> {
         }
         let authorized = self.keyring.authorize(self.caller, Account).await?;
         let random = self.keyring.generate_random(authorized, len).await?;
-        secret_answer(&Random {
-            plaintext: Base64(random.expose()),
-        })
+        secret_answer([("Plaintext", Member::Blob(random.expose()))])
     }
 }
 
@@ -334,5 +339,47 @@ pub(super) fn fuzz(data: &[u8]) {
     let _ = serde_json::from_slice::<ReEncrypt>(data);
     if let Ok(request) = serde_json::from_slice::<GenerateDataKey>(data) {
         let _ = request.len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kms::model;
+
+    /// What a Decrypt says, in a form that can be compared.
+    fn said(request: Decrypt) -> impl PartialEq + std::fmt::Debug {
+        (
+            request.ciphertext_blob.map(|blob| blob.0.expose().to_vec()),
+            request.key_id,
+            request.encryption_context.map(|context| context.0),
+            request.grant_tokens,
+            request.encryption_algorithm,
+            request.recipient.is_some(),
+            request.dry_run,
+        )
+    }
+
+    #[test]
+    fn a_decrypt_is_the_same_taken_from_what_was_checked_as_parsed_anew() {
+        let operation = model::SERVICE.operation("Decrypt").unwrap();
+        let long = format!(r#"{{"EncryptionContext":{{"n":"{}"}}}}"#, "v".repeat(9000));
+        for body in [
+            "{}",
+            r#"{"CiphertextBlob":"aGk/","KeyId":"k"}"#,
+            r#"{"CiphertextBlob":"aGk\/","EncryptionContext":{"a":"\u0031","b":""}}"#,
+            r#"{"CiphertextBlob":null,"EncryptionContext":{},"GrantTokens":["t","u"]}"#,
+            r#"{"EncryptionAlgorithm":"SYMMETRIC_DEFAULT","DryRun":true,"Unknown":[1]}"#,
+            r#"{"Recipient":{"KeyEncryptionAlgorithm":"RSAES_OAEP_SHA_256"},"DryRun":false}"#,
+            &long,
+        ] {
+            let members = operation.read(body.as_bytes()).unwrap();
+            let taken = Decrypt::of(members).ok().unwrap();
+            let parsed = serde_json::from_str(body).unwrap();
+            assert_eq!(said(taken), said(parsed), "{body}");
+        }
+        // Bits that belong to nothing: the check does not decode.
+        let members = operation.read(br#"{"CiphertextBlob":"aGl="}"#).unwrap();
+        assert!(Decrypt::of(members).is_err());
     }
 }

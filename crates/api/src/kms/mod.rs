@@ -34,7 +34,7 @@ mod wire;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Method, Response, StatusCode, request::Parts};
+use http::{HeaderName, Method, Response, StatusCode, request::Parts};
 use iam::{Caller, RequestContext, Via};
 use keyring::Keyring;
 use zeroize::Zeroize;
@@ -44,11 +44,13 @@ use crate::{
     Answer, Protocol,
     error::{refuse, respond},
     model::Operation,
-    protocol::media_type,
+    protocol::is_media_type,
 };
 
 /// The media type of a request: with parameters behind it or without.
 const MEDIA_TYPE: &str = "application/x-amz-json-1.1";
+
+static TARGET: HeaderName = HeaderName::from_static("x-amz-target");
 
 /// What stands before the dot in `X-Amz-Target`.
 pub(crate) const TARGET_PREFIX: &str = "TrentService";
@@ -95,11 +97,11 @@ pub async fn handle(
 fn operation(head: &Parts) -> Result<&'static Operation, Fault> {
     let of_protocol = head.method == Method::POST
         && head.uri.path() == "/"
-        && media_type(&head.headers).as_deref() == Some(MEDIA_TYPE);
+        && is_media_type(&head.headers, MEDIA_TYPE);
     if !of_protocol {
         return Err(Fault::NotOfProtocol);
     }
-    let mut targets = head.headers.get_all("x-amz-target").iter();
+    let mut targets = head.headers.get_all(&TARGET).iter();
     let (Some(target), None) = (targets.next(), targets.next()) else {
         return Err(Fault::UnknownOperation);
     };

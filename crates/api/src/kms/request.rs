@@ -22,6 +22,11 @@ impl Request<'_> {
             b"" => b"{}",
             text => text,
         };
-        serde_json::from_slice(text).map_err(|error| Fault::malformed(&error))
+        // As text, of which no string is looked through again for what is not UTF-8.
+        let parsed = match std::str::from_utf8(text) {
+            Ok(text) => serde_json::from_str(text),
+            Err(_) => serde_json::from_slice(text),
+        };
+        parsed.map_err(|error| Fault::malformed(&error))
     }
 }

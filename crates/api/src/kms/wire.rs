@@ -5,16 +5,16 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use base64::{display::Base64Display, engine::general_purpose::STANDARD};
+use base64::{Engine as _, display::Base64Display, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use keyring::{EncryptionContext, SecretVec};
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
-    de::{Error, MapAccess, Visitor},
+    de::{Error, IgnoredAny, MapAccess, Visitor},
 };
 
 use super::fault::Fault;
-use crate::model::SecretText;
+use crate::model::{Members, SecretText, Value};
 
 /// Largest blob a request may hold, before its own bound is looked at: an import of key material is
 /// 6144 bytes, everything else is smaller.
@@ -32,39 +32,89 @@ pub(super) fn empty() -> Result<Bytes, Fault> {
     Ok(Bytes::from_static(b"{}"))
 }
 
-/// Room for an answer that holds plaintext, in bytes: for a data key and a few ARNs, and for the largest, two blobs
-/// in base64.
-const SECRET_ANSWER_LENS: [usize; 2] = [1024, 32 * 1024];
-
-/// Writes an answer that holds plaintext: into a buffer that is never moved, and wiped when the last handle to it
-/// goes. The whole buffer is wiped, so it is no larger than it has to be.
-pub(super) fn secret_answer<T: Serialize>(value: &T) -> Result<Bytes, Fault> {
-    let (buffer, len) = SECRET_ANSWER_LENS
-        .into_iter()
-        .find_map(|room| written_within(room, value))
-        .expect("the largest answer is below 16 KiB");
-    Ok(Bytes::from_owner(SecretAnswer { buffer, len }))
+/// A member of an answer that holds plaintext.
+#[derive(Clone, Copy)]
+pub(super) enum Member<'a> {
+    /// No secret.
+    Text(&'a str),
+    /// Bytes, written in base64.
+    Blob(&'a [u8]),
 }
 
-/// The answer in a buffer of `room` bytes, and its length; `None` if it does not fit, and what was written is wiped.
-fn written_within<T: Serialize>(room: usize, value: &T) -> Option<(SecretVec, usize)> {
-    let mut left = room;
-    let buffer = SecretVec::try_init_with(room, |mut out| {
-        let written = serde_json::to_writer(&mut out, value);
-        left = out.len();
-        written
+/// Writes an answer that holds plaintext: into a buffer that is just as long, is never moved, and is wiped when the last
+/// handle to it goes. The names need no escapes.
+pub(super) fn secret_answer<const N: usize>(
+    members: [(&'static str, Member<'_>); N],
+) -> Result<Bytes, Fault> {
+    // A text that needs escapes is written apart first; none of ours does.
+    let escaped: [Option<String>; N] = members.map(|(_, member)| match member {
+        Member::Text(text) if !is_plain(text) => {
+            Some(serde_json::to_string(text).expect("a string, into memory"))
+        }
+        _ => None,
     });
-    Some((buffer.ok()?, room - left))
+    let values = || members.iter().zip(&escaped);
+    let len_of = |(&(name, member), escaped): (&(&str, Member<'_>), &Option<String>)| {
+        let value = match (escaped, member) {
+            (Some(escaped), _) => escaped.len(),
+            (None, Member::Text(text)) => text.len() + 2,
+            (None, Member::Blob(bytes)) => bytes.len().div_ceil(3) * 4 + 2,
+        };
+        // In quotes, before a colon; a comma or the last brace behind the value.
+        name.len() + 4 + value
+    };
+    let len = 1 + values().map(len_of).sum::<usize>();
+    let buffer = SecretVec::init_with(len, |out| {
+        let mut out = Cursor { out, at: 0 };
+        for (index, (&(name, member), escaped)) in values().enumerate() {
+            out.put(if index == 0 { b"{\"" } else { b",\"" });
+            out.put(name.as_bytes());
+            out.put(b"\":");
+            match (escaped, member) {
+                (Some(escaped), _) => out.put(escaped.as_bytes()),
+                (None, Member::Text(text)) => {
+                    out.put(b"\"");
+                    out.put(text.as_bytes());
+                    out.put(b"\"");
+                }
+                (None, Member::Blob(bytes)) => {
+                    out.put(b"\"");
+                    let written = STANDARD.encode_slice(bytes, &mut out.out[out.at..]);
+                    out.at += written.expect("counted above");
+                    out.put(b"\"");
+                }
+            }
+        }
+        out.put(b"}");
+    });
+    Ok(Bytes::from_owner(SecretAnswer(buffer)))
 }
 
-struct SecretAnswer {
-    buffer: SecretVec,
-    len: usize,
+/// Whether a text stands in JSON as it is.
+fn is_plain(text: &str) -> bool {
+    // To the end without a branch, so that many bytes are compared at a time.
+    let plain = |byte: u8| (byte >= 0x20) & (byte != b'"') & (byte != b'\\');
+    text.bytes().fold(true, |all, byte| all & plain(byte))
 }
+
+/// A place in memory that is written from its start.
+struct Cursor<'a> {
+    out: &'a mut [u8],
+    at: usize,
+}
+
+impl Cursor<'_> {
+    fn put(&mut self, bytes: &[u8]) {
+        self.out[self.at..self.at + bytes.len()].copy_from_slice(bytes);
+        self.at += bytes.len();
+    }
+}
+
+struct SecretAnswer(SecretVec);
 
 impl AsRef<[u8]> for SecretAnswer {
     fn as_ref(&self) -> &[u8] {
-        &self.buffer.expose()[..self.len]
+        self.0.expose()
     }
 }
 
@@ -80,26 +130,102 @@ impl Serialize for Base64<'_> {
 /// Bytes that came in base64. Always treated as secret.
 pub(super) struct Blob(pub(super) SecretVec);
 
+impl Blob {
+    /// Decodes what should have `len` bytes; or says why it cannot.
+    fn decode(text: &SecretText<'_>, len: Option<u64>) -> Result<Self, &'static str> {
+        const NOT_BASE64: &str = "a blob is not in base64";
+        if text.expose().len() > BLOB_LEN_MAX / 3 * 4 {
+            return Err("a blob is too long");
+        }
+        let len = len
+            .and_then(|len| usize::try_from(len).ok())
+            .ok_or(NOT_BASE64)?;
+        let decode = |bytes: &mut [u8]| match STANDARD.decode_slice(text.expose(), bytes) {
+            Ok(decoded) if decoded == len => Ok(()),
+            _ => Err(NOT_BASE64),
+        };
+        SecretVec::try_init_with(len, decode).map(Self)
+    }
+}
+
 impl<'de> Deserialize<'de> for Blob {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = SecretText::deserialize(deserializer)?;
-        if text.expose().len() > BLOB_LEN_MAX / 3 * 4 {
-            return Err(D::Error::custom("a blob is too long"));
+        Self::decode(&text, text.base64_len()).map_err(D::Error::custom)
+    }
+}
+
+/// A value of a checked request that is not of the type that was asked for, or does not decode: the request is parsed
+/// anew for the words that say so.
+pub(super) struct Unlike;
+
+/// A member that may be left out, as a type of an operation.
+pub(super) trait FromValue: Sized {
+    /// Takes the value.
+    fn from_value(value: Value<'_>) -> Result<Self, Unlike>;
+
+    /// The member of this name, if it is there.
+    fn take(members: &mut Members<'_>, name: &str) -> Result<Option<Self>, Unlike> {
+        members.take(name).map(Self::from_value).transpose()
+    }
+}
+
+impl FromValue for Blob {
+    fn from_value(value: Value<'_>) -> Result<Self, Unlike> {
+        match value {
+            Value::Blob(len, text) => Self::decode(&text, Some(len)).map_err(|_| Unlike),
+            _ => Err(Unlike),
         }
-        let not_base64 = || D::Error::custom("a blob is not in base64");
-        let len = text
-            .base64_len()
-            .and_then(|len| usize::try_from(len).ok())
-            .ok_or_else(not_base64)?;
-        let decode = |bytes: &mut [u8]| match base64::Engine::decode_slice(
-            &STANDARD,
-            text.expose(),
-            bytes,
-        ) {
-            Ok(decoded) if decoded == len => Ok(()),
-            _ => Err(not_base64()),
+    }
+}
+
+impl FromValue for String {
+    fn from_value(value: Value<'_>) -> Result<Self, Unlike> {
+        match value {
+            Value::Text(text) => Ok(text.into_owned()),
+            _ => Err(Unlike),
+        }
+    }
+}
+
+impl FromValue for bool {
+    fn from_value(value: Value<'_>) -> Result<Self, Unlike> {
+        match value {
+            Value::Boolean(value) => Ok(value),
+            _ => Err(Unlike),
+        }
+    }
+}
+
+impl FromValue for IgnoredAny {
+    fn from_value(_: Value<'_>) -> Result<Self, Unlike> {
+        Ok(Self)
+    }
+}
+
+impl FromValue for Vec<String> {
+    fn from_value(value: Value<'_>) -> Result<Self, Unlike> {
+        match value {
+            Value::List(values) => values.into_iter().map(String::from_value).collect(),
+            _ => Err(Unlike),
+        }
+    }
+}
+
+impl FromValue for Context {
+    fn from_value(value: Value<'_>) -> Result<Self, Unlike> {
+        let Value::Map(entries) = value else {
+            return Err(Unlike);
         };
-        SecretVec::try_init_with(len, decode).map(Blob)
+        let mut context = EncryptionContext::new();
+        for (name, value) in entries {
+            // No name is there twice: the map has none so.
+            let value = String::from_value(value)?;
+            if context.insert(name.into_owned(), value).is_err() {
+                return Ok(Self(None));
+            }
+        }
+        Ok(Self(Some(context)))
     }
 }
 
@@ -177,10 +303,27 @@ mod tests {
 
     #[test]
     fn a_secret_answer_of_any_length_is_what_it_would_be_in_the_open() {
-        for len in [0, 700, 1020, 1022, 1023, 1024, 1025, 5000, 16 * 1024] {
-            let text = "s".repeat(len);
-            let answer = secret_answer(&text).unwrap();
-            assert_eq!(answer, serde_json::to_vec(&text).unwrap());
+        for len in [0, 1, 2, 3, 4, 700, 1024, 5000, 16 * 1024] {
+            let blob = vec![0xa5; len];
+            for text in [
+                "plain",
+                "",
+                "a \"quote\", a \\ and a \u{1}",
+                "\u{e9}\u{1f512}",
+            ] {
+                let answer = secret_answer([
+                    ("First", Member::Text(text)),
+                    ("Second", Member::Blob(&blob)),
+                    ("Third", Member::Text(text)),
+                ])
+                .unwrap();
+                let open = format!(
+                    r#"{{"First":{0},"Second":{1},"Third":{0}}}"#,
+                    serde_json::to_string(text).unwrap(),
+                    serde_json::to_string(&Base64(&blob)).unwrap(),
+                );
+                assert_eq!(answer, open);
+            }
         }
     }
 

@@ -101,7 +101,7 @@ impl Checker {
                 };
                 self.text(text, length, pattern, words, shown);
             }
-            (Kind::Blob(length), Value::Blob(len)) => self.length(length, *len, || None),
+            (Kind::Blob(length), Value::Blob(len, _)) => self.length(length, *len, || None),
             (Kind::Integer { min, max }, Value::Integer(number)) => {
                 self.range(min, max, *number, shown);
             }

@@ -25,9 +25,11 @@ mod read;
 mod secret_text;
 mod shape;
 
+use self::shape::Kind;
 pub(crate) use self::{
     form::WrongForm,
     pattern::Pattern,
+    read::Value,
     secret_text::SecretText,
     shape::{ANY, Member, Shape},
 };
@@ -72,8 +74,39 @@ pub(crate) enum Wrong {
 impl Operation {
     /// Checks a JSON body against the model. An empty body is as `{}`.
     pub(crate) fn check(&self, body: &[u8]) -> Result<(), Wrong> {
+        self.read(body).map(|_| ())
+    }
+
+    /// Checks a JSON body against the model, and keeps what was read.
+    pub(crate) fn read<'a>(&self, body: &'a [u8]) -> Result<Members<'a>, Wrong> {
         let value = read::read(self.input, body).map_err(Wrong::Malformed)?;
-        check::check(self.input, &value).map_err(Wrong::Invalid)
+        check::check(self.input, &value).map_err(Wrong::Invalid)?;
+        Ok(match (self.input.kind, value) {
+            (Kind::Structure(members), Value::Structure(values)) => Members { members, values },
+            // An operation's input is a structure.
+            _ => Members {
+                members: &[],
+                values: Vec::new(),
+            },
+        })
+    }
+}
+
+/// The members of a request that was checked: each has the type that the model says.
+pub(crate) struct Members<'a> {
+    members: &'static [Member],
+    values: Vec<Option<Value<'a>>>,
+}
+
+impl<'a> Members<'a> {
+    /// The member of this name, once; `None` if it is not there, or null.
+    pub(crate) fn take(&mut self, name: &str) -> Option<Value<'a>> {
+        let at = self.members.iter().position(|member| member.name == name);
+        debug_assert!(at.is_some(), "the model has no member {name}");
+        match self.values.get_mut(at?)?.take()? {
+            Value::Null => None,
+            value => Some(value),
+        }
     }
 }
 

@@ -22,15 +22,16 @@ pub(crate) enum Value<'a> {
     Text(Cow<'a, str>),
     /// A text that is sensitive.
     Secret(SecretText<'a>),
-    /// A blob of this many bytes, which are not kept.
-    Blob(u64),
+    /// A blob of this many bytes: in base64, of which all but the bits that its last symbol has too many were seen.
+    Blob(u64, SecretText<'a>),
     Integer(i64),
     Double(f64),
-    /// A boolean or a time: no more to be checked of it.
+    Boolean(bool),
+    /// A time: no more to be checked of it.
     Sound,
 }
 
-/// Reads a body; the error is for the client, and has nothing of the body's values.
+/// Reads a body, of which the rest borrows; the error is for the client, and has nothing of the body's values.
 pub(super) fn read<'a>(shape: &'static Shape, body: &'a [u8]) -> Result<Value<'a>, String> {
     // An empty body is how some clients write "no parameters".
     let body = match body.trim_ascii() {
@@ -40,10 +41,21 @@ pub(super) fn read<'a>(shape: &'static Shape, body: &'a [u8]) -> Result<Value<'a
     if body == b"null" {
         return Err("Unexpected null".to_owned());
     }
-    let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let read = shape.deserialize(&mut deserializer);
-    read.and_then(|value| deserializer.end().map(|()| value))
-        .map_err(|error| explain(&error))
+    // As text, of which no string is looked through again for what is not UTF-8.
+    match std::str::from_utf8(body) {
+        Ok(text) => read_all(shape, serde_json::Deserializer::from_str(text)),
+        Err(_) => read_all(shape, serde_json::Deserializer::from_slice(body)),
+    }
+    .map_err(|error| explain(&error))
+}
+
+fn read_all<'a, R: serde_json::de::Read<'a>>(
+    shape: &'static Shape,
+    mut deserializer: serde_json::Deserializer<R>,
+) -> serde_json::Result<Value<'a>> {
+    let value = shape.deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(value)
 }
 
 fn explain(error: &serde_json::Error) -> String {
@@ -113,7 +125,7 @@ fn raw<'de, D: Deserializer<'de>>(shape: &Shape, deserializer: D) -> Result<Valu
                 let len = text
                     .base64_len()
                     .ok_or_else(|| D::Error::custom("A blob is not in base64, or not padded"))?;
-                Ok(Value::Blob(len))
+                Ok(Value::Blob(len, text))
             } else {
                 Ok(Value::Secret(text))
             }
@@ -137,7 +149,7 @@ impl<'de> Visitor<'de> for Reader {
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<Value<'de>, E> {
         match self.0.kind {
-            Kind::Boolean => Ok(Value::Sound),
+            Kind::Boolean => Ok(Value::Boolean(value)),
             _ if value => Err(wrong("TRUE_VALUE", self.0)),
             _ => Err(wrong("FALSE_VALUE", self.0)),
         }
