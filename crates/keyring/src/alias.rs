@@ -125,7 +125,7 @@ impl Keyring {
             let now = inner.now();
             let aliases = snapshot
                 .aliases
-                .range((start, Bound::<&AliasName>::Unbounded))
+                .range::<_, AliasName>((start, Bound::Unbounded))
                 .filter(|(_, alias)| only.is_none_or(|key| alias.target == key))
                 .filter_map(|(name, alias)| {
                     let target = snapshot.key(alias.target, now)?;

@@ -7,13 +7,13 @@ use iam::{Action, Arn, Authorized, Caller, Denied, Resource, Revision, Standing,
 
 use crate::{
     error::KeyringError,
-    key::{AliasName, KeyArgument, KeyId},
+    key::{AliasName, KeyArgument, KeyArn, KeyId},
     keyring::{BLOB_LEN_MAX, Inner, Keyring},
     metadata::Tier,
     resource::{AllKeys, KeyResource, NamedAlias, NamedKey, SealedBlob},
     snapshot::KeyEntry,
     state,
-    trail::{Trail, operation},
+    trail::operation,
 };
 
 /// What a permission may be asked for. Sealed: `&KeyArgument`, [`KeyUse`], [`BlobUse`],
@@ -59,22 +59,31 @@ impl Keyring {
         caller: Caller<'_>,
         target: T,
     ) -> Result<Authorized<A, T::Resource>, KeyringError> {
-        let mut trail = self.inner.caller_trail(operation::<A>(), caller);
+        let started = self.inner.clock.elapsed();
         let result = match target.alias() {
             Some(alias) => self.make_if_managed(caller.via(), alias).await,
             None => Ok(()),
         };
+        let mut finding = Finding {
+            inner: &self.inner,
+            caller,
+            key: None,
+            alias: None,
+        };
         let result = result.and_then(|()| {
-            let found = target.find::<A>(&mut Finding {
-                inner: &self.inner,
-                caller,
-                trail: &mut trail,
-            })?;
+            let found = target.find::<A>(&mut finding)?;
             self.inner.ask(caller, found)
         });
+        let Finding { key, alias, .. } = finding;
         match result {
             Ok(permission) => Ok(permission),
-            Err(error) => self.inner.finish(trail, Err(error)).await,
+            Err(error) => {
+                // Not made before: most are granted, and leave their trail when they are used.
+                let mut trail = self.inner.caller_trail(operation::<A>(), caller);
+                trail.started = started;
+                (trail.key, trail.alias) = (key, alias);
+                self.inner.finish(trail, Err(error)).await
+            }
         }
     }
 
@@ -117,7 +126,8 @@ mod private {
     pub struct Finding<'a> {
         pub(super) inner: &'a Inner,
         pub(super) caller: Caller<'a>,
-        pub(super) trail: &'a mut Trail,
+        pub(super) key: Option<KeyArn>,
+        pub(super) alias: Option<AliasName>,
     }
 
     /// How a target is found.
@@ -219,7 +229,7 @@ impl Find for &AliasName {
     type Resource = NamedAlias;
 
     fn find<A: Action>(self, finding: &mut Finding<'_>) -> Result<NamedAlias, KeyringError> {
-        finding.trail.alias = Some(self.clone());
+        finding.alias = Some(self.clone());
         let key = KeyArgument::Alias(self.clone());
         Ok(NamedAlias {
             key: (&key).find::<A>(finding)?,
@@ -246,7 +256,7 @@ impl Finding<'_> {
         context: EncryptionContext,
         revision: Revision,
     ) -> Result<NamedKey, KeyringError> {
-        self.trail.key = Some(entry.arn.clone());
+        self.key = Some(entry.arn.clone());
         check_tier::<A>(self.caller, entry)?;
         Ok(NamedKey {
             key: entry.arn.clone(),

@@ -245,10 +245,10 @@ fn apply(next: &mut Snapshot, edit: Edit) {
         // Opened when it is first used.
         Edit::Material(..) => {}
         Edit::EraseAlias(name, _) => {
-            next.aliases.remove_mut(&name);
+            next.aliases.remove(&name);
         }
         Edit::EraseKey { key, .. } => {
-            next.keys.remove_mut(&key);
+            next.keys.remove(&key);
         }
     }
 }

@@ -4,16 +4,13 @@
 //! that is disabled while an operation runs may still serve that one; every operation that begins
 //! after DisableKey was answered is refused.
 
-use std::sync::Arc;
-
 use crypto::{context::EncryptionContext, secret::SecretVec, wrap::BlobHeader};
 use iam::{Action, Authorized};
 
 use crate::{
     error::KeyringError,
     key::KeyArn,
-    keyring::{BLOB_LEN_MAX, Inner, Keyring},
-    material::Material,
+    keyring::{BLOB_LEN_MAX, Inner, Keyring, OpenedMaterial},
     metadata::{DataKeyLen, MaterialId},
     resource::{AllKeys, NamedKey, SealedBlob},
     snapshot::KeyEntry,
@@ -90,8 +87,8 @@ impl Keyring {
         let result = async {
             let entry = inner.admit(&authorized)?;
             let context = authorized.resource().context();
-            let (ciphertext, number) = inner.seal(&entry, context, &plaintext).await?;
-            trail.material = Some(number);
+            let (ciphertext, used) = inner.seal(&entry, context, &plaintext).await?;
+            trail.material = Some(used.number);
             Ok(Encrypted {
                 ciphertext,
                 key: entry.arn.clone(),
@@ -111,12 +108,12 @@ impl Keyring {
         let mut trail = inner.trail(&authorized);
         let result = async {
             let entry = inner.admit(&authorized)?;
-            let (plaintext, number) = inner.open(&entry, authorized.resource()).await?;
-            trail.material = Some(number);
+            let (plaintext, used) = inner.open(&entry, authorized.resource()).await?;
+            trail.material = Some(used.number);
             Ok(Decrypted {
                 plaintext,
                 key: entry.arn.clone(),
-                material: MaterialId::of(entry.id(), number),
+                material: used.id,
             })
         }
         .await;
@@ -140,13 +137,13 @@ impl Keyring {
             let (plaintext, old) = inner.open(&from, source.resource()).await?;
             let context = destination.resource().context();
             let (ciphertext, new) = inner.seal(&to, context, &plaintext).await?;
-            trail.material = Some(old);
+            trail.material = Some(old.number);
             Ok(ReEncrypted {
                 ciphertext,
                 source: from.arn.clone(),
-                source_material: MaterialId::of(from.id(), old),
+                source_material: old.id,
                 destination: to.arn.clone(),
-                destination_material: MaterialId::of(to.id(), new),
+                destination_material: new.id,
             })
         }
         .await;
@@ -190,13 +187,13 @@ impl Keyring {
             let entry = inner.admit(&authorized)?;
             let plaintext = SecretVec::random(len.get(), inner.random.as_ref());
             let context = authorized.resource().context();
-            let (ciphertext, number) = inner.seal(&entry, context, &plaintext).await?;
-            trail.material = Some(number);
+            let (ciphertext, used) = inner.seal(&entry, context, &plaintext).await?;
+            trail.material = Some(used.number);
             Ok(DataKey {
                 plaintext,
                 ciphertext,
                 key: entry.arn.clone(),
-                material: MaterialId::of(entry.id(), number),
+                material: used.id,
             })
         }
         .await;
@@ -218,16 +215,23 @@ impl Keyring {
     }
 }
 
+/// The material that an operation used.
+#[derive(Debug, Clone, Copy)]
+struct Used {
+    number: u32,
+    id: MaterialId,
+}
+
 impl Inner {
-    /// Seals under the key's current material; returns its number too.
+    /// Seals under the key's current material; returns which that is too.
     async fn seal(
         &self,
         entry: &KeyEntry,
         context: &EncryptionContext,
         plaintext: &SecretVec,
-    ) -> Result<(Vec<u8>, u32), KeyringError> {
+    ) -> Result<(Vec<u8>, Used), KeyringError> {
         let number = entry.record.current();
-        let material = self.material(entry, number).await?;
+        let OpenedMaterial { material, id } = self.material(entry, number).await?;
         let header = BlobHeader {
             key_id: *entry.id().as_bytes(),
             multi_region: entry.id().is_multi_region(),
@@ -235,7 +239,7 @@ impl Inner {
         };
         let blob = material.seal(header, context, plaintext).await?;
         debug_assert!(blob.len() <= BLOB_LEN_MAX);
-        Ok((blob, number))
+        Ok((blob, Used { number, id }))
     }
 
     /// Opens what was sealed under any material of the key.
@@ -243,16 +247,16 @@ impl Inner {
         &self,
         entry: &KeyEntry,
         sealed: &SealedBlob<'_>,
-    ) -> Result<(SecretVec, u32), KeyringError> {
+    ) -> Result<(SecretVec, Used), KeyringError> {
         let header = *sealed.blob.header();
         debug_assert_eq!(header.key_id, *entry.id().as_bytes(), "found by it");
         let number = header.material;
         if !(1..=entry.record.current()).contains(&number) {
             return Err(KeyringError::InvalidCiphertext);
         }
-        let material = self.material(entry, number).await?;
+        let OpenedMaterial { material, id } = self.material(entry, number).await?;
         let plaintext = material.open(&sealed.blob, &sealed.key.context).await?;
-        Ok((plaintext, number))
+        Ok((plaintext, Used { number, id }))
     }
 
     /// A material of a key, from memory or else from the catalogue.
@@ -260,22 +264,25 @@ impl Inner {
         &self,
         entry: &KeyEntry,
         number: u32,
-    ) -> Result<Arc<dyn Material>, KeyringError> {
+    ) -> Result<OpenedMaterial, KeyringError> {
         let at = (entry.id(), number);
-        if let Some(material) = self.opened.get(&at) {
-            return Ok(material);
+        if let Some(opened) = self.opened.get(&at) {
+            return Ok(opened);
         }
         let _permit = self.cold_reads.acquire().await.expect("never closed");
-        if let Some(material) = self.opened.get(&at) {
-            return Ok(material);
+        if let Some(opened) = self.opened.get(&at) {
+            return Ok(opened);
         }
-        let material = self.records.material(entry, number, &self.random).await?;
-        self.opened.insert(at, Arc::clone(&material));
+        let opened = OpenedMaterial {
+            material: self.records.material(entry, number, &self.random).await?,
+            id: MaterialId::of(entry.id(), number),
+        };
+        self.opened.insert(at, opened.clone());
         // A key erased meanwhile has dropped what was opened of it, perhaps before this one came.
         if !self.snapshot.load().keys.contains_key(&at.0) {
             self.opened.invalidate(&at);
             return Err(self.no_key(at.0));
         }
-        Ok(material)
+        Ok(opened)
     }
 }

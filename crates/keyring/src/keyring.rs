@@ -22,7 +22,7 @@ use crate::{
     key::{KeyArn, KeyId},
     key_state::KeyState,
     material::Material,
-    metadata::Service,
+    metadata::{MaterialId, Service},
     observer::Observer,
     records::Records,
     snapshot::Snapshot,
@@ -35,6 +35,14 @@ pub(crate) const OPENED_MAX: u64 = 16_384;
 pub(crate) const COLD_READS_MAX: usize = 2;
 /// Bounds of a ciphertext blob, in bytes (API, `CiphertextType`).
 pub(crate) const BLOB_LEN_MAX: usize = 6144;
+
+/// A material, ready for use.
+#[derive(Clone)]
+pub(crate) struct OpenedMaterial {
+    pub(crate) material: Arc<dyn Material>,
+    /// Its name: a digest, made once.
+    pub(crate) id: MaterialId,
+}
 
 /// What a keyring is made of.
 pub struct Options {
@@ -93,7 +101,7 @@ pub(crate) struct Inner {
     pub(crate) everything: Arn,
     pub(crate) authorizer: Arc<Authorizer>,
     pub(crate) snapshot: ArcSwap<Snapshot>,
-    pub(crate) opened: Cache<(KeyId, u32), Arc<dyn Material>>,
+    pub(crate) opened: Cache<(KeyId, u32), OpenedMaterial>,
     pub(crate) cold_reads: Semaphore,
     /// Whether the wall clock is to be believed with what cannot be undone.
     pub(crate) wall: Wall,

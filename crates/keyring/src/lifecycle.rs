@@ -56,7 +56,7 @@ impl Keyring {
         let plan = move |inner: &Inner, moment: &Moment, trail: &mut Trail| {
             check_description(&request.description)?;
             check_tags(&[], &request.tags)?;
-            if moment.snapshot.keys.size() >= KEYS_MAX {
+            if moment.snapshot.keys.len() >= KEYS_MAX {
                 return Err(KeyringError::LimitExceeded(format!(
                     "The account has {KEYS_MAX} keys, the most it can have."
                 )));

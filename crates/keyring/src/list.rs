@@ -113,7 +113,7 @@ impl Keyring {
             let now = inner.now();
             let keys = snapshot
                 .keys
-                .range((start, Bound::<&KeyId>::Unbounded))
+                .range::<_, KeyId>((start, Bound::Unbounded))
                 .filter(|(_, entry)| {
                     !matches!(entry.record.tier, Tier::Owned(_)) && !entry.is_expired(now)
                 })

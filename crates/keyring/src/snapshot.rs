@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use rpds::RedBlackTreeMapSync;
+use imbl::OrdMap;
 
 use crate::{
     key::{AliasName, KeyArn, KeyId},
@@ -34,8 +34,8 @@ pub(crate) struct AliasEntry {
 
 #[derive(Clone, Default)]
 pub(crate) struct Snapshot {
-    pub(crate) keys: RedBlackTreeMapSync<KeyId, Arc<KeyEntry>>,
-    pub(crate) aliases: RedBlackTreeMapSync<AliasName, Arc<AliasEntry>>,
+    pub(crate) keys: OrdMap<KeyId, Arc<KeyEntry>>,
+    pub(crate) aliases: OrdMap<AliasName, Arc<AliasEntry>>,
 }
 
 impl KeyEntry {
@@ -85,19 +85,18 @@ impl KeyEntry {
 
 impl Snapshot {
     pub(crate) fn put_key(&mut self, entry: KeyEntry) {
-        self.keys.insert_mut(entry.id(), Arc::new(entry));
+        self.keys.insert(entry.id(), Arc::new(entry));
     }
 
     pub(crate) fn put_alias(&mut self, entry: AliasEntry) {
-        self.aliases.insert_mut(entry.name.clone(), Arc::new(entry));
+        self.aliases.insert(entry.name.clone(), Arc::new(entry));
     }
 
     /// Takes out the key whose record stood at `id`, if there is one.
     pub(crate) fn remove_key_at(&mut self, id: &[u8]) {
         let Ok(bytes) = id.try_into() else { return };
         for multi_region in [false, true] {
-            self.keys
-                .remove_mut(&KeyId::from_parts(bytes, multi_region));
+            self.keys.remove(&KeyId::from_parts(bytes, multi_region));
         }
     }
 
@@ -107,7 +106,7 @@ impl Snapshot {
             .ok()
             .and_then(|name| name.parse().ok());
         if let Some(name) = name {
-            self.aliases.remove_mut::<AliasName>(&name);
+            self.aliases.remove::<AliasName>(&name);
         }
     }
 

@@ -17,7 +17,7 @@ use crate::{
 /// What is known of a request while it runs.
 pub(crate) struct Trail {
     /// On the clock that never goes back.
-    started: Duration,
+    pub(crate) started: Duration,
     operation: &'static str,
     actor: Actor,
     pub(crate) key: Option<KeyArn>,
