@@ -1,7 +1,8 @@
 //! KMS over HTTP whose audit records are made, chained and forgotten: what the gateway could reach if durability were free.
 //!
-//! `kms_forgotten ADDRESS FOLDER ACCESS_KEY SECRET_KEY`: the same verifier, front and keyring as the gateway's, without
-//! its metrics and its limits, over a store that is made in the folder, which must be there and empty.
+//! `kms_forgotten ADDRESS FOLDER ACCESS_KEY SECRET_KEY [durable]`: the same verifier, front and keyring as the gateway's,
+//! without its metrics and its limits, over a store that is made in the folder, which must be there and empty. With
+//! `durable` the records are kept: what is between that and the gateway is the gateway's own.
 
 #![allow(clippy::disallowed_methods, reason = "it measures real time")]
 
@@ -30,8 +31,12 @@ struct Server {
 
 fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [address, folder, access_key, secret_key] = arguments.as_slice() else {
-        return Err("kms_forgotten ADDRESS FOLDER ACCESS_KEY SECRET_KEY".into());
+    let (audit, arguments) = match arguments.split_last() {
+        Some((last, rest)) if last == "durable" => (Audit::Durable, rest),
+        _ => (Audit::Forgotten, arguments.as_slice()),
+    };
+    let [address, folder, access_key, secret_key] = arguments else {
+        return Err("kms_forgotten ADDRESS FOLDER ACCESS_KEY SECRET_KEY [durable]".into());
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -46,7 +51,7 @@ fn main() -> Result<(), Failure> {
         let known = FixedCredentials::one(access_key.parse()?, credential);
         let server = Server {
             verifier: Verifier::new(Options::new(REGION.parse()?), Arc::new(known)),
-            keyring: store.open(Audit::Forgotten).await?,
+            keyring: store.open(audit).await?,
         };
         serve(address, Arc::new(server)).await
     })
