@@ -1,6 +1,6 @@
 //! The keyring's part of the catalogue: its three tables, of one account and region.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use catalogue::{Catalogue, CatalogueError, Key, Record, Scope, Sequence, Table};
 use crypto::random::Random;
@@ -58,18 +58,25 @@ impl Records {
 
     async fn load_once(&self) -> Result<Snapshot, KeyringError> {
         let mut snapshot = Snapshot::default();
-        // What is left of these once every key has named its own is nobody's.
-        let mut materials = HashSet::new();
-        self.each(MATERIALS, |stored| {
-            materials.insert(stored.key.id);
+        // In the order of their ids, as the keys come too: each key finds its own where the one before left off.
+        let mut materials = Vec::new();
+        let id = |stored: &mut Record| Ok(std::mem::take(&mut stored.key.id));
+        self.each(MATERIALS, id, |id| {
+            materials.push(id);
             Ok(())
         })
         .await?;
-        self.each(KEYS, |stored| {
-            let entry = self.open_key(&stored)?;
+        let mut materials = materials.into_iter().peekable();
+        // The first that no key names.
+        let mut orphan: Option<Vec<u8>> = None;
+        let open = |stored: &mut Record| self.open_key(stored);
+        self.each(KEYS, open, |entry| {
             for number in 1..=entry.record.current() {
                 let material = material_id(entry.id(), number);
-                if !materials.remove(&material) {
+                while let Some(nobodys) = materials.next_if(|id| *id < material) {
+                    orphan.get_or_insert(nobodys);
+                }
+                if materials.next_if_eq(&material).is_none() {
                     return Err(damaged(MATERIALS, &material, "it is missing"));
                 }
             }
@@ -77,8 +84,8 @@ impl Records {
             Ok(())
         })
         .await?;
-        self.each(ALIASES, |stored| {
-            let entry = self.open_alias(&stored)?;
+        let open = |stored: &mut Record| self.open_alias(stored);
+        self.each(ALIASES, open, |entry| {
             if !snapshot.keys.contains_key(&entry.target) {
                 return Err(damaged(
                     KEYS,
@@ -92,26 +99,28 @@ impl Records {
         .await?;
         // A key and its materials are written and erased together, so a material that no key names
         // means that a key's record was lost, or put back to one from before a rotation.
-        if let Some(orphan) = materials.iter().min() {
+        if let Some(orphan) = orphan.or_else(|| materials.next()) {
             return Err(damaged(
                 MATERIALS,
-                orphan,
+                &orphan,
                 "no key names it: the key's record is missing or an old one",
             ));
         }
         Ok(snapshot)
     }
 
-    /// Gives `take` each of our records of a table, in the order of their ids. The next page is read while it takes one.
-    async fn each(
+    /// Gives `take` what `open` makes of each of our records of a table, in the order of their ids. The next page is read
+    /// while one is opened, by two threads if it is long: with a million keys that is most of a start.
+    async fn each<T: Send>(
         &self,
         table: Table,
-        mut take: impl FnMut(Record) -> Result<(), KeyringError> + Send,
+        open: impl Fn(&mut Record) -> Result<T, KeyringError> + Send + Sync,
+        mut take: impl FnMut(T) -> Result<(), KeyringError> + Send,
     ) -> Result<(), KeyringError> {
         let scope = Some(self.vault.scope());
         let mut page = self.catalogue.page(table, scope, None, PAGE).await?;
         loop {
-            let records = std::mem::take(&mut page.records);
+            let mut records = std::mem::take(&mut page.records);
             let following = async {
                 match &page.next {
                     Some(after) => {
@@ -121,7 +130,11 @@ impl Records {
                     None => Ok(None),
                 }
             };
-            let taken = async { records.into_iter().try_for_each(&mut take) };
+            let taken = async {
+                opened(&mut records, &open)?
+                    .into_iter()
+                    .try_for_each(&mut take)
+            };
             // In this order: the page is asked for before there is no moment to ask.
             let (following, taken) = tokio::join!(biased; following, taken);
             taken?;
@@ -204,4 +217,27 @@ impl Records {
     pub(crate) fn alias_at(&self, name: &AliasName) -> Key {
         self.vault.at(name.as_str())
     }
+}
+
+/// Opens records, the second half on a thread of its own if there are many.
+fn opened<T: Send>(
+    records: &mut [Record],
+    open: &(impl Fn(&mut Record) -> Result<T, KeyringError> + Sync),
+) -> Result<Vec<T>, KeyringError> {
+    let all = |records: &mut [Record]| records.iter_mut().map(open).collect();
+    if records.len() < PAGE / 2 {
+        return all(records);
+    }
+    let (first, second) = records.split_at_mut(records.len() / 2);
+    let (first, second): (Result<Vec<T>, _>, Result<Vec<T>, _>) = std::thread::scope(|scope| {
+        let second = scope.spawn(|| all(second));
+        let first = all(first);
+        match second.join() {
+            Ok(second) => (first, second),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    });
+    let mut opened = first?;
+    opened.append(&mut second?);
+    Ok(opened)
 }
