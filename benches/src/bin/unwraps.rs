@@ -81,12 +81,15 @@ async fn measure(arguments: &Arguments, dir: &std::path::Path) -> Result<(), Fai
         arguments.keys,
         started.elapsed().as_secs_f64()
     );
-    let started = Instant::now();
+    let (started, spent) = (Instant::now(), cpu(ClockId::ProcessCPUTime));
     let many = large.open(Audit::Durable).await?;
     println!(
-        "start with {} keys: {:.2} s",
+        "start with {} keys: {:.2} s, {:.2} s of CPU time",
         arguments.keys,
-        started.elapsed().as_secs_f64()
+        started.elapsed().as_secs_f64(),
+        cpu(ClockId::ProcessCPUTime)
+            .saturating_sub(spent)
+            .as_secs_f64()
     );
     let few = small.open(Audit::Durable).await?;
     let many_blobs = Arc::new(self::blobs(arguments.keys));
