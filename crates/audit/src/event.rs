@@ -106,7 +106,7 @@ impl Event<'_> {
             None => {}
         }
         if let Some(count) = self.count {
-            fields.plain("count", count);
+            fields.number("count", count);
         }
         if let Some(intent) = intent {
             fields.number("intent", intent);
