@@ -222,6 +222,7 @@ mod tests {
             metrics: Arc::new(Metrics::new().unwrap()),
             readiness: Arc::default(),
             keyrings: OnceLock::new(),
+            volumes: OnceLock::new(),
         };
         admin.readiness.set(State::Ready);
         admin.readiness.marks_overdue(true);

@@ -18,7 +18,7 @@ use volume::{
 
 use crate::config::Config;
 use crate::data_dir::{DataDir, Paths};
-use crate::management_trail::{Change, recorded_here};
+use crate::management_trail::{local, recorded_here};
 use crate::output::{self, Format};
 use crate::{assembly, harden, root_key};
 
@@ -87,7 +87,7 @@ async fn repair_in(
         }
         bail!("there is no volume {id}")
     };
-    let change = Change::local(OPERATION, format!("volume/{id}"));
+    let change = local(OPERATION, format!("volume/{id}"));
     let repaired = recorded_here(ground.log.clone(), change, repaired, outcome).await;
     repaired.context("audit log")?
 }

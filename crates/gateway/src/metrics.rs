@@ -260,7 +260,7 @@ impl Metrics {
             key_operations: Resolved::default(),
             registry,
         };
-        let families: [Box<dyn Collector>; 17] = [
+        let families: [Box<dyn Collector>; 18] = [
             Box::new(metrics.requests.clone()),
             Box::new(metrics.errors.clone()),
             Box::new(metrics.bytes.clone()),

@@ -73,6 +73,7 @@ impl Reason {
             Refusal::Signature(error) => Self::of_signature(error),
             Refusal::BodyTooLong | Refusal::BodyTooSlow | Refusal::BodyBroken => Self::Body,
             Refusal::NotServed(_) => Self::NotServed,
+            Refusal::Busy => Self::Unavailable,
         }
     }
 
@@ -193,7 +194,7 @@ mod tests {
             (500, "InternalError", None),
             (200, "Success", None),
         ] {
-            let status = StatusCode::from_u16(status).unwrap();
+            let status = StatusCode::from_u16(status).expect("a status");
             assert_eq!(Reason::of_answer(status, code), expected, "{status} {code}");
         }
     }

@@ -38,11 +38,11 @@ use crate::known;
 use crate::listener::{self, Limits};
 use crate::logging;
 use crate::metrics::Metrics;
-use crate::refusals::{self, Refusals};
+use crate::notify::notify;
 use crate::observers;
 use crate::pace::Pace;
+use crate::refusals::{self, Refusals};
 use crate::reserve::{self, Reserve};
-use crate::notify::notify;
 use crate::root_key;
 
 /// Metrics are asked for by a few scrapers; more connections than this are a mistake or an attack.

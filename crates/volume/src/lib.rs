@@ -64,8 +64,8 @@ mod vault;
 mod volumes;
 
 pub use attached::{AttachedVolume, Extent, ExtentKind};
-pub use engine::{Checked, Finding, MapSource, Repaired};
 pub use cache_epoch::CacheEpoch;
+pub use engine::{Checked, Finding, MapSource, Repaired};
 pub use error::{ErrorKind, VolumeError};
 pub use id::{MalformedId, VolumeId};
 pub use inspection::{Inspection, Report, check, repair};

@@ -69,9 +69,15 @@ impl Server {
             Arc::new(crypto::random::SystemRandom),
         );
         let store_key = root_key::open(&data_dir, Arc::new(provider)).await.unwrap();
-        let parts = Assembly::open(&config, &data_dir, &store_key, &metrics)
-            .await
-            .unwrap();
+        let parts = Assembly::open(
+            &config,
+            &data_dir,
+            &store_key,
+            &metrics,
+            Arc::new(host::OsDisk),
+        )
+        .await
+        .unwrap();
         let readiness = Readiness::default();
         readiness.set(State::Ready);
         let keyrings = OnceLock::new();
@@ -98,6 +104,7 @@ impl Server {
                 metrics,
                 readiness: Arc::new(readiness),
                 keyrings,
+                volumes: OnceLock::new(),
             }),
             aws_door: door(strangers_max, known_max),
             admin_door: door(64, 0),

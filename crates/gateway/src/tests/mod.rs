@@ -22,8 +22,10 @@ use crate::client::Client;
 use crate::config::Config;
 use crate::credentials::RootUsers;
 use crate::data_dir::{DataDir, Paths, Runtime};
+use crate::door::{Door, Places};
 use crate::listener::{self, Limits};
 use crate::metrics::Metrics;
+use crate::pace::Pace;
 use crate::root_key;
 use disk::FailingDisk;
 
@@ -114,13 +116,22 @@ impl Site {
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(false);
         let limits = Limits {
-            connections_max: 100,
             header_timeout: Duration::from_secs(30),
             drain: Duration::from_secs(30),
             open: None,
+            clock: Arc::new(host::SystemClock::new()),
         };
+        let places = Places {
+            strangers_max: 100,
+            known_max: 100,
+            pace: Pace {
+                window: Duration::from_secs(30),
+                bytes_per_second_min: 1024,
+            },
+        };
+        let door = Door::new(places, Box::new(|_, _| {}));
         let aws = Arc::clone(&assembly.aws);
-        let serving = listener::serve(listener, limits, stopped, move |request, peer| {
+        let serving = listener::serve(listener, door, limits, stopped, move |request, peer| {
             Arc::clone(&aws).handle(request, peer)
         });
         Ok(Server {
