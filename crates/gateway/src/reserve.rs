@@ -3,7 +3,8 @@
 //! Sealgate's own bulk data leaves room ([`BULK_LEAVES`]), but others fill a disk to its last byte, and then no record of a
 //! key's use can be written, and no start can rewrite what it must. So a file, `reserve` in the data directory, holds
 //! space and does nothing else. When less than [`LOW`] is free it gives up a step at a time; when there is space again it
-//! grows again. While the server starts it is empty.
+//! grows again. A start on a disk with too little left empties it first; any other leaves it alone, since a start that is
+//! refused changes nothing.
 //!
 //! A file system without `fallocate` gets no reserve. It is no promise against those who fill the disk as fast as space
 //! is given up: when it is used up, what needs space is refused until there is some.
@@ -32,7 +33,7 @@ const STEP: u64 = 4 * MIB;
 /// How often it is looked at. Who fills a disk at 1 GB/s gets 100 MB ahead, which is why keys may be refused for a moment.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// The file, empty.
+/// The file.
 pub(crate) struct Reserve {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
@@ -43,30 +44,27 @@ pub(crate) struct Reserve {
 }
 
 impl Reserve {
-    /// Opens it and gives up all that an earlier run held.
+    /// Gives up all that an earlier run held, if a start might need it.
+    pub(crate) fn make_room(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+        if disk.free_bytes(dir)? >= wanted(dir) {
+            return Ok(());
+        }
+        match disk.open(&dir.join("reserve"), Mode::Write) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            file => file?.set_len(0),
+        }
+    }
+
+    /// Opens it, with what it holds.
     pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path) -> io::Result<Self> {
         let file = disk.open(&dir.join("reserve"), Mode::Create)?;
-        file.set_len(0)?;
         Ok(Self {
+            held: file.len()?,
             disk,
             dir: dir.to_owned(),
             file,
-            held: 0,
             said: false,
         })
-    }
-
-    /// How much is to be held: a start may have to write the whole catalogue anew.
-    fn wanted(&self) -> u64 {
-        // Looked at and not opened: closing a file that SQLite has locked drops its locks (POSIX).
-        let len = |name: &str| {
-            let found = std::fs::metadata(self.dir.join(name));
-            found.map_or(0, |found| found.len())
-        };
-        let catalogue = len("catalogue.db") + len("catalogue.db-wal");
-        (LEN_MIN / 2 + 2 * catalogue)
-            .max(LEN_MIN)
-            .next_multiple_of(STEP)
     }
 
     /// Gives up a step, or takes what is missing.
@@ -84,7 +82,7 @@ impl Reserve {
             }
             return Ok(());
         }
-        let wanted = self.wanted();
+        let wanted = wanted(&self.dir);
         if self.held < wanted && free >= wanted - self.held + ENOUGH {
             self.file.allocate(self.held, wanted - self.held)?;
             self.held = wanted;
@@ -118,6 +116,19 @@ impl Reserve {
             thread: Some(thread),
         })
     }
+}
+
+/// How much is to be held: a start may have to write the whole catalogue anew.
+fn wanted(dir: &Path) -> u64 {
+    // Looked at and not opened: closing a file that SQLite has locked drops its locks (POSIX).
+    let len = |name: &str| {
+        let found = std::fs::metadata(dir.join(name));
+        found.map_or(0, |found| found.len())
+    };
+    let catalogue = len("catalogue.db") + len("catalogue.db-wal");
+    (LEN_MIN / 2 + 2 * catalogue)
+        .max(LEN_MIN)
+        .next_multiple_of(STEP)
 }
 
 /// A reserve that is tended until this is dropped. What it holds stays, for the next start.
@@ -260,10 +271,16 @@ mod tests {
     #[test]
     fn it_gives_up_steps_while_others_fill_the_disk_and_takes_them_again_afterwards() {
         let disk = SmallDisk(Arc::default());
-        // What an earlier run held.
+        let dir = Path::new("/d");
+        // What an earlier run held: a start has it if it needs it.
         disk.set_len(LEN_MIN).unwrap();
-        let mut reserve = Reserve::open(Arc::new(disk.clone()), Path::new("/d")).unwrap();
-        assert_eq!(disk.reserve(), 0, "a start has it");
+        Reserve::make_room(&disk, dir).unwrap();
+        assert_eq!(disk.reserve(), LEN_MIN);
+        disk.others_take(1024 * MIB - LEN_MIN);
+        Reserve::make_room(&disk, dir).unwrap();
+        assert_eq!(disk.reserve(), 0);
+        disk.others_take(0);
+        let mut reserve = Reserve::open(Arc::new(disk.clone()), dir).unwrap();
         reserve.tend().unwrap();
         assert_eq!(disk.reserve(), LEN_MIN);
 

@@ -154,8 +154,8 @@ async fn serve(
         check_socket_path(&config.data_dir)?;
     }
     let data_dir = DataDir::open(&config.data_dir)?;
-    // Before anything is opened, which may need what it holds.
-    let reserve = Reserve::open(Arc::new(OsDisk), data_dir.path());
+    // Before anything is opened, which may need what it holds. If it fails, so does what needs it.
+    let _ = Reserve::make_room(&OsDisk, data_dir.path());
     let metrics = Arc::new(Metrics::new().context("metrics")?);
     let readiness = Arc::new(Readiness::default());
     let (stop, stopped) = watch::channel(false);
@@ -222,6 +222,7 @@ async fn serve(
         Assembly::open(&config, &data_dir, &store_key, &metrics, Arc::new(OsDisk)).await
     };
     let assembly = reserve::explained(&OsDisk, data_dir.path(), started.await)?;
+    let reserve = Reserve::open(Arc::new(OsDisk), data_dir.path());
     let _reserve = match reserve.and_then(Reserve::keep) {
         Ok(kept) => Some(kept),
         Err(error) => {

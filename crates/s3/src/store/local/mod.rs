@@ -76,7 +76,7 @@ use host::lane::{Lane, ShuttingDown};
 use host::{Disk, Lock, OsDisk};
 
 /// Where data files are read and written; and where the index is, so that no data holds up a look-up.
-static BULK: Lane = Lane::new(128);
+static BULK: Lane = Lane::new(32);
 static INDEX: Lane = Lane::new(32);
 
 /// Lists that run at a time; more wait. Point lookups are not counted.
