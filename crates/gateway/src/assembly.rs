@@ -23,7 +23,7 @@ use s3::store::local::LocalStore;
 use volume::Volumes;
 
 use crate::administration::Administered;
-use crate::aws::Aws;
+use crate::aws::{Aws, Served};
 use crate::background;
 use crate::config::Config;
 use crate::credentials::RootUsers;
@@ -43,12 +43,6 @@ const VOLUMES_MAX: usize = 10_000;
 
 /// How long a request waits for memory before it is refused: shorter than clients wait for an answer.
 const MEMORY_PATIENCE: Duration = Duration::from_secs(20);
-
-/// What is served of one account in one region.
-pub(crate) struct Served {
-    pub(crate) s3: s3::Gateway,
-    pub(crate) backends: Backends,
-}
 
 /// The parts of a running server.
 pub(crate) struct Assembly {

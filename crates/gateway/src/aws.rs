@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use api::{Protocol, Refusal, Service};
+use api::{Backends, Protocol, Refusal, Service};
 use bytes::Bytes;
 use host::Clock;
 use host::memory::{Account, Memory, Share};
@@ -23,7 +23,6 @@ use http_body_util::{Either, Full};
 use iam::sigv4::{Body, Pending, Verified, Verifier, claimed_access_key, claimed_service};
 use iam::{AccountId, Region, RequestContext};
 
-use crate::assembly::Served;
 use crate::door::{Guest, NoPlace};
 use crate::listener::RequestBody;
 use crate::metrics::{Front, Metrics, Outcome};
@@ -31,6 +30,12 @@ use crate::refusal_reason::Reason;
 use crate::refusals::{Refusals, Refused};
 use crate::request_ids::RequestIds;
 use crate::small_body;
+
+/// What is served of one account in one region.
+pub(crate) struct Served {
+    pub(crate) s3: s3::Gateway,
+    pub(crate) backends: Backends,
+}
 
 /// What an answer's body is: streamed objects, or short and whole.
 pub(crate) type AnswerBody = Either<Full<Bytes>, s3::ResponseBody>;

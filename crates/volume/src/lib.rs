@@ -31,6 +31,7 @@ mod copy;
 mod creation;
 mod data_key;
 mod default_encryption;
+mod default_record;
 mod descriptor;
 mod encryption_calls;
 mod engine;

@@ -4,6 +4,8 @@
 use clap::Parser as _;
 use http::Method;
 use serde_json::json;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 
 use super::{Answer, HERE, ONE, Server, Site, records};
 use crate::cli::Cli;
@@ -248,6 +250,7 @@ fn a_rotation_of_the_root_key_by_the_command_is_recorded_or_not_made() {
     let (audit, away) = (Paths(&dir).audit(), dir.join("away"));
     std::fs::rename(&audit, &away).unwrap();
     std::fs::write(&audit, b"").unwrap();
+    std::fs::set_permissions(&audit, Permissions::from_mode(0o600)).unwrap();
     let refused = format!("{:#}", rotate().unwrap_err());
     assert!(refused.contains("audit log"), "{refused}");
     assert!(root() == after);
