@@ -217,7 +217,6 @@ impl Assembly {
             served: served.collect(),
             metrics: Arc::clone(metrics),
             refusals: Arc::clone(&refusals),
-            data_events: config.audit.data_events,
             memory: Arc::clone(&ground.memory),
             clock: ground.clock,
             request_ids: RequestIds::new(ground.random),

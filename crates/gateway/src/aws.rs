@@ -23,6 +23,8 @@ use http_body_util::{Either, Full};
 use iam::sigv4::{Body, Pending, Verified, Verifier, claimed_access_key, claimed_service};
 use iam::{AccountId, Region, RequestContext};
 
+use zeroize::Zeroize as _;
+
 use crate::door::{Guest, NoPlace};
 use crate::listener::RequestBody;
 use crate::metrics::{Front, Metrics, Outcome};
@@ -47,8 +49,6 @@ pub(crate) struct Aws {
     pub(crate) served: HashMap<(AccountId, Region), Served>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) refusals: Arc<Refusals>,
-    /// Whether the audit log has a record of each access to an object.
-    pub(crate) data_events: bool,
     /// What all bodies are in.
     pub(crate) memory: Arc<Memory>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -98,9 +98,10 @@ impl Aws {
                     // for it in each connection.
                     let mut answer = Box::pin(served.s3.handle(request, &verified, context)).await;
                     if let Some(refused) = answer.extensions_mut().remove::<s3::Refused>() {
-                        let (operation, code) = (refused.operation, refused.code.into());
                         let status = answer.status();
-                        self.note_answer(Front::S3, operation, status, code, &sender);
+                        let code = (status, refused.code.into());
+                        let at = (Front::S3, refused.operation);
+                        self.note_answer(at, code, refused.recorded, &sender);
                     }
                     answer.map(Either::Right)
                 }
@@ -110,7 +111,14 @@ impl Aws {
         let whole = verify_whole(pending, body, &self.memory, &guest.client.memory).await;
         let (verified, body, _share) = match whole {
             Ok(read) => read,
-            Err((refusal, body)) => return refuse_with(refusal, body.as_ref()),
+            Err((refusal, body)) => {
+                let answer = refuse_with(refusal, body.as_ref());
+                // Whatever was to be encrypted is in it.
+                if let Some(Ok(mut body)) = body.map(Bytes::try_into_mut) {
+                    body.zeroize();
+                }
+                return answer;
+            }
         };
         if let Err(NoPlace) = guest.is_known() {
             return refuse(Refusal::Busy);
@@ -125,7 +133,11 @@ impl Aws {
                 let front = Front::of_service(service);
                 if let Some(code) = answer.code {
                     let status = answer.response.status();
-                    self.note_answer(front, answer.operation, status, code.into(), context);
+                    // Whoever may not use a key is in the keyring's own record.
+                    let recorded = front.label() == "kms"
+                        && Reason::of_answer(status, code) == Some(Reason::Denied);
+                    let at = (front, answer.operation);
+                    self.note_answer(at, (status, code.into()), recorded, context);
                 }
                 self.answer(front, answer.operation, started, bytes_in, answer.response)
             }
@@ -221,25 +233,18 @@ impl Aws {
         });
     }
 
-    /// Tells of an answer that refuses a request.
+    /// Tells of an answer that refuses a request. `recorded` says that the audit log has it already.
     fn note_answer(
         &self,
-        front: Front,
-        operation: &'static str,
-        status: StatusCode,
-        code: Cow<'static, str>,
+        (front, operation): (Front, &'static str),
+        (status, code): (StatusCode, Cow<'static, str>),
+        recorded: bool,
         sender: &RequestContext,
     ) {
         let Some(reason) = Reason::of_answer(status, &code) else {
             return;
         };
         let source = sender.source.map(|source| source.to_canonical());
-        let recorded = match front {
-            // Whoever may not use a key is in the keyring's own record.
-            _ if front.label() == "kms" => reason == Reason::Denied,
-            Front::S3 => self.data_events,
-            _ => false,
-        };
         self.refusals.note(Refused {
             front,
             operation,

@@ -154,10 +154,21 @@ fn check_private(paths: &Paths<'_>) -> anyhow::Result<()> {
     }
     parts.extend(names(&audit));
     parts.push(audit);
-    for part in parts {
-        refuse_open_to_others(&part)?;
+    let refused = parts
+        .iter()
+        .filter_map(|part| refuse_open_to_others(part).err());
+    let mut refused = refused.collect::<Vec<_>>().into_iter();
+    match (refused.next(), refused.len()) {
+        (None, _) => Ok(()),
+        (Some(first), 0) => Err(first),
+        (Some(first), more) => {
+            let shown = paths.0.display();
+            Err(first.context(format!(
+                "{} files and folders of {shown} can be used by others: if nobody was meant to have them, `chmod -R go= {shown}`",
+                more + 1
+            )))
+        }
     }
-    Ok(())
 }
 
 /// What is in a folder; nothing if it cannot be read: whoever opens it says what is wrong with it.

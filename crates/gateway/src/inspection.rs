@@ -18,6 +18,7 @@ use volume::{
 
 use crate::config::Config;
 use crate::data_dir::{DataDir, Paths};
+use crate::known::Known;
 use crate::management_trail::{local, recorded_here};
 use crate::output::{self, Format};
 use crate::{assembly, harden, root_key};
@@ -150,11 +151,15 @@ impl Ground {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let store_key = root_key::open(data_dir, provider).await?;
         let catalogue = assembly::open_catalogue(data_dir, &store_key).await?;
+        let random: Arc<dyn Random> = Arc::new(SystemRandom);
+        let known = Known::load(&data_dir.paths(), &catalogue, &store_key, &random).await?;
+        // No record is added to a log that was set back: it would use numbers again.
+        known.check_log().await?;
         let options = AuditOptions::new(data_dir.paths().audit(), Arc::clone(&clock));
         Ok(Self {
             catalogue,
             store_key,
-            random: Arc::new(SystemRandom),
+            random,
             clock,
             log: AuditLog::open(options).context("audit log")?,
         })

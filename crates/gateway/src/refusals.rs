@@ -59,6 +59,8 @@ struct Kind {
     front: &'static str,
     /// Peer and subject; none once there are too many of them.
     who: Option<(String, Option<String>)>,
+    /// In the audit log already.
+    recorded: bool,
 }
 
 #[derive(Debug)]
@@ -125,6 +127,7 @@ impl Refusals {
             reason,
             front: front.label(),
             who: Some((refused.peer.clone(), refused.subject.clone())),
+            recorded: refused.recorded,
         };
         if !crowd.contains_key(&kind) && crowd.len() >= CROWD_MAX {
             crowd.retain(|_, told| told.since > 0 || now.saturating_sub(told.last) < INTERVAL);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use audit::{AuditLog, AuditOptions};
-use crypto::random::SystemRandom;
+use crypto::random::{Random, SystemRandom};
 use host::{Disk, OsDisk, SystemClock};
 use keyring::SecretVec;
 use root::{
@@ -15,11 +15,13 @@ use root::{
 };
 use serde_json::{Value, json};
 
+use crate::assembly;
 use crate::cli::RootCommand;
 use crate::client::Client;
 use crate::commands;
 use crate::config::{Config, PassphraseFrom, RootKey};
 use crate::data_dir::{DataDir, Paths};
+use crate::known::Known;
 use crate::management_trail::{local, recorded_here};
 use crate::output::{self, Format};
 use crate::passphrase;
@@ -207,6 +209,13 @@ async fn rotate(
         }
         (None, None) => To::Same(provider, key_file(&config.root_key, &data_dir.paths())),
     };
+    // No record is added to a log that was set back: it would use numbers again.
+    let catalogue = assembly::open_catalogue(&data_dir, &key).await?;
+    let random: Arc<dyn Random> = Arc::new(SystemRandom);
+    let known = Known::load(&data_dir.paths(), &catalogue, &key, &random).await?;
+    let checked = known.check_log().await;
+    checked.context("the audit log takes no record of the rotation")?;
+    drop((known, catalogue));
     let log = AuditLog::open(AuditOptions::new(
         data_dir.paths().audit(),
         Arc::new(SystemClock::new()),

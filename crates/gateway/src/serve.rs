@@ -86,6 +86,15 @@ pub(crate) fn run(mut config: Config) -> anyhow::Result<()> {
 /// Lets connections have two thirds of the open files that there may be, so that volumes and objects can still be opened when
 /// as many clients come as may.
 fn fit_to(config: &mut Config, files: u64) {
+    // Before its signature is right, a request may hold this much of the memory for bodies: a quarter of it at most.
+    let strangers = usize::try_from(config.aws.body_memory_mib).unwrap_or(usize::MAX);
+    if config.aws.strangers_max > strangers {
+        tracing::warn!(
+            "aws.strangers_max is {strangers} and not {}: aws.body_memory_mib has room for no more",
+            config.aws.strangers_max
+        );
+        config.aws.strangers_max = strangers.max(1);
+    }
     let part = |of: u64| usize::try_from(files / of).unwrap_or(usize::MAX).max(1);
     let Config { aws, nbd, .. } = config;
     // The NBD limits are for the unix socket and for TCP each.

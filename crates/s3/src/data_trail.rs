@@ -35,9 +35,14 @@ impl DataTrail {
         }
     }
 
+    /// Whether what comes of the operation is recorded.
+    pub(crate) fn records(&self, operation: Operation) -> bool {
+        self.log.records_data_events() && operation.is_data_event()
+    }
+
     /// Fails if the operation would have to be recorded and cannot be.
     pub(crate) fn check(&self, operation: Operation) -> Result<(), Error> {
-        if !self.log.records_data_events() || !operation.is_data_event() {
+        if !self.records(operation) {
             return Ok(());
         }
         self.log.check().map_err(refused)
@@ -51,12 +56,9 @@ impl DataTrail {
         outcome: &str,
         context: &RequestContext,
     ) -> Result<(), Error> {
-        let Some(operation) = operation.filter(|operation| operation.is_data_event()) else {
+        let Some(operation) = operation.filter(|operation| self.records(*operation)) else {
             return Ok(());
         };
-        if !self.log.records_data_events() {
-            return Ok(());
-        }
         let path = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
         let path = path.strip_prefix('/').unwrap_or(&path);
         let (bucket, object) = path.split_once('/').unwrap_or((path, ""));

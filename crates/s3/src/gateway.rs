@@ -112,6 +112,8 @@ pub struct Refused {
     pub operation: &'static str,
     /// The error's code.
     pub code: String,
+    /// Whether the audit log has its record, a data event.
+    pub recorded: bool,
 }
 
 /// The operation by its S3 name that a request says it is, as far as that can be told from its head, the bucket in its
@@ -236,6 +238,7 @@ impl Gateway {
             // It may be done: what is answered is not that it is not.
             Err(error) => error_answer(error, request_id),
         };
+        let recorded = operation.is_some_and(|operation| self.trail.records(operation));
         let operation = operation.map_or("Unknown", Operation::name);
         let mut answer = finish(answer, &method, request_id);
         if outcome == "RequestTimeout" {
@@ -244,7 +247,11 @@ impl Gateway {
             answer.headers_mut().insert(CONNECTION, close);
         }
         if let Some(Code(code)) = code {
-            let refused = Refused { operation, code };
+            let refused = Refused {
+                operation,
+                code,
+                recorded,
+            };
             answer.extensions_mut().insert(refused);
         }
         if expects && bytes_in.load(Ordering::Relaxed) == 0 {

@@ -197,11 +197,10 @@ impl Current {
             epoch,
             use_: Use::Attached(boot),
         };
-        if found != Some(now) {
-            // One block of the disk, so in place: it is the old or the new one after a power cut.
-            file.write_at(0, &now.encode())?;
-            file.sync_data()?;
-        }
+        // One block of the disk, so in place: it is the old or the new one after a power cut. Also if it reads like this
+        // already: that may be the page cache alone, after a sync that failed or was never reached.
+        file.write_at(0, &now.encode())?;
+        file.sync_data()?;
         if is_new {
             disk.sync_dir(dir)?;
         }
@@ -232,7 +231,7 @@ impl Current {
 #[cfg(test)]
 mod tests {
     use crypto::random::SystemRandom;
-    use host::disk::sim::{Crash, SimDisk};
+    use host::disk::sim::{Call, Crash, Failure, Fault, SimDisk};
 
     use super::*;
 
@@ -321,6 +320,27 @@ mod tests {
             after.restart(Crash::Power);
             let third = begin(&after, SECOND, false);
             assert_eq!(third.epoch(), first, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn an_epoch_that_only_the_page_cache_says_is_in_use_is_written_again() {
+        for seed in 0..50 {
+            let disk = SimDisk::new(seed);
+            disk.create_dir(Path::new("/v")).unwrap();
+            disk.sync_dir(Path::new("/")).unwrap();
+            begin(&disk, FIRST, false).end().unwrap();
+            disk.fail(Fault::new(Failure::Io).on(&[Call::SyncData]));
+            let (dir, random) = (Path::new("/v"), &SystemRandom);
+            let source = Source {
+                boot: FIRST,
+                random,
+            };
+            assert!(Current::begin(&disk, dir, volume(), false, source).is_err());
+            // Answers under it may be lost with the power, so another boot must not find it detached.
+            let second = begin(&disk, FIRST, false).epoch();
+            disk.restart(Crash::Power);
+            assert_ne!(begin(&disk, SECOND, false).epoch(), second, "seed {seed}");
         }
     }
 

@@ -136,36 +136,14 @@ pub(crate) fn open<P: Protection>(
         io::ErrorKind::WouldBlock => VolumeError::Locked(id),
         _ => opening(error),
     })?;
-    let marker = dir.join(FAILED_NAME);
-    let failed_before = disk
-        .kind(&marker)
-        .map_err(io_error("looking at a volume's folder"))?
-        .is_some();
+    let failed_before = forget_if_failed(&**disk, &dir, &*slots)?;
     if failed_before {
         tracing::warn!(volume = %id, "the volume had failed; what is read is what the disk has");
-        let log = match disk.open(&dir.join(LOG_NAME), Mode::Write) {
-            // Said below.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            opened => Some(opened.map_err(&opening)?),
-        };
-        slots
-            .forget_cached()
-            .and_then(|()| log.map_or(Ok(()), |log| log.forget_cached()))
-            .map_err(io_error("reading again what a volume's files hold"))?;
     }
     let media = Media {
         slots,
         log: LogFolder::new(Arc::clone(disk), &dir),
-        on_failed: Box::new({
-            let (disk, marker) = (Arc::clone(disk), marker.clone());
-            move || {
-                if let Err(error) = disk.open(&marker, Mode::New)
-                    && error.kind() != io::ErrorKind::AlreadyExists
-                {
-                    tracing::error!(%error, "a failed volume could not be marked");
-                }
-            }
-        }),
+        on_failed: mark_of_failure(disk, &dir),
     };
     let shape = Shape {
         volume: id,
@@ -183,10 +161,48 @@ pub(crate) fn open<P: Protection>(
     let epoch = Current::begin(&**disk, &dir, id, failed_before, epochs)
         .map_err(io_error("writing a volume's epoch"))?;
     if failed_before {
-        disk.remove(&marker)
+        disk.remove(&dir.join(FAILED_NAME))
             .map_err(io_error("taking off a failed volume's mark"))?;
     }
     Ok((engine, epoch))
+}
+
+/// Has a volume that failed read from the disk and not from the page cache, which has what a sync did not write; whether
+/// it had failed. Blocks.
+fn forget_if_failed(disk: &dyn Disk, dir: &Path, slots: &dyn File) -> Result<bool, VolumeError> {
+    let marked = disk.kind(&dir.join(FAILED_NAME));
+    if marked
+        .map_err(io_error("looking at a volume's folder"))?
+        .is_none()
+    {
+        return Ok(false);
+    }
+    let log = match disk.open(&dir.join(LOG_NAME), Mode::Write) {
+        // For whoever reads it to say.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        opened => Some(opened.map_err(io_error("opening a volume's metadata log"))?),
+    };
+    slots
+        .forget_cached()
+        .and_then(|()| log.map_or(Ok(()), |log| log.forget_cached()))
+        .map_err(io_error("reading again what a volume's files hold"))?;
+    Ok(true)
+}
+
+/// What a volume that fails is marked with: the next who opens it must not believe the page cache.
+fn mark_of_failure(disk: &Arc<dyn Disk>, dir: &Path) -> Box<dyn Fn() + Send + Sync> {
+    let (disk, dir) = (Arc::clone(disk), dir.to_owned());
+    Box::new(move || {
+        if let Err(error) = disk.open(&dir.join(FAILED_NAME), Mode::New)
+            && error.kind() != io::ErrorKind::AlreadyExists
+        {
+            tracing::error!(%error, "a failed volume could not be marked");
+            // Its epoch has a place of its own, also on a full disk: no client goes on over what was lost.
+            if let Err(error) = cache_epoch::forget(&*disk, &dir) {
+                tracing::error!(%error, "nor could its epoch be ended");
+            }
+        }
+    })
 }
 
 /// Gives a volume's files to `look`, which the caller has locked. Blocks.
@@ -200,10 +216,12 @@ pub(crate) fn inspect<T>(
     let slots = disk
         .open(&dir.join(SLOTS_NAME), Mode::Write)
         .map_err(io_error("opening a volume's slot file"))?;
+    // The mark stays: whoever attaches the volume next reads from the disk too, and begins an epoch.
+    forget_if_failed(&**disk, &dir, &*slots)?;
     let media = Media {
         slots,
         log: LogFolder::new(Arc::clone(disk), &dir),
-        on_failed: Box::new(|| ()),
+        on_failed: mark_of_failure(disk, &dir),
     };
     let shape = Shape {
         volume: descriptor.id,

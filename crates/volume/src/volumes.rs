@@ -501,20 +501,17 @@ impl Volumes {
         self.permitted(&authorized)?;
         let caller = authorized.caller().through(Via::Volume);
         let change = self.change("AttachVolume", caller, authorized.resource().id);
-        let result = self.attach_unrecorded(authorized).await;
+        // Whoever asked may be gone before this returns.
+        let result = self.attach_unrecorded(authorized).await.map(Held::new);
         let options = self.options();
         let recorded = options
             .audit
             .record_change(&*options.clock, &change, outcome(&result));
         match (recorded.await, result) {
-            (Ok(_), result) => result,
+            (Ok(_), result) => result.map(Held::keep),
             // The first error says more.
             (Err(_), Err(error)) => Err(error),
-            (Err(error), Ok(attached)) => {
-                // It may be the last to hold it, and then detaching blocks.
-                drop(tokio::task::spawn_blocking(move || drop(attached)));
-                Err(error.into())
-            }
+            (Err(error), Ok(_)) => Err(error.into()),
         }
     }
 
@@ -531,17 +528,19 @@ impl Volumes {
             return Err(VolumeError::not_found(id));
         }
         let descriptor = entry.sound()?;
-        let shared = entry.attached.lock().upgrade();
+        let shared = entry.attached.lock().upgrade().map(Held::new);
         if let Some(shared) = shared {
             let keyring = &self.options().keyring;
             let opened = open_data_key(keyring, caller, id, &descriptor.protection).await;
-            let opened = opened.and_then(|_| shared.alive());
-            if let Err(error) = opened {
-                // Its other users may have gone meanwhile.
-                drop(tokio::task::spawn_blocking(move || drop(shared)));
-                return Err(error);
-            }
-            return Ok(shared);
+            opened?;
+            let shared = shared.keep();
+            return match shared.alive() {
+                Ok(()) => Ok(shared),
+                Err(error) => {
+                    drop(Held::new(shared));
+                    Err(error)
+                }
+            };
         }
         let only = Arc::clone(&entry.only)
             .acquire_owned()
@@ -681,6 +680,28 @@ fn open_files(
         None => {
             let (engine, epoch) = files::open(disk, dir, descriptor, Unencrypted::new(), epochs)?;
             AttachedVolume::new(id, engine, epoch, grounds, unflushed, only)
+        }
+    }
+}
+
+/// An attachment that its user does not have yet. Dropped before, it is let go of on a thread that may block: all others
+/// may have gone meanwhile, and whoever is the last detaches.
+struct Held(Option<Arc<AttachedVolume>>);
+
+impl Held {
+    fn new(attached: Arc<AttachedVolume>) -> Self {
+        Self(Some(attached))
+    }
+
+    fn keep(mut self) -> Arc<AttachedVolume> {
+        self.0.take().expect("it is there until it is kept")
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(attached) = self.0.take() {
+            drop(tokio::task::spawn_blocking(move || drop(attached)));
         }
     }
 }

@@ -46,6 +46,8 @@ const RUN_DIR: &str = "/run/sealgate-attach";
 /// How often the lock of a device is tried, and how long between: `attached` looks at it for a moment.
 const LOCK_TRIES: u32 = 10;
 const LOCK_WAIT: Duration = Duration::from_millis(50);
+/// How long an agent waits for others that are taking a device.
+const ATTACHING_WAIT: Duration = Duration::from_secs(60);
 /// More events than this wait for nothing: connections are 16 at most.
 const EVENTS_MAX: usize = 256;
 /// How often a server is tried that was not there at the beginning.
@@ -131,8 +133,9 @@ pub(crate) fn attach(config: &Config, command: &Attach) -> anyhow::Result<()> {
         export,
         allow_plaintext: command.allow_plaintext,
     };
-    let driver = Driver::open()?;
+    // First: it is a thread's, and its later threads have it from there. The driver has one of its own.
     keep_off_the_device();
+    let driver = Driver::open()?;
     let (events, told) = mpsc::sync_channel(EVENTS_MAX);
     // Both before a device is: no death of a connection is missed, and no signal leaves one without an agent by surprise.
     driver.watch(events.clone())?;
@@ -144,6 +147,11 @@ pub(crate) fn attach(config: &Config, command: &Attach) -> anyhow::Result<()> {
     let volume = attached.identity.volume().to_owned();
     tracing::info!(device = path, volume, server = %dialer.address, connections = attached.identity.links(),
         taken_over = attached.taken_over, "attached");
+    // By the volume's own name from now on: a tag may be given to another volume.
+    let dialer = Dialer {
+        export: ExportName::new(volume.as_str())?,
+        ..dialer
+    };
     let mut agent = Agent::new(
         (&driver, &dialer),
         (&clock, &SystemEntropy),
@@ -248,6 +256,8 @@ fn attach_device(driver: &Driver, dialer: &Dialer, command: &Attach) -> anyhow::
         command.connections == 1 || first.1.may_have_several_connections(),
         "the server allows one connection to this export"
     );
+    // Until a device has it no other agent may look whether one has: two devices of one volume are two caches of it.
+    let _attaching = attaching()?;
     // Now the volume's own name is known, by which it may be attached.
     let candidates = match plan(
         &driver.devices()?,
@@ -339,6 +349,25 @@ fn dial_first(dialer: &Dialer, wait_seconds: u32) -> anyhow::Result<(Link, Offer
 
 fn lock_path(device: u32) -> PathBuf {
     Path::new(RUN_DIR).join(format!("nbd{device}.lock"))
+}
+
+/// The right to look for a device and take it, for which the others wait.
+fn attaching() -> anyhow::Result<Lock> {
+    private::create_dirs(&OsDisk, Path::new(RUN_DIR))
+        .with_context(|| format!("cannot make {RUN_DIR}"))?;
+    let path = Path::new(RUN_DIR).join("attaching.lock");
+    let clock = SystemClock::new();
+    loop {
+        match Lock::take(&OsDisk, &path) {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::WouldBlock
+                    && clock.elapsed() < ATTACHING_WAIT =>
+            {
+                std::thread::sleep(LOCK_WAIT);
+            }
+            taken => return taken.with_context(|| format!("cannot lock {}", path.display())),
+        }
+    }
 }
 
 /// The right to be a device's agent; `None` if another process has it.

@@ -7,7 +7,9 @@ use s3s::dto::*;
 use super::Front;
 use super::answer::{self, checksum_fields};
 use super::listing::{Encoding, count, some};
+use crate::envelope::Protection;
 use crate::error::Error;
+use crate::object_key::Place;
 use crate::request::Request;
 use crate::store::{UploadEntry, UploadId, UploadQuery, UploadRecord};
 
@@ -37,6 +39,21 @@ impl Front {
             }
         };
         let open = self.open_upload(&on, request).await?;
+        // A checksum of a part confirms a guess of it, so it takes the key, as on S3. An SSE-C key does not come with this
+        // request; such parts are listed without.
+        let shows_checksums = match &open.upload.protection {
+            Protection::Customer { .. } => false,
+            Protection::Owned { .. } => true,
+            protection @ (Protection::Kms { .. } | Protection::KmsBucketKey { .. }) => {
+                let at = Place {
+                    bucket: on.resource().bucket(),
+                    key: on.resource().key(),
+                    id: &open.upload.id,
+                };
+                self.keys.open(on.caller(), at, protection, None).await?;
+                true
+            }
+        };
         let page = self.vault.parts(&on, &open.id, marker, max).await?;
         let mut parts = Vec::with_capacity(page.entries.len());
         for record in &page.entries {
@@ -48,7 +65,7 @@ impl Front {
                 size: Some(answer::signed(part.size)?),
                 ..Default::default()
             };
-            if let Some(value) = &part.checksum {
+            if let Some(value) = part.checksum.as_ref().filter(|_| shows_checksums) {
                 checksum_fields!(dto, value.algorithm, value.to_base64());
             }
             parts.push(dto);

@@ -179,6 +179,18 @@ async fn parts_are_described_with_their_key_alone() {
     let upload = start.send().await.expect(200).xml("UploadId");
     let part = world.put(&format!("/buc/m?uploadId={upload}&partNumber=1"), "part");
     let etag = part.send().await.expect(200).etag();
+    let list = || world.get(&format!("/buc/m?uploadId={upload}"));
+    assert!(
+        !list()
+            .send()
+            .await
+            .expect(200)
+            .xml("ChecksumCRC32C")
+            .is_empty()
+    );
+    world.disable(&key).await;
+    list().send().await.fails(400, "KMS.DisabledException");
+    world.enable(&key).await;
     let done = format!(
         "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part></CompleteMultipartUpload>"
     );

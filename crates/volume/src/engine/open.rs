@@ -92,7 +92,11 @@ impl<P: Protection> Engine<P> {
         owners::contradicts(&slots, &log_header, log_end).map_err(|why| damaged(log_end, why))?;
         // What was read may be in the page cache alone, if the process and not the machine went down in the middle of a
         // flush. Slots that it frees are about to be used again, so it must be on disk.
-        replayed.log.file().sync_data().map_err(reading)?;
+        // As final as any other failed sync: the next one would say that all is well.
+        let synced = replayed.log.file().sync_data();
+        synced
+            .inspect_err(|_| (media.on_failed)())
+            .map_err(reading)?;
 
         let len = store
             .len()
@@ -104,7 +108,7 @@ impl<P: Protection> Engine<P> {
                 tracing::debug!(volume = %shape.volume, ?done, "the owners of slots were looked at");
             }
             // Before any slot is taken: no two may be taken with one sequence.
-            store.sync()?;
+            store.sync().inspect_err(|_| (media.on_failed)())?;
             Ok(owners)
         });
         let owners =

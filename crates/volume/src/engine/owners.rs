@@ -83,6 +83,12 @@ pub(super) fn reconcile<P: Protection>(
 ) -> io::Result<Reconciled> {
     let (key, volume) = (protection.owner_key(), owners.header.lock().volume);
     let mut done = Reconciled::default();
+    // A slot that was taken at the end of the file, and has an owner but not a byte yet, is not among them.
+    let beyond = u32::try_from(in_slots.len()).expect("slots are counted so");
+    store.clear_owners(SlotRun {
+        first: Slot(beyond),
+        count: GROUP_SLOTS - beyond % GROUP_SLOTS,
+    })?;
     let groups = in_slots.chunks(GROUP_SLOTS as usize);
     for (first, group) in (0..).step_by(GROUP_SLOTS as usize).zip(groups) {
         let count = u32::try_from(group.len()).expect("a group's");

@@ -55,6 +55,8 @@ struct Candidates(HashMap<Chunk, BTreeMap<u32, Candidate>>);
 struct Candidate {
     /// Of the frame with the first record that has the sector in a slot.
     first: u64,
+    /// Nobody knew what the sector held when it was written.
+    was_lost: bool,
     /// One for each record since.
     sums: Vec<SectorSums>,
 }
@@ -242,6 +244,7 @@ impl Recovery {
             self.unsettled.keep(chunk, Sectors::NONE);
         }
         let known = before.map_or(Sectors::NONE, |entry| entry.valid);
+        let was_lost = before.map_or(Sectors::NONE, |entry| entry.lost);
         let left = before.map(|entry| entry.without(sectors));
         let entry = Entry {
             slot: place.slot,
@@ -260,6 +263,7 @@ impl Recovery {
                 None => {
                     let candidate = Candidate {
                         first: sequence,
+                        was_lost: was_lost.contains(sector),
                         sums: vec![*sums],
                     };
                     let sectors = self.unsettled.0.entry(chunk).or_default();
@@ -299,7 +303,7 @@ impl Recovery {
             if !stored.is_empty() {
                 store.read(place, stored)?;
             }
-            let mut lost = Sectors::NONE;
+            let (mut lost, mut marked) = (Sectors::NONE, Sectors::NONE);
             for (sector, candidate) in sectors {
                 let at = (sector - first) as usize * SECTOR_LEN;
                 if !stored
@@ -307,6 +311,9 @@ impl Recovery {
                     .is_some_and(|stored| candidate.bears_out(stored))
                 {
                     lost = lost.with(Sectors::range(sector, 1));
+                    if candidate.was_lost {
+                        marked = marked.with(Sectors::range(sector, 1));
+                    }
                 }
             }
             if lost.is_empty() {
@@ -316,6 +323,8 @@ impl Recovery {
             compared = Compared::Less;
             let left = Entry {
                 valid: entry.valid.without(lost),
+                // As they were before the write that is gone: not known, which is not zero.
+                lost: entry.lost.with(marked),
                 ..entry
             };
             self.map

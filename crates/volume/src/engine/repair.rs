@@ -331,7 +331,10 @@ pub(crate) fn repair<P: Protection>(
         owners.end(&store, protection, log.epoch, new.end())?;
         store.sync()
     };
-    write().map_err(repairing)?;
+    // Some of it may be a sync that failed, after which what is read here need not be on the disk.
+    write()
+        .inspect_err(|_| (media.on_failed)())
+        .map_err(repairing)?;
     let (chunks, marked) = tally(&map);
     Ok(Repaired {
         found,

@@ -329,7 +329,13 @@ impl<P: Protection> Engine<P> {
                 }
             };
             if !new.is_empty() && !in_order && taken.is_none_or(|taken| !taken.spaced) {
-                if let Err(error) = self.store.may_take_sectors(new.count()) {
+                // What is zero by a request that asked for its space has it.
+                let taking = new.without(entry.map_or(Sectors::NONE, |entry| entry.zero));
+                let may = match taking.is_empty() {
+                    true => Ok(()),
+                    false => self.store.may_take_sectors(taking.count()),
+                };
+                if let Err(error) = may {
                     if let Some(taken) = taken {
                         self.slots.give_back(taken);
                     }

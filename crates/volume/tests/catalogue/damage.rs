@@ -244,3 +244,30 @@ async fn a_volume_that_could_not_be_flushed_at_the_end_is_named() {
     let unflushed = volumes.detached(Duration::from_millis(1)).await;
     assert!(unflushed.iter().any(|(id, _)| *id == other));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_that_fails_while_a_volume_is_opened_is_final() {
+    let ground = Ground::new().await;
+    for suffix in ["slots", "map.log"] {
+        let machine = ground.machine(1);
+        let (one, _) = two(&machine).await;
+        let volumes = machine.open().await;
+        let epoch = {
+            let attached = volumes.attach(ground.may(volumes.one(one))).await;
+            attached.unwrap().epoch()
+        };
+        drop(volumes);
+        let volumes = machine.open().await;
+        let syncs = Fault::new(Failure::Io).on(&[Call::SyncData, Call::SyncAll]);
+        machine.disk.fail(syncs.at(suffix));
+        let refused = volumes.attach(ground.may(volumes.one(one))).await;
+        assert!(refused.is_err(), "{suffix}");
+        assert_eq!(machine.disk.faults_left(), 0, "{suffix}");
+        let mark = file(one, "failed");
+        assert!(machine.disk.kind(&mark).unwrap().is_some(), "{suffix}");
+        // Whatever the page cache says, a client must not go on as if nothing had been lost.
+        let attached = volumes.attach(ground.may(volumes.one(one))).await;
+        assert_ne!(attached.unwrap().epoch(), epoch, "{suffix}");
+        holds(&machine, &volumes, one).await;
+    }
+}
