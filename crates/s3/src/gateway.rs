@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use catalogue::Catalogue;
 use host::memory::{Account, Memory};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
@@ -23,61 +22,24 @@ use http::{Method, Request as HttpRequest, Response, StatusCode, Uri};
 use http_body::Body;
 use iam::RequestContext;
 use iam::sigv4::{Payload, Verified};
-use root::{Reseal, StoreKey};
+use root::Reseal;
 use s3s::service::{S3Service, S3ServiceBuilder};
 
+use crate::answered::{Answer, Status};
 use crate::body::{Report, ResponseBody};
-use crate::bucket::Neighbours;
-use crate::bucket_key::BucketKeyPolicy;
 use crate::data_trail::DataTrail;
 use crate::error::Error;
 use crate::front::Front;
 use crate::guard::{GuardedBody, Limit};
 use crate::md5::Md5Group;
 use crate::observer::Observer;
-use crate::opening::PlainStream;
+use crate::options::Options;
 use crate::request::Request;
 use crate::reseal;
 use crate::room::Room;
 use crate::route::{BodyKind, Operation, Query, Target, route};
-use crate::store::ObjectStore;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
-
-/// What the front is made of.
-pub struct Options {
-    /// Where sealed objects are kept.
-    pub store: Arc<dyn ObjectStore>,
-    /// Whose keys they are sealed with.
-    pub keyring: Arc<keyring::Keyring>,
-    /// Who may do what.
-    pub authorizer: Arc<iam::Authorizer>,
-    /// The time that goes into records and ends cached keys, and durations of requests.
-    pub clock: Arc<dyn host::Clock>,
-    /// Salts, object keys, opaque entity tags.
-    pub random: Arc<dyn crypto::random::Random>,
-    /// Who counts.
-    pub observer: Arc<dyn Observer>,
-    /// Where changes of buckets are recorded, and accesses to objects if it records data events.
-    pub audit: audit::AuditLog,
-    /// The account whose buckets these are.
-    pub account: iam::AccountId,
-    /// The region they are in.
-    pub region: iam::Region,
-    /// The buckets of the other accounts and regions of this process, which these join: the same for all of them.
-    pub neighbours: Arc<Neighbours>,
-    /// What buckets there are.
-    pub catalogue: Arc<dyn Catalogue>,
-    /// Seals buckets, and the envelopes of objects, uploads and parts.
-    pub store_key: StoreKey,
-    /// What all bodies are buffered in. The body of a request is accounted to the `Arc<`[`Account`]`>` in the extensions of
-    /// the request, if there is one.
-    pub memory: Arc<Memory>,
-    /// How long bucket keys are cached.
-    pub bucket_keys: BucketKeyPolicy,
-    /// Domains under which `bucket.domain` names a bucket; empty for path style only.
-    pub virtual_host_domains: Vec<String>,
-}
 
 /// The S3 front. Cheap to share behind an `Arc`.
 pub struct Gateway {
@@ -89,16 +51,6 @@ pub struct Gateway {
     md5s: Arc<Md5Group>,
     memory: Arc<Memory>,
     owners: Vec<Arc<dyn Reseal>>,
-}
-
-/// A body that replaces s3s's, handed through its response extensions.
-#[derive(Clone)]
-pub(crate) struct Answer(Arc<parking_lot::Mutex<Option<(PlainStream, u64)>>>);
-
-impl Answer {
-    pub(crate) fn new(stream: PlainStream, len: u64) -> Self {
-        Self(Arc::new(parking_lot::Mutex::new(Some((stream, len)))))
-    }
 }
 
 /// The error code of an answer.
@@ -133,10 +85,6 @@ fn refused_code(document: &[u8]) -> String {
         .and_then(|(_, rest)| rest.split_once("</Code>"));
     code.map_or("InvalidRequest", |(code, _)| code).to_owned()
 }
-
-/// A status that replaces s3s's.
-#[derive(Clone, Copy)]
-pub(crate) struct Status(pub(crate) StatusCode);
 
 impl Gateway {
     /// Opens the front: reads the buckets, makes the store agree with them where a kill left a change of one half-done,

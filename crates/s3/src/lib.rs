@@ -24,6 +24,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod access;
+mod answered;
 mod body;
 mod bucket;
 mod bucket_default;
@@ -45,6 +46,7 @@ mod md5;
 mod object_key;
 mod observer;
 mod opening;
+mod options;
 mod range;
 mod request;
 mod reseal;
@@ -63,5 +65,6 @@ pub use body::{BodyError, ResponseBody};
 pub use bucket::{Neighbours, scopes};
 pub use bucket_key::BucketKeyPolicy;
 pub use error::Error;
-pub use gateway::{Gateway, Options, Refused, claimed_operation, refuse};
+pub use gateway::{Gateway, Refused, claimed_operation, refuse};
 pub use observer::{NoObserver, Observer, RequestEnd};
+pub use options::Options;

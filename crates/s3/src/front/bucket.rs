@@ -6,10 +6,10 @@ use s3s::S3Response;
 use s3s::dto::*;
 
 use super::{Front, answer};
+use crate::answered::Status;
 use crate::bucket::Created;
 use crate::bucket_default::BucketDefault;
 use crate::error::Error;
-use crate::gateway::Status;
 use crate::request::Request;
 
 /// The region that answers as "no constraint", for history's sake.
@@ -30,7 +30,7 @@ impl Front {
             .service::<action::ListAllMyBuckets>(request.caller())?;
         let prefix = request.query.get("prefix").unwrap_or_default();
         let after = match request.query.get("continuation-token") {
-            Some(token) => Some(super::listing::parse_token(token)?),
+            Some(token) => Some(super::page_token::parse_token(token)?),
             None => None,
         };
         let limit = match request.query.get("max-buckets") {
@@ -50,7 +50,7 @@ impl Front {
             .buckets(&may, region, prefix, after.as_deref(), limit);
         let token = page.entries.last().filter(|_| page.truncated);
         let output = ListBucketsOutput {
-            continuation_token: token.map(|(bucket, _)| super::listing::token(bucket.name())),
+            continuation_token: token.map(|(bucket, _)| super::page_token::token(bucket.name())),
             buckets: Some(
                 page.entries
                     .into_iter()

@@ -11,9 +11,9 @@ use s3s::dto::{
 use super::Front;
 use super::write::commit_error;
 use crate::access::OnObject;
+use crate::answered::Status;
 use crate::condition::WriteCondition;
 use crate::error::Error;
-use crate::gateway::Status;
 use crate::request::Request;
 use crate::store::{Condition, StoreError};
 

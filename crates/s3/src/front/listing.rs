@@ -1,11 +1,10 @@
 //! ListObjects, versions 1 and 2.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use iam::action::s3 as action;
 use s3s::S3Response;
 use s3s::dto::*;
 
+use super::page_token::{parse_token, token};
 use super::{Front, answer};
 use crate::access::OnBucket;
 use crate::bucket::BucketId;
@@ -61,21 +60,6 @@ pub(super) fn count(request: &Request, name: &str) -> Result<usize, Error> {
             ))),
         },
     }
-}
-
-/// An opaque token that says where the next page starts.
-pub(super) fn token(name: &str) -> String {
-    URL_SAFE_NO_PAD.encode(name)
-}
-
-/// Reads a token back.
-pub(super) fn parse_token(token: &str) -> Result<String, Error> {
-    let name = URL_SAFE_NO_PAD
-        .decode(token)
-        .ok()
-        .and_then(|name| String::from_utf8(name).ok());
-    name.filter(|name| !name.is_empty())
-        .ok_or_else(|| Error::invalid_argument("The continuation token provided is incorrect"))
 }
 
 struct Listed {

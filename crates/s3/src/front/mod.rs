@@ -13,6 +13,7 @@ mod copy;
 mod delete;
 mod listing;
 mod multipart;
+mod page_token;
 mod read;
 mod tagging;
 mod uploads;
@@ -31,9 +32,9 @@ use crate::bucket_key::BucketKeys;
 use crate::bucket_trail::BucketTrail;
 use crate::envelope::Envelopes;
 use crate::error::Error;
-use crate::gateway::Options;
 use crate::md5::Md5Group;
 use crate::object_key::ObjectKeys;
+use crate::options::Options;
 use crate::request::Request;
 use crate::route::Operation;
 use crate::vault::Vault;
@@ -156,9 +157,9 @@ impl Front {
 /// A continuation token, for the fuzz targets: what is read is written the same.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn check_token(text: &str) {
-    if let Ok(name) = listing::parse_token(text) {
+    if let Ok(name) = page_token::parse_token(text) {
         assert_eq!(
-            listing::parse_token(&listing::token(&name)).ok(),
+            page_token::parse_token(&page_token::token(&name)).ok(),
             Some(name)
         );
     }

@@ -16,11 +16,11 @@ use s3s::dto::{
 use super::answer::{self, ShowContext, checksum_fields};
 use super::{Front, attributes};
 use crate::access::OnObject;
+use crate::answered::{Answer, Status};
 use crate::condition::{ReadConditions, range_holds};
 use crate::dates::http_date;
 use crate::envelope::{Object, PartPlace};
 use crate::error::Error;
-use crate::gateway::{Answer, Status};
 use crate::object_key::{Asked, Place, check_customer};
 use crate::opening::OpenObject;
 use crate::range::ByteRange;

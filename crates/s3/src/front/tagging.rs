@@ -11,8 +11,8 @@ use s3s::dto::{
 
 use super::{Front, attributes};
 use crate::access::OnObject;
+use crate::answered::Status;
 use crate::error::Error;
-use crate::gateway::Status;
 use crate::request::Request;
 use crate::store::StoreError;
 use crate::vault::{ReplacesEnvelope, SeesRecord};

@@ -30,6 +30,7 @@ mod at_hand;
 mod change;
 mod data_file;
 mod intents;
+mod lanes;
 mod layout;
 mod lifecycle;
 mod look_through;
@@ -38,6 +39,7 @@ mod reader;
 mod recovery;
 mod schema;
 mod sealed;
+mod shared;
 mod sink;
 pub mod stamp;
 mod writer;
@@ -58,26 +60,21 @@ use tokio::sync::Semaphore;
 
 use self::at_hand::AtHand;
 use self::intents::Intents;
-use self::layout::{Directory, FileId};
+use self::lanes::{INDEX, in_lane};
+use self::layout::Directory;
 use self::lifecycle::{Bin, Life, Pins};
 pub use self::look_through::Through;
-use self::lookup::{ObjectRow, Place};
-use self::reader::{Bodies, LocalReader};
 use self::schema::{Readers, failed};
+use self::shared::Shared;
 use self::sink::{LocalPart, LocalPut};
-use self::writer::{Machine, Writer};
+use self::writer::Machine;
 use super::{
     BucketRecord, Commit, Condition, ListEntry, ListQuery, ObjectRecord, ObjectStore,
     PART_NUMBER_MAX, Page, PartRecord, PartSeen, PartSink, PutSink, Resealed, SealedAt,
     SealedReader, SealedRow, StoreError, UploadEntry, UploadId, UploadQuery, UploadRecord,
     check_envelope, check_key, check_part_order,
 };
-use host::lane::{Lane, ShuttingDown};
 use host::{Disk, Lock, OsDisk};
-
-/// Where data files are read and written; and where the index is, so that no data holds up a look-up.
-static BULK: Lane = Lane::new(32);
-static INDEX: Lane = Lane::new(32);
 
 /// Lists that run at a time; more wait. Point lookups are not counted.
 const LISTS_MAX: usize = 16;
@@ -134,23 +131,6 @@ impl Options {
             vfs: None,
         }
     }
-}
-
-/// What the store, its sinks and its readers share.
-struct Shared {
-    directory: Arc<Directory>,
-    random: Arc<dyn Random>,
-    inline_len_max: u64,
-    reserve_bytes: u64,
-    direct: bool,
-    readers: Readers,
-    lists: Semaphore,
-    at_hand: AtHand,
-    writer: Writer,
-    intents: Arc<Intents>,
-    pins: Arc<Pins>,
-    bin: Bin,
-    life: Arc<Life>,
 }
 
 /// Keeps sealed objects in a local directory. See the [module](self).
@@ -306,188 +286,6 @@ impl LocalStore {
             .await
             .map_err(|_| StoreError::Closed)?;
         in_lane(&INDEX, move || shared.readers.with(look)).await
-    }
-}
-
-impl Shared {
-    /// A look at a few pages of the index, which are in memory but for the first time: on the caller's thread, if that
-    /// holds up nobody, else where it may wait for the disk.
-    async fn look_up<T: Send + 'static>(
-        self: &Arc<Self>,
-        look: impl FnOnce(&Self) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        if let Some(_turn) = self.at_hand.take() {
-            return look(self);
-        }
-        let shared = Arc::clone(self);
-        in_lane(&INDEX, move || look(&shared)).await
-    }
-
-    fn check_space(&self, expected: Option<u64>) -> Result<(), StoreError> {
-        let free = self
-            .directory
-            .free_bytes()
-            .map_err(|e| StoreError::io("ask for free space", e))?;
-        let wanted = self.reserve_bytes.saturating_add(expected.unwrap_or(0));
-        if free < wanted {
-            Err(StoreError::NoSpace)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// A name for a data file that there is a durable intent for.
-    async fn file_id(&self) -> Result<FileId, StoreError> {
-        loop {
-            if let Some(id) = self.intents.take() {
-                return Ok(id);
-            }
-            // Any commit draws more; so many were taken since the last one that there must be one more.
-            self.writer.submit(|_| Ok(())).await?;
-        }
-    }
-
-    /// Makes a data file. Blocks.
-    fn new_file(
-        &self,
-        id: FileId,
-        expected_len: Option<u64>,
-    ) -> Result<data_file::Writer, StoreError> {
-        data_file::Writer::create(
-            self.directory.clone(),
-            id,
-            self.bin.clone(),
-            &self.life,
-            self.direct,
-            expected_len,
-        )
-    }
-
-    /// Looks an object up and pins it. `None` if it has more than `parts_max` parts.
-    fn open(
-        &self,
-        bucket: &str,
-        key: &str,
-        parts_max: usize,
-    ) -> Result<Option<(ObjectRecord, LocalReader)>, StoreError> {
-        loop {
-            let found = self.readers.with(|index| {
-                let (row, sealed) = lookup::object_and_inline(index, bucket, key)?;
-                match (&row.place, sealed) {
-                    (Place::Parts, _) => {}
-                    (Place::Lost, _) => {
-                        let why = "an object's row does not name its data file";
-                        return Err(StoreError::Corrupt(why.into()));
-                    }
-                    (Place::File(file), _) => {
-                        let bodies = Bodies::Files(vec![*file]);
-                        return Ok(Some((vec![whole(&row.record)], bodies, row)));
-                    }
-                    (Place::Inline, sealed) => {
-                        let bodies = Bodies::Inline(sealed.unwrap_or_default());
-                        return Ok(Some((vec![whole(&row.record)], bodies, row)));
-                    }
-                }
-                if row.record.part_count as usize > parts_max {
-                    return Ok(None);
-                }
-                // Again, in one view with its parts.
-                let view = index
-                    .unchecked_transaction()
-                    .map_err(failed("begin to read"))?;
-                let row = lookup::object(&view, bucket, key)?;
-                if !matches!(row.place, Place::Parts) {
-                    return Ok(Some((Vec::new(), Bodies::Files(Vec::new()), row)));
-                }
-                let (parts, files) = parts_of(&view, &row)?;
-                Ok(Some((parts, Bodies::Files(files), row)))
-            })?;
-            let Some((parts, bodies, row)) = found else {
-                return Ok(None);
-            };
-            if parts.is_empty() {
-                // It was replaced between the two looks.
-                continue;
-            }
-            let pin = match &bodies {
-                Bodies::Inline(_) => None,
-                Bodies::Files(_) => {
-                    let pin = self.pins.pin(row.content);
-                    let again = self
-                        .readers
-                        .with(|index| lookup::content(index, bucket, key))?;
-                    if again != row.content {
-                        // Replaced before the pin was there to be seen; its files may be gone.
-                        continue;
-                    }
-                    Some(pin)
-                }
-            };
-            let reader = LocalReader::new(parts, bodies, self.directory.clone(), pin);
-            return Ok(Some((row.record, reader)));
-        }
-    }
-}
-
-/// An object in one piece as the one part it is read as.
-fn whole(record: &ObjectRecord) -> PartRecord {
-    PartRecord {
-        number: 1,
-        plain_len: record.size,
-        modified: record.modified,
-        sequence: record.sequence,
-        envelope: Bytes::new(),
-    }
-}
-
-/// The parts of an object and their files.
-fn parts_of(
-    index: &Connection,
-    row: &ObjectRow,
-) -> Result<(Vec<PartRecord>, Vec<FileId>), StoreError> {
-    let (parts, files): (Vec<PartRecord>, Vec<_>) =
-        lookup::parts(index, row.content, 0, usize::MAX)?
-            .into_iter()
-            .map(|part| (part.record, part.file))
-            .unzip();
-    let Some(files) = files.into_iter().collect::<Option<Vec<_>>>() else {
-        let why = "a part's row does not name its data file";
-        return Err(StoreError::Corrupt(why.into()));
-    };
-    let sum = parts
-        .iter()
-        .try_fold(0u64, |sum, part| sum.checked_add(part.plain_len));
-    if parts.len() != row.record.part_count as usize || sum != Some(row.record.size) {
-        return Err(StoreError::Corrupt(
-            "an object and its parts disagree".into(),
-        ));
-    }
-    Ok((parts, files))
-}
-
-/// Reads and writes data files off the event loop.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    in_lane(&BULK, work).await
-}
-
-async fn in_lane<T: Send + 'static>(
-    lane: &'static Lane,
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    match lane.run(work).await {
-        Ok(done) => done,
-        Err(ShuttingDown) => Err(StoreError::Closed),
-    }
-}
-
-fn joined<T>(
-    result: Result<Result<T, StoreError>, tokio::task::JoinError>,
-) -> Result<T, StoreError> {
-    match host::lane::joined(result) {
-        Ok(done) => done,
-        Err(ShuttingDown) => Err(StoreError::Closed),
     }
 }
 

@@ -7,8 +7,8 @@ use bytes::{Bytes, BytesMut};
 use crypto::chunk::{CHUNK_LEN, TAG_LEN};
 use parking_lot::Mutex;
 
-use super::blocking;
 use super::data_file::PartFile;
+use super::lanes::blocking;
 use super::layout::{Directory, FileId, Shape};
 use super::lifecycle::Pin;
 use crate::store::{PartRecord, READ_CHUNKS_MAX, SealedReader, StoreError, StoredChunks};

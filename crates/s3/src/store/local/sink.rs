@@ -10,8 +10,9 @@ use tokio::task::JoinHandle;
 
 use super::change::{self, Body, NewPart};
 use super::data_file::{Published, Writer};
+use super::lanes::{BULK, blocking, joined};
 use super::layout::FileId;
-use super::{Shared, blocking};
+use super::shared::Shared;
 use crate::store::order::ChunkOrder;
 use crate::store::{
     Commit, ObjectRecord, PartRecord, PartSink, PutSink, StoreError, UploadId, check_envelope,
@@ -77,7 +78,7 @@ impl Intake {
     /// Waits for the writer to come back, then sends it off with what is pending.
     async fn hand_over(&mut self) -> Result<(), StoreError> {
         let work = self.work().await?;
-        let started = super::BULK.start(work).await;
+        let started = BULK.start(work).await;
         self.in_flight = Some(started.map_err(|_| StoreError::Closed)?);
         Ok(())
     }
@@ -90,7 +91,7 @@ impl Intake {
             Some(handle) => {
                 let back = handle.await;
                 self.in_flight = None;
-                Some(super::joined(back)?)
+                Some(joined(back)?)
             }
             None => None,
         };
