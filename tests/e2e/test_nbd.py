@@ -268,7 +268,8 @@ def test_two_volumes_and_two_sectors_never_look_alike(server, tmp_path):
         raw = sparse(server.data_dir / "volumes" / volume / "slots")
         for at in range(0, len(raw) - 15, 4096):
             piece = raw[at : at + 16]
-            if any(piece):
+            # The header of the slots comes twice, and owners of slots begin alike: neither is a sector.
+            if any(piece) and not piece.startswith((b"SGVOLSLT", b"SGOE")):
                 assert piece not in seen, f"{volume} at {at}"
                 seen.add(piece)
                 sealed += 1

@@ -138,6 +138,7 @@ def test_what_cannot_be_created(ec2, wrong):
 def test_a_deleted_volume_is_gone_with_its_files(server, ec2, refused):
     volume = server.volume()
     run("qemu-io", "-f", "raw", "-c", "write -P 0x5a 0 4M", server.uri(volume))
+    ec2.get_waiter("volume_available").wait(VolumeIds=[volume], WaiterConfig={"Delay": 1})
     ec2.delete_volume(VolumeId=volume)
     refused("InvalidVolume.NotFound", 400, ec2.describe_volumes, VolumeIds=[volume])
     assert run("nbdinfo", "--size", server.uri(volume), check=False).returncode != 0
@@ -209,9 +210,7 @@ def test_a_destroyed_map_is_an_error_of_that_volume_and_repaired(server, ec2):
         (folder / name).write_bytes(b"\xff" * 8192)
     assert cli("volume", "check", volume).returncode != 0
     server.start()
-    refused = run("nbdinfo", "--size", server.uri(volume), check=False)
     attached = run("qemu-io", "-r", "-f", "raw", "-c", "read 0 4k", server.uri(volume), check=False)
-    assert refused.returncode == 0 or "repair" in refused.stderr
     assert "sealgate volume repair" in attached.stderr, attached.stderr
     states = {v["VolumeId"]: v["State"] for v in ec2.describe_volumes()["Volumes"]}
     assert (states[volume], states[other]) == ("error", "available")

@@ -40,6 +40,8 @@ use crate::{
     token::TOKENS,
 };
 
+/// How long a deletion waits for a volume's last user to release it.
+const RELEASE_MAX: Duration = Duration::from_secs(10);
 /// How often making a volume is begun anew after another process was first with its client token.
 const RACES_MAX: u32 = 8;
 
@@ -390,13 +392,23 @@ impl Volumes {
         let entry = self.entry(&id)?;
         self.registry.check_running()?;
         let one = Arc::clone(&entry.changing).lock_owned().await;
-        let only =
-            Arc::clone(&entry.only)
-                .try_acquire_owned()
-                .map_err(|_| match *entry.state.lock() {
-                    VolumeState::Deleting => VolumeError::not_found(id),
-                    _ => VolumeError::InUse(id),
-                })?;
+        let only = Arc::clone(&entry.only);
+        let only = match only.clone().try_acquire_owned() {
+            Ok(only) => Ok(only),
+            // Nobody uses it any more, and its last user is releasing it.
+            Err(_)
+                if *entry.state.lock() != VolumeState::Deleting
+                    && entry.attached.lock().strong_count() == 0 =>
+            {
+                let released = tokio::time::timeout(RELEASE_MAX, only.acquire_owned()).await;
+                released.map_err(drop).and_then(|only| only.map_err(drop))
+            }
+            Err(_) => Err(()),
+        };
+        let only = only.map_err(|()| match *entry.state.lock() {
+            VolumeState::Deleting => VolumeError::not_found(id),
+            _ => VolumeError::InUse(id),
+        })?;
         let registry = Arc::clone(&self.registry);
         to_the_end(async move {
             let _one = one;
