@@ -25,6 +25,11 @@ pub(crate) fn verify(
     );
     let report = verify::verify(&OsDisk, &folder)
         .with_context(|| format!("cannot read the audit log {}", folder.display()))?;
+    ensure!(
+        report.segments > 0 || report.in_journal > 0,
+        "there is no audit log in {}",
+        folder.display()
+    );
     let findings: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
     let mut rows: Vec<Vec<String>> = [
         ("segments", report.segments.to_string()),

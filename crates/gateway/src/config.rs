@@ -356,9 +356,18 @@ impl Config {
 
     /// Parses the text of a configuration file; `file` is for messages.
     fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
-        let malformed = |e: toml::de::Error| ConfigError::Malformed {
-            file: file.into(),
-            message: e.to_string(),
+        // Without the line itself, which may hold what was taken for a secret's place.
+        let malformed = |e: toml::de::Error| {
+            let before = e.span().and_then(|span| text.get(..span.start));
+            let line = before.map(|before| 1 + before.matches('\n').count());
+            let message = e.message().trim();
+            ConfigError::Malformed {
+                file: file.into(),
+                message: match line {
+                    Some(line) => format!("line {line}: {message}"),
+                    None => message.to_owned(),
+                },
+            }
         };
         let table: toml::Table = toml::from_str(text).map_err(malformed)?;
         let known = known_keys();
@@ -619,5 +628,14 @@ mod tests {
         for wrong in ["", "fd:", "fd:-1", "fd:x", "secret words"] {
             assert_eq!(from(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_line_that_is_wrong_is_named_and_not_shown() {
+        let text = "[root_key]\npassphrase = \"correct horse battery\"\n";
+        let error = Config::parse(text, Path::new("f.toml")).unwrap_err();
+        let said = error.to_string();
+        assert!(said.contains("line 2"), "{said}");
+        assert!(!said.contains("correct horse"), "{said}");
     }
 }

@@ -249,7 +249,8 @@ fn each_claim<P: Protection>(
 }
 
 /// Makes a volume whole again as far as that can be. Nobody has it attached meanwhile. Fails, with nothing changed, if the
-/// map is lost and so are owners of slots, unless `accept_loss`: which chunks these held is not known.
+/// map is lost and so are owners of slots, unless `accept_loss`: which chunks these held is not known. Likewise if the slot
+/// file is shorter than the map says, or another volume's.
 pub(crate) fn repair<P: Protection>(
     media: &Media,
     shape: Shape,
@@ -261,18 +262,36 @@ pub(crate) fn repair<P: Protection>(
     let found = check(media, shape, protection)?.findings;
     let slots = owners::read_header(&store, protection, shape).map_err(repairing)?;
     let len = store.len().map_err(repairing)?;
-    let whole = read(&store, &media.log, shape, protection, true)
+    let not_these = |why| VolumeError::Damaged {
+        file: Path::new(SLOTS_NAME).to_owned(),
+        at: len,
+        why,
+    };
+    let believed = read(&store, &media.log, shape, protection, true)
         .ok()
         .filter(|read| {
             let (log, end) = (read.replayed.log.header(), read.replayed.log.end());
             // Without the header nothing says whether the log was cut: it is believed, as it proves itself otherwise.
-            let whole = slots
+            slots
                 .as_ref()
                 .is_ok_and(|slots| owners::contradicts(slots, log, end).is_ok())
-                || slots.is_err();
-            whole && in_slots(&read.map, len).is_ok()
+                || slots.is_err()
         });
+    let whole = match believed {
+        // The log is right and knows what is gone: a map of what is left would be a loss that nobody is told of.
+        Some(read) if in_slots(&read.map, len).is_err() && !accept_loss => {
+            return Err(not_these(
+                "it is shorter than the metadata log says: restore it from a backup (`--accept-loss` goes on without what it held)",
+            ));
+        }
+        read => read.filter(|read| in_slots(&read.map, len).is_ok()),
+    };
     let claims = Claims::gather(&store, shape, protection).map_err(repairing)?;
+    if slots.is_err() && claims.owners.is_empty() && claims.unreadable > 0 && !accept_loss {
+        return Err(not_these(
+            "neither its headers nor any owner in it are this volume's: put back the one that is (`--accept-loss` takes it as it is)",
+        ));
+    }
     let (map, map_from, dropped) = match whole {
         Some(read) => (read.map, MapSource::Log, read.dropped),
         None if claims.unreadable > 0 && !accept_loss => {

@@ -10,7 +10,7 @@ use std::{
 
 use catalogue::Catalogue as _;
 use host::{
-    Disk as _,
+    Disk as _, Mode,
     disk::sim::{Call, Failure, Fault},
 };
 use volume::{Encryption, MapSource, VolumeError, VolumeId, VolumeState, Volumes};
@@ -270,4 +270,39 @@ async fn a_sync_that_fails_while_a_volume_is_opened_is_final() {
         assert_ne!(attached.unwrap().epoch(), epoch, "{suffix}");
         holds(&machine, &volumes, one).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repair_does_not_call_whole_what_lost_its_slots() {
+    let ground = Ground::new().await;
+    for foreign in [false, true] {
+        let machine = ground.machine(1);
+        let (one, other) = two(&machine).await;
+        let volumes = machine.open().await;
+        write(&machine, &volumes, other, 0, 9).await.unwrap();
+        drop(volumes);
+        let slots = file(one, "slots");
+        let whole = machine.disk.bytes(&slots);
+        match foreign {
+            true => replace(&machine, &slots, &machine.disk.bytes(file(other, "slots"))),
+            false => replace(&machine, &slots, &whole[..whole.len() - (512 << 10)]),
+        }
+        for _ in 0..2 {
+            let repaired = volume::repair(machine.inspection(), ground.caller(), one, false).await;
+            let refused = repaired.unwrap_err();
+            assert!(matches!(refused, VolumeError::Damaged { .. }), "{refused}");
+        }
+        // Nothing was changed: with the right slots there all of it is there again.
+        replace(&machine, &slots, &whole);
+        let volumes = machine.open().await;
+        holds(&machine, &volumes, one).await;
+    }
+}
+
+/// Gives a file other contents.
+fn replace(machine: &Machine, path: &Path, bytes: &[u8]) {
+    let file = machine.disk.open(path, Mode::Write).unwrap();
+    file.set_len(0).unwrap();
+    file.write_at(0, bytes).unwrap();
+    file.sync_all().unwrap();
 }
