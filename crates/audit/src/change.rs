@@ -72,26 +72,20 @@ impl Change {
 
     fn event<'a>(&'a self, clock: &dyn Clock, outcome: &'a str) -> Event<'a> {
         Event {
-            time: clock.now(),
-            operation: self.operation,
-            outcome,
-            principal: &self.principal,
             access_key: self.access_key.as_deref(),
-            via: self.via,
             account: self.account.as_deref(),
             region: self.region.as_deref(),
-            key: None,
-            destination_key: None,
-            alias: None,
-            material: None,
-            encryption_context: None,
-            destination_encryption_context: None,
             bucket: self.bucket.as_deref(),
-            object: None,
             resource: self.resource.as_deref(),
             request_id: &self.request_id,
             source: self.source,
-            count: None,
+            ..Event::new(
+                clock.now(),
+                self.operation,
+                outcome,
+                &self.principal,
+                self.via,
+            )
         }
     }
 }

@@ -55,6 +55,40 @@ pub struct Event<'a> {
     pub count: Option<u64>,
 }
 
+impl<'a> Event<'a> {
+    /// One that says when, what, its outcome, who and through which side, and nothing else.
+    pub fn new(
+        time: SystemTime,
+        operation: &'static str,
+        outcome: &'a str,
+        principal: &'a str,
+        via: &'a str,
+    ) -> Self {
+        Self {
+            time,
+            operation,
+            outcome,
+            principal,
+            access_key: None,
+            via,
+            account: None,
+            region: None,
+            key: None,
+            destination_key: None,
+            alias: None,
+            material: None,
+            encryption_context: None,
+            destination_encryption_context: None,
+            bucket: None,
+            object: None,
+            resource: None,
+            request_id: "",
+            source: None,
+            count: None,
+        }
+    }
+}
+
 impl Event<'_> {
     /// Appends the JSON object without its braces to `out`; `intent` is the number of the intent that this
     /// is the outcome of.

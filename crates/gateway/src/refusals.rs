@@ -225,31 +225,20 @@ impl Entry {
     fn event(&self) -> Event<'_> {
         let refused = &self.refused;
         let of_one = !self.several;
+        let principal = refused.principal.as_deref().filter(|_| of_one);
         Event {
-            account: None,
-            region: None,
-            time: self.time,
-            operation: refused.operation,
-            outcome: &refused.code,
-            principal: refused
-                .principal
-                .as_deref()
-                .filter(|_| of_one)
-                .unwrap_or(NOBODY),
             access_key: refused.access_key.as_deref().filter(|_| of_one),
-            via: refused.front.via(),
-            key: None,
-            destination_key: None,
-            alias: None,
-            material: None,
-            encryption_context: None,
-            destination_encryption_context: None,
-            bucket: None,
-            object: None,
             resource: refused.subject.as_deref().filter(|_| of_one),
             request_id: &refused.request_id,
             source: refused.source.filter(|_| of_one),
             count: (self.count > 1).then_some(self.count),
+            ..Event::new(
+                self.time,
+                refused.operation,
+                &refused.code,
+                principal.unwrap_or(NOBODY),
+                refused.front.via(),
+            )
         }
     }
 }

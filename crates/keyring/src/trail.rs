@@ -172,12 +172,7 @@ impl Inner {
             Actor::Service(principal, _) => (*principal, None, "internal", "", None),
         };
         Event {
-            time: self.clock.now(),
-            operation: trail.operation,
-            outcome,
-            principal,
             access_key,
-            via,
             account: Some(self.account.as_str()),
             region: Some(self.region.as_str()),
             key: trail.key.as_ref().map(KeyArn::as_str),
@@ -186,12 +181,9 @@ impl Inner {
             material: trail.material,
             encryption_context: trail.context.as_ref(),
             destination_encryption_context: trail.destination_context.as_ref(),
-            bucket: None,
-            object: None,
-            resource: None,
             request_id,
             source,
-            count: None,
+            ..Event::new(self.clock.now(), trail.operation, outcome, principal, via)
         }
     }
 }

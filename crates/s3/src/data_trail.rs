@@ -62,27 +62,16 @@ impl DataTrail {
         let path = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
         let path = path.strip_prefix('/').unwrap_or(&path);
         let (bucket, object) = path.split_once('/').unwrap_or((path, ""));
+        let (time, principal) = (self.clock.now(), context.principal_arn().as_str());
         let event = Event {
-            time: self.clock.now(),
-            operation: operation.name(),
-            outcome,
-            principal: context.principal_arn().as_str(),
             access_key: context.access_key.as_ref().map(|key| key.as_str()),
-            via: "s3",
             account: Some(self.account.as_str()),
             region: Some(self.region.as_str()),
-            key: None,
-            destination_key: None,
-            alias: None,
-            material: None,
-            encryption_context: None,
-            destination_encryption_context: None,
             bucket: Some(bucket),
             object: Some(object).filter(|object| !object.is_empty()),
-            resource: None,
             request_id: context.request_id(),
             source: context.source,
-            count: None,
+            ..Event::new(time, operation.name(), outcome, principal, "s3")
         };
         self.log.data_event(&event).await.map_err(refused)
     }
