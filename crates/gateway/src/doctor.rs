@@ -115,14 +115,12 @@ pub(crate) async fn accept(
 ) -> anyhow::Result<()> {
     let known = open(data_dir, provider).await?;
     known.may_accept(part).await?;
-    let options = log_options(data_dir);
     let log = if part == Part::Audit {
         let given_out = known.records_given_out().await;
-        audit::accept_loss(options, given_out).context("cannot go on with the audit log")?
+        audit::accept_loss(log_options(data_dir), given_out)
+            .context("cannot go on with the audit log")?
     } else {
-        // Its records are to say what is done now.
-        known.check_log().await?;
-        AuditLog::open(options).context("audit log")?
+        known.open_log().await?
     };
     let operation = match part {
         Part::RootHeader => "DoctorAcceptOlderRootHeader",

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
-use audit::{AuditLog, AuditOptions};
+use audit::AuditLog;
 use catalogue::{Catalogue, Scope};
 use crypto::random::{Random, SystemRandom};
 use host::{Clock, OsDisk, SystemClock};
@@ -153,15 +153,12 @@ impl Ground {
         let catalogue = assembly::open_catalogue(data_dir, &store_key).await?;
         let random: Arc<dyn Random> = Arc::new(SystemRandom);
         let known = Known::load(&data_dir.paths(), &catalogue, &store_key, &random).await?;
-        // No record is added to a log that was set back: it would use numbers again.
-        known.check_log().await?;
-        let options = AuditOptions::new(data_dir.paths().audit(), Arc::clone(&clock));
         Ok(Self {
+            log: known.open_log().await?,
             catalogue,
             store_key,
             random,
             clock,
-            log: AuditLog::open(options).context("audit log")?,
         })
     }
 

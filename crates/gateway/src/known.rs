@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use anyhow::Context as _;
 use audit::{AuditLog, AuditOptions};
 use catalogue::Catalogue;
 use crypto::random::Random;
@@ -165,6 +166,14 @@ impl Known {
             },
         };
         Err(refusal(&paths, Part::Audit, wrong))
+    }
+
+    /// Opens the audit log to add records to it; [`check_log`](Self::check_log) first.
+    pub(crate) async fn open_log(&self) -> anyhow::Result<AuditLog> {
+        self.check_log().await?;
+        let clock = Arc::new(SystemClock::new());
+        let options = AuditOptions::new(Paths(&self.data_dir).audit(), clock);
+        AuditLog::open(options).context("audit log")
     }
 
     /// The highest number that may have been given out to a record of the audit log, as far as its mark tells.

@@ -4,9 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
-use audit::{AuditLog, AuditOptions};
 use crypto::random::{Random, SystemRandom};
-use host::{Clock, OsDisk, SystemClock};
+use host::OsDisk;
 use root::RootKeyProvider;
 use serde_json::json;
 use volume::{FolderReport, Rebuild, Rebuilt, VolumeError};
@@ -53,15 +52,11 @@ async fn rebuild(
     provider: Arc<dyn RootKeyProvider>,
 ) -> anyhow::Result<Vec<FolderReport>> {
     let paths = data_dir.paths();
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let random: Arc<dyn Random> = Arc::new(SystemRandom);
     let store_key = root_key::open(data_dir, provider).await?;
     let catalogue = assembly::open_catalogue(data_dir, &store_key).await?;
-    // No record is added to a log that was set back.
     let known = Known::load(&paths, &catalogue, &store_key, &random).await?;
-    known.check_log().await?;
-    let log = AuditLog::open(AuditOptions::new(paths.audit(), Arc::clone(&clock)))
-        .context("audit log")?;
+    let log = known.open_log().await?;
     let rebuilt = volume::rebuild(Rebuild {
         disk: Arc::new(OsDisk),
         dir: paths.volumes(),
@@ -155,7 +150,9 @@ fn print(reports: &[FolderReport], data_dir: &Path, format: Format) -> anyhow::R
 mod tests {
     use std::path::PathBuf;
 
+    use audit::{AuditLog, AuditOptions};
     use catalogue::{Batch, Table};
+    use host::{Clock, SystemClock};
     use iam::{Authorizer, Caller, Principal, RequestContext, Via};
     use keyring::Keyring;
     use root::FileProvider;

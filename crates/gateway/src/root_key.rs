@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use audit::{AuditLog, AuditOptions};
 use crypto::random::{Random, SystemRandom};
-use host::{Disk, OsDisk, SystemClock};
+use host::{Disk, OsDisk};
 use keyring::SecretVec;
 use root::{
     COPY_NAME, FileProvider, HEADER_NAME, Options, PassphraseProvider, RootError, RootKeyProvider,
@@ -209,18 +208,12 @@ async fn rotate(
         }
         (None, None) => To::Same(provider, key_file(&config.root_key, &data_dir.paths())),
     };
-    // No record is added to a log that was set back: it would use numbers again.
     let catalogue = assembly::open_catalogue(&data_dir, &key).await?;
     let random: Arc<dyn Random> = Arc::new(SystemRandom);
     let known = Known::load(&data_dir.paths(), &catalogue, &key, &random).await?;
-    let checked = known.check_log().await;
-    checked.context("the audit log takes no record of the rotation")?;
+    let log = known.open_log().await;
+    let log = log.context("the audit log takes no record of the rotation")?;
     drop((known, catalogue));
-    let log = AuditLog::open(AuditOptions::new(
-        data_dir.paths().audit(),
-        Arc::new(SystemClock::new()),
-    ))
-    .context("the audit log takes no record of the rotation")?;
     let change = local("RotateRootKey", "root-key");
     let next = recorded_here(log, change, rotate_to(&key, next), outcome).await??;
     let after = key.status().await;
