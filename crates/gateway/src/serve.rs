@@ -84,30 +84,42 @@ pub(crate) fn run(mut config: Config) -> anyhow::Result<()> {
 }
 
 /// Lets connections have two thirds of the open files that there may be, so that volumes and objects can still be opened when
-/// as many clients come as may.
+/// as many clients come as may; and clients whose signature is not known to be right a quarter of the memory for bodies, of
+/// which each may hold 256 KiB.
 fn fit_to(config: &mut Config, files: u64) {
-    // Before its signature is right, a request may hold this much of the memory for bodies: a quarter of it at most.
-    let strangers = usize::try_from(config.aws.body_memory_mib).unwrap_or(usize::MAX);
-    if config.aws.strangers_max > strangers {
-        tracing::warn!(
-            "aws.strangers_max is {strangers} and not {}: aws.body_memory_mib has room for no more",
-            config.aws.strangers_max
-        );
-        config.aws.strangers_max = strangers.max(1);
-    }
     let part = |of: u64| usize::try_from(files / of).unwrap_or(usize::MAX).max(1);
     let Config { aws, nbd, .. } = config;
+    let open = format!("the process may have {files} files open (ulimit -n)");
+    let in_memory = usize::try_from(aws.body_memory_mib).unwrap_or(usize::MAX);
+    let (most, why) = if part(16) < in_memory {
+        (part(16), open.as_str())
+    } else {
+        (in_memory.max(1), "aws.body_memory_mib has room for no more")
+    };
     // The NBD limits are for the unix socket and for TCP each.
-    for (key, limit, most) in [
-        ("aws.connections_max", &mut aws.connections_max, part(4)),
-        ("aws.strangers_max", &mut aws.strangers_max, part(16)),
-        ("nbd.connections_max", &mut nbd.connections_max, part(8)),
-        ("nbd.handshakes_max", &mut nbd.handshakes_max, part(16)),
+    for (key, limit, most, why) in [
+        (
+            "aws.connections_max",
+            &mut aws.connections_max,
+            part(4),
+            open.as_str(),
+        ),
+        (
+            "nbd.connections_max",
+            &mut nbd.connections_max,
+            part(8),
+            &open,
+        ),
+        (
+            "nbd.handshakes_max",
+            &mut nbd.handshakes_max,
+            part(16),
+            &open,
+        ),
+        ("aws.strangers_max", &mut aws.strangers_max, most, why),
     ] {
         if *limit > most {
-            tracing::warn!(
-                "{key} is {most} and not {limit}: the process may have {files} files open (ulimit -n)"
-            );
+            tracing::warn!("{key} is {most} and not {limit}: {why}");
             *limit = most;
         }
     }

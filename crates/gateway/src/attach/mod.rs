@@ -43,9 +43,10 @@ use crate::{harden, logging};
 
 /// Where agents hold their locks; gone with a reboot, as the devices are.
 const RUN_DIR: &str = "/run/sealgate-attach";
-/// How often the lock of a device is tried, and how long between: `attached` looks at it for a moment.
-const LOCK_TRIES: u32 = 10;
-const LOCK_WAIT: Duration = Duration::from_millis(50);
+/// How often a lock is tried for that another has.
+const LOCK_RETRY: Duration = Duration::from_millis(50);
+/// How long an agent waits for the lock of a device: `attached` looks at it for a moment.
+const LOCK_WAIT: Duration = Duration::from_millis(450);
 /// How long an agent waits for others that are taking a device.
 const ATTACHING_WAIT: Duration = Duration::from_secs(60);
 /// More events than this wait for nothing: connections are 16 at most.
@@ -353,42 +354,34 @@ fn lock_path(device: u32) -> PathBuf {
 
 /// The right to look for a device and take it, for which the others wait.
 fn attaching() -> anyhow::Result<Lock> {
-    private::create_dirs(&OsDisk, Path::new(RUN_DIR))
-        .with_context(|| format!("cannot make {RUN_DIR}"))?;
-    let path = Path::new(RUN_DIR).join("attaching.lock");
-    let clock = SystemClock::new();
-    loop {
-        match Lock::take(&OsDisk, &path) {
-            Err(error)
-                if error.kind() == std::io::ErrorKind::WouldBlock
-                    && clock.elapsed() < ATTACHING_WAIT =>
-            {
-                std::thread::sleep(LOCK_WAIT);
-            }
-            taken => return taken.with_context(|| format!("cannot lock {}", path.display())),
-        }
-    }
+    let lock = take_lock(&Path::new(RUN_DIR).join("attaching.lock"), ATTACHING_WAIT)?;
+    lock.context("another `sealgate attach` is taking a device, and does not come to an end")
 }
 
 /// The right to be a device's agent; `None` if another process has it.
 fn lock(device: u32) -> anyhow::Result<Option<Lock>> {
+    take_lock(&lock_path(device), LOCK_WAIT)
+}
+
+/// Takes a lock, for which others are waited so long; `None` if one still has it.
+fn take_lock(path: &Path, wait: Duration) -> anyhow::Result<Option<Lock>> {
     private::create_dirs(&OsDisk, Path::new(RUN_DIR))
         .with_context(|| format!("cannot make {RUN_DIR}"))?;
-    let path = lock_path(device);
-    for tried in 1..=LOCK_TRIES {
-        match Lock::take(&OsDisk, &path) {
+    let clock = SystemClock::new();
+    loop {
+        match Lock::take(&OsDisk, path) {
             Ok(lock) => return Ok(Some(lock)),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                if tried < LOCK_TRIES {
-                    std::thread::sleep(LOCK_WAIT);
+                if clock.elapsed() >= wait {
+                    return Ok(None);
                 }
+                std::thread::sleep(LOCK_RETRY);
             }
             Err(error) => {
                 return Err(error).with_context(|| format!("cannot lock {}", path.display()));
             }
         }
     }
-    Ok(None)
 }
 
 /// Detaches a device that nobody uses. Its agent notices, and ends.

@@ -266,7 +266,7 @@ fn damaged(at: u64, why: &'static str) -> VolumeError {
     }
 }
 
-fn damaged_slots(at: u64, why: &'static str) -> VolumeError {
+pub(super) fn damaged_slots(at: u64, why: &'static str) -> VolumeError {
     VolumeError::Damaged {
         file: Path::new(SLOTS_NAME).to_owned(),
         at,

@@ -8,11 +8,11 @@
 //! The order is that of a checkpoint: owners and slots are synced before the new log takes its place. A repair that is cut
 //! off is begun again.
 
-use std::{collections::HashMap, io, path::Path};
+use std::{collections::HashMap, io};
 
 use super::{
     BASE_GENERATION, BASE_LAYER, Media, Shape, checkpoint,
-    open::{Read, header, in_slots, read},
+    open::{Read, damaged_slots, header, in_slots, read},
     owners::{self, owns},
     recovery::Compared,
     table::Owners,
@@ -262,11 +262,6 @@ pub(crate) fn repair<P: Protection>(
     let found = check(media, shape, protection)?.findings;
     let slots = owners::read_header(&store, protection, shape).map_err(repairing)?;
     let len = store.len().map_err(repairing)?;
-    let not_these = |why| VolumeError::Damaged {
-        file: Path::new(SLOTS_NAME).to_owned(),
-        at: len,
-        why,
-    };
     let believed = read(&store, &media.log, shape, protection, true)
         .ok()
         .filter(|read| {
@@ -280,7 +275,8 @@ pub(crate) fn repair<P: Protection>(
     let whole = match believed {
         // The log is right and knows what is gone: a map of what is left would be a loss that nobody is told of.
         Some(read) if in_slots(&read.map, len).is_err() && !accept_loss => {
-            return Err(not_these(
+            return Err(damaged_slots(
+                len,
                 "it is shorter than the metadata log says: restore it from a backup (`--accept-loss` goes on without what it held)",
             ));
         }
@@ -288,7 +284,8 @@ pub(crate) fn repair<P: Protection>(
     };
     let claims = Claims::gather(&store, shape, protection).map_err(repairing)?;
     if slots.is_err() && claims.owners.is_empty() && claims.unreadable > 0 && !accept_loss {
-        return Err(not_these(
+        return Err(damaged_slots(
+            len,
             "neither its headers nor any owner in it are this volume's: put back the one that is (`--accept-loss` takes it as it is)",
         ));
     }
@@ -304,11 +301,7 @@ pub(crate) fn repair<P: Protection>(
             (map, MapSource::Owners, Vec::new())
         }
     };
-    let in_slots = in_slots(&map, len).map_err(|why| VolumeError::Damaged {
-        file: Path::new(SLOTS_NAME).to_owned(),
-        at: len,
-        why,
-    })?;
+    let in_slots = in_slots(&map, len).map_err(|why| damaged_slots(len, why))?;
     let epoch = log_epoch(media, protection).max(slots.map_or(0, |slots| slots.log_epoch)) + 1;
     let begun = slots.unwrap_or(SlotHeader {
         sequence: claims.next,
