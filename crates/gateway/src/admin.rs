@@ -196,14 +196,18 @@ fn plain(status: StatusCode, kind: &str, body: Bytes) -> Response<Full<Bytes>> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn readyz_says_ready_only_between_start_and_drain() {
-        let admin = Admin {
+    fn admin() -> Admin {
+        Admin {
             metrics: Arc::new(Metrics::new().unwrap()),
             readiness: Arc::default(),
             keyrings: OnceLock::new(),
             volumes: OnceLock::new(),
-        };
+        }
+    }
+
+    #[test]
+    fn readyz_says_ready_only_between_start_and_drain() {
+        let admin = admin();
         let status = |path: &str| admin.answer(&Method::GET, path).status();
         assert_eq!(status("/readyz"), 503);
         assert_eq!(status("/healthz"), 200);
@@ -218,12 +222,7 @@ mod tests {
 
     #[tokio::test]
     async fn readyz_says_that_marks_are_overdue_for_as_long_as_they_are() {
-        let admin = Admin {
-            metrics: Arc::new(Metrics::new().unwrap()),
-            readiness: Arc::default(),
-            keyrings: OnceLock::new(),
-            volumes: OnceLock::new(),
-        };
+        let admin = admin();
         admin.readiness.set(State::Ready);
         admin.readiness.marks_overdue(true);
         let answer = admin.answer(&Method::GET, "/readyz");
@@ -236,12 +235,7 @@ mod tests {
 
     #[tokio::test]
     async fn readyz_names_a_part_that_has_stopped() {
-        let admin = Admin {
-            metrics: Arc::new(Metrics::new().unwrap()),
-            readiness: Arc::default(),
-            keyrings: OnceLock::new(),
-            volumes: OnceLock::new(),
-        };
+        let admin = admin();
         admin.readiness.set(State::Ready);
         admin.readiness.part_stopped("jobs");
         let answer = admin.answer(&Method::GET, "/readyz");

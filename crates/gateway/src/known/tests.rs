@@ -308,34 +308,44 @@ fn told_apart() -> (Store, Files, Files, Files) {
     (store, older, whole, others)
 }
 
+/// What may have happened to a part, and what there is of it then: missing, of another store, older, and each of its files
+/// damaged in one of the pages that begin `at`.
+fn cases(
+    part: Part,
+    (older, whole, others): (&Files, &Files, &Files),
+    at: impl Fn(usize) -> Vec<usize>,
+) -> Vec<(String, Option<Files>)> {
+    let mut cases = vec![
+        ("missing".to_owned(), None),
+        ("of another store".to_owned(), Some(others.clone())),
+        ("older".to_owned(), Some(older.clone())),
+    ];
+    for (name, bytes) in whole.iter().filter(|(name, _)| of_part(part, name)) {
+        // Damage in one of two copies is repaired.
+        if name.starts_with(root::COPY_NAME) || name.ends_with("LOCK") {
+            continue;
+        }
+        for at in at(bytes.len()) {
+            let mut damaged = whole.clone();
+            let end = bytes.len().min(at + PAGE);
+            damaged.get_mut(name).unwrap()[at..end].fill(0xa5);
+            if part == Part::RootHeader {
+                let copy = damaged.get_mut(Path::new(root::COPY_NAME));
+                copy.unwrap().fill(0xa5);
+            }
+            cases.push((format!("{} damaged at {at}", name.display()), Some(damaged)));
+        }
+    }
+    cases
+}
+
 #[test]
 fn a_part_that_is_missing_older_damaged_or_of_another_store_is_refused_and_named() {
     let (store, older, whole, others) = told_apart();
     let mut wrong = Vec::new();
     for part in Part::ALL {
-        let mut cases: Vec<(String, Option<Files>)> = vec![
-            ("missing".to_owned(), None),
-            ("of another store".to_owned(), Some(others.clone())),
-            ("older".to_owned(), Some(older.clone())),
-        ];
-        for (name, bytes) in whole.iter().filter(|(name, _)| of_part(part, name)) {
-            // Damage in one of two copies is repaired.
-            if name.starts_with(root::COPY_NAME) || name.ends_with("LOCK") {
-                continue;
-            }
-            for at in (0..bytes.len()).step_by(PAGE) {
-                let mut damaged = whole.clone();
-                let end = bytes.len().min(at + PAGE);
-                damaged.get_mut(name).unwrap()[at..end].fill(0xa5);
-                if part == Part::RootHeader {
-                    damaged
-                        .get_mut(Path::new(root::COPY_NAME))
-                        .unwrap()
-                        .fill(0xa5);
-                }
-                cases.push((format!("{} damaged at {at}", name.display()), Some(damaged)));
-            }
-        }
+        let every_page = |len| (0..len).step_by(PAGE).collect();
+        let cases = cases(part, (&older, &whole, &others), every_page);
         for (case, with) in cases {
             put(&store.dir, &whole, part, with.as_ref());
             match store.try_refused() {
@@ -354,27 +364,12 @@ fn every_way_out_that_a_refusal_names_is_one() {
     let (store, older, whole, others) = told_apart();
     let mut wrong = Vec::new();
     for part in Part::ALL {
-        let mut cases: Vec<(String, Option<Files>)> = vec![
-            ("missing".to_owned(), None),
-            ("of another store".to_owned(), Some(others.clone())),
-            ("older".to_owned(), Some(older.clone())),
-        ];
-        for (name, bytes) in whole.iter().filter(|(name, _)| of_part(part, name)) {
-            if name.starts_with(root::COPY_NAME) || name.ends_with("LOCK") || bytes.is_empty() {
-                continue;
-            }
-            // The first page and the last: what is between is refused in the same ways.
-            for at in [0, bytes.len().saturating_sub(1) / PAGE * PAGE] {
-                let mut damaged = whole.clone();
-                let end = bytes.len().min(at + PAGE);
-                damaged.get_mut(name).unwrap()[at..end].fill(0xa5);
-                if part == Part::RootHeader {
-                    let copy = damaged.get_mut(Path::new(root::COPY_NAME));
-                    copy.unwrap().fill(0xa5);
-                }
-                cases.push((format!("{} damaged at {at}", name.display()), Some(damaged)));
-            }
-        }
+        // What is between is refused in the same ways.
+        let first_and_last = |len: usize| match len {
+            0 => Vec::new(),
+            len => vec![0, (len - 1) / PAGE * PAGE],
+        };
+        let cases = cases(part, (&older, &whole, &others), first_and_last);
         for (case, with) in cases {
             put(&store.dir, &whole, part, with.as_ref());
             let mut said = Vec::new();
