@@ -110,7 +110,7 @@ impl Site {
         let store_key = root_key::open(&data_dir, Arc::new(provider)).await?;
         let metrics = Arc::new(Metrics::new()?);
         let disk = FailingDisk::default();
-        let audit_disk = Arc::new(disk.clone());
+        let audit_disk = Arc::new(disk.disk.clone());
         let assembly = Assembly::open(&config, &data_dir, &store_key, &metrics, audit_disk).await?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;

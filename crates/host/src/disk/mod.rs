@@ -13,6 +13,8 @@
 
 use std::{fmt, io, path::Path, sync::Arc};
 
+#[cfg(any(test, feature = "test-util"))]
+mod hooked;
 mod os;
 mod reserving;
 #[cfg(any(test, feature = "test-util"))]
@@ -22,6 +24,8 @@ mod reserving;
 )]
 pub mod sim;
 
+#[cfg(any(test, feature = "test-util"))]
+pub use hooked::HookedDisk;
 pub use os::OsDisk;
 pub use reserving::ReservingDisk;
 

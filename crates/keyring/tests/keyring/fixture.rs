@@ -3,7 +3,6 @@
 
 use std::{
     io,
-    path::{Path, PathBuf},
     sync::{
         Arc, LazyLock,
         atomic::{AtomicU8, Ordering},
@@ -17,7 +16,12 @@ use catalogue::{
 };
 use crypto::{context::EncryptionContext, random::SystemRandom, secret::SecretVec};
 use host::{
-    Clock, Disk, Entry, EntryKind, File, Mode, OsDisk, clock::ManualClock, disk::sim::SimDisk,
+    Clock, OsDisk,
+    clock::ManualClock,
+    disk::{
+        HookedDisk,
+        sim::{Call, SimDisk},
+    },
 };
 use iam::{Action, Authorized, Authorizer, Caller, Principal, RequestContext, Via};
 use keyring::{
@@ -31,121 +35,24 @@ pub(crate) const REGION: &str = "us-east-1";
 pub(crate) const DAY: Duration = Duration::from_secs(86_400);
 
 /// A disk under the log that is full, or waits, when told to.
-#[derive(Debug)]
-struct FaultDisk {
-    inner: OsDisk,
-    full: Arc<AtomicU8>,
-    gate: Arc<tokio::sync::Mutex<()>>,
-}
-
-#[derive(Debug)]
-struct FaultFile {
-    inner: Arc<dyn File>,
-    name: PathBuf,
-    full: Arc<AtomicU8>,
-    gate: Arc<tokio::sync::Mutex<()>>,
-}
-
-impl File for FaultFile {
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        self.inner.read_at(offset, buf)
-    }
-
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let segment = self.name.extension().is_some_and(|end| end == "jsonl");
-        if !segment {
-            // Also called where the log is dropped: on a runtime's thread, which may not wait for its lock.
-            while self.gate.try_lock().is_err() {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        } else if self.full.load(Ordering::SeqCst) > 0 {
-            return Err(io::Error::from(io::ErrorKind::StorageFull));
-        }
-        self.inner.write_at(offset, bytes)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.inner.sync_data()
-    }
-
-    fn sync_all(&self) -> io::Result<()> {
-        self.inner.sync_all()
-    }
-
-    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.inner.allocate(offset, len)
-    }
-
-    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.inner.punch(offset, len)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.inner.set_len(len)
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
-    }
-
-    fn lock(&self) -> io::Result<()> {
-        self.inner.lock()
-    }
-
-    fn forget_cached(&self) -> io::Result<()> {
-        self.inner.forget_cached()
-    }
-}
-
-impl Disk for FaultDisk {
-    fn open(&self, path: &Path, mode: Mode) -> io::Result<Arc<dyn File>> {
-        let inner = self.inner.open(path, mode)?;
+fn fault_disk(full: &Arc<AtomicU8>, gate: &Arc<tokio::sync::Mutex<()>>) -> HookedDisk {
+    let (full, gate) = (Arc::clone(full), Arc::clone(gate));
+    HookedDisk::new(Arc::new(OsDisk), move |call, path| {
         // A file is made under another name and renamed; only the log's own are of interest.
-        if !path
-            .extension()
-            .is_some_and(|end| end == "jsonl" || end == "journal")
-        {
-            return Ok(inner);
+        match path.extension().and_then(|end| end.to_str()) {
+            Some("journal") if call == Call::Write => {
+                // Also called where the log is dropped: on a runtime's thread, which may not wait for its lock.
+                while gate.try_lock().is_err() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Ok(())
+            }
+            Some("jsonl") if call == Call::Write && full.load(Ordering::SeqCst) > 0 => {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            _ => Ok(()),
         }
-        Ok(Arc::new(FaultFile {
-            inner,
-            name: path.to_owned(),
-            full: Arc::clone(&self.full),
-            gate: Arc::clone(&self.gate),
-        }))
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.inner.rename(from, to)
-    }
-
-    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.inner.link(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.inner.remove(path)
-    }
-
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.inner.create_dir(path)
-    }
-
-    fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        self.inner.remove_dir(path)
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
-        self.inner.list(dir)
-    }
-
-    fn kind(&self, path: &Path) -> io::Result<Option<EntryKind>> {
-        self.inner.kind(path)
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.inner.sync_dir(dir)
-    }
+    })
 }
 
 /// The tables, as someone who has the disk knows them.
@@ -410,11 +317,7 @@ impl Closed {
             Arc::clone(&self.clock) as Arc<dyn Clock>,
         );
         let (disk_full, gate) = (Arc::new(AtomicU8::new(0)), Arc::default());
-        options.disk = Arc::new(FaultDisk {
-            inner: OsDisk,
-            full: Arc::clone(&disk_full),
-            gate: Arc::clone(&gate),
-        });
+        options.disk = Arc::new(fault_disk(&disk_full, &gate));
         let handle = Handle(Arc::clone(&self.store.catalogue));
         let faults = Arc::new(FaultyCatalogue::new(Arc::new(handle)));
         let opened = Keyring::open(Options {

@@ -42,7 +42,8 @@ pub enum Failure {
 }
 
 impl Failure {
-    pub(super) fn error(self) -> io::Error {
+    /// The error of a call that goes wrong so.
+    pub fn error(self) -> io::Error {
         match self {
             Self::Io => rustix::io::Errno::IO.into(),
             Self::NoSpace => rustix::io::Errno::NOSPC.into(),
